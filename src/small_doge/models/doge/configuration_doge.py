@@ -1,0 +1,178 @@
+"""Configuration of Doge. Fields, defaults and file format are those of `transformers`' own Doge."""
+
+import math
+from copy import deepcopy
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from ...utils.suggest import unknown_name_message
+from ..presets import PRESETS
+
+
+class DogeConfig(PreTrainedConfig):
+    """Settings of a Doge model.
+
+    `DogeConfig(is_moe=True)` gives a `DogeMoeConfig`, which is saved with another `model_type`: its routing differs
+    from that of `transformers`, which must refuse it rather than route it wrongly.
+
+    Args:
+        vocab_size: entries of the vocabulary.
+        hidden_size: width of the residual stream.
+        intermediate_size: width of the feed-forward layer.
+        num_hidden_layers: decoder layers.
+        hidden_dropout: dropout on the output of attention and feed-forward.
+        hidden_act: activation of the feed-forward and the experts.
+        initializer_range: standard deviation of the initial weights.
+        rms_norm_eps: epsilon of the normalisations.
+        use_cache: return the cache of keys and values.
+        tie_word_embeddings: one matrix for the embedding and the head.
+        max_position_embeddings: trained length.
+        rope_parameters: `rope_type`, `rope_theta` and what the type needs.
+        num_attention_heads: query heads.
+        num_key_value_heads: key-value heads; `num_attention_heads` if None.
+        attention_bias: biases in the attention projections.
+        attention_dropout: dropout on attention weights.
+        mlp_bias: biases in the feed-forward layer.
+        sliding_window: must be None: `keep_window_size` is Doge's window.
+        keep_window_size: keys that a query keeps.
+        is_moe: add retrieved experts to each feed-forward layer.
+        num_experts: experts per layer, a square number.
+        num_experts_per_tok: experts a token uses.
+        norm_topk_prob: kept for the file format; the weights of the chosen experts always sum to 1.
+        output_router_logits: return router logits and the load-balancing loss.
+        router_aux_loss_coef: weight of the load-balancing loss; always 0 in a dense model.
+        legacy_routing: route as `transformers` does, by other tokens' logits too; only for weights trained that way.
+        pad_token_id: padding token. bos_token_id: first token. eos_token_id: token or tokens that end a text.
+
+    Raises:
+        ValueError: sizes that don't fit together.
+    """
+
+    model_type = "doge"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    base_model_tp_plan = {
+        "layers.*.self_attn.q_proj": "colwise",
+        "layers.*.self_attn.k_proj": "colwise",
+        "layers.*.self_attn.v_proj": "colwise",
+        "layers.*.self_attn.dt_proj": "rowwise",
+        "layers.*.self_attn.o_proj": "rowwise",
+        "layers.*.mlp.gate_proj": "colwise",
+        "layers.*.mlp.up_proj": "colwise",
+        "layers.*.mlp.down_proj": "rowwise",
+    }
+
+    vocab_size: int = 32768
+    hidden_size: int = 1024
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 32
+    hidden_dropout: float | int = 0.0
+    hidden_act: str = "silu"
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-06
+    use_cache: bool = True
+    tie_word_embeddings: bool = False
+    max_position_embeddings: int = 2048
+    rope_parameters: dict | None = None
+    num_attention_heads: int = 8
+    num_key_value_heads: int | None = None
+    attention_bias: bool = False
+    attention_dropout: float | None = 0.0
+    mlp_bias: bool = False
+    sliding_window: int | None = None
+    keep_window_size: int = 2048
+    is_moe: bool = False
+    num_experts: int = 16384
+    num_experts_per_tok: int = 64
+    norm_topk_prob: bool = False
+    output_router_logits: bool = False
+    router_aux_loss_coef: float = 0.001
+    legacy_routing: bool = False
+    pad_token_id: int | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+
+    def __new__(cls, *args: Any, is_moe: bool = False, legacy_routing: bool = False, **kwargs: Any) -> "DogeConfig":
+        if cls is DogeConfig and is_moe and not legacy_routing:
+            cls = DogeMoeConfig
+        return super().__new__(cls)
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        self._check_sizes()
+        if not self.is_moe:
+            # A dense model has no router: a coefficient in an older file would make trainers ask for its loss.
+            self.router_aux_loss_coef = 0.0
+            self.output_router_logits = False
+        super().__post_init__(**kwargs)
+
+    def _check_sizes(self) -> None:
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        if "head_dim" not in self.__dict__ and self.hidden_size % heads != 0:
+            raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
+        if heads % kv_heads != 0:
+            raise ValueError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
+        if self.keep_window_size < 1:
+            raise ValueError(f"keep_window_size={self.keep_window_size} must be at least 1")
+        if self.sliding_window is not None:
+            raise ValueError(
+                f"sliding_window={self.sliding_window} is not supported: set keep_window_size, Doge's window, instead"
+            )
+        if self.is_moe:
+            self._check_experts()
+
+    def _check_experts(self) -> None:
+        root = math.isqrt(max(self.num_experts, 0))
+        if self.num_experts < 1 or root * root != self.num_experts:
+            near = " or ".join(str(n * n) for n in (max(root, 1), root + 1))
+            raise ValueError(f"num_experts={self.num_experts} must be a square number; the nearest are {near}")
+        if not 1 <= self.num_experts_per_tok <= self.num_experts:
+            raise ValueError(
+                f"num_experts_per_tok={self.num_experts_per_tok} must lie between 1 and num_experts={self.num_experts}"
+            )
+
+    @property
+    def head_size(self) -> int:
+        """Dimensions of an attention head."""
+        return getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "DogeConfig":
+        """The configuration of a size of the family, such as "Doge-20M" or "Doge-20M-MoE".
+
+        Args:
+            name: an entry of `PRESETS`.
+            overrides: fields to change.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if name not in PRESETS:
+            raise ValueError(unknown_name_message("preset", name, PRESETS))
+        return DogeConfig(**{**deepcopy(PRESETS[name]), **overrides})
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "DogeConfig":
+        """As in `transformers`, but a `doge` file with experts needs `legacy_routing=True`, said by its reader."""
+        if "legacy_routing" in kwargs:
+            config_dict = {**config_dict, "legacy_routing": kwargs.pop("legacy_routing")}
+        foreign = config_dict.get("model_type", "doge") == "doge"
+        if foreign and config_dict.get("is_moe") and not config_dict.get("legacy_routing"):
+            raise ValueError(
+                "this checkpoint has model_type='doge' with is_moe=true: its experts were trained with a routing that "
+                "mixes tokens and reads the future. Pass legacy_routing=True to reproduce it, or make a causal one from "
+                "a dense checkpoint with `small-doge upcycle`"
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+
+class DogeMoeConfig(DogeConfig):
+    """`DogeConfig` with experts that each token chooses by itself."""
+
+    model_type = "doge_moe"
+
+    is_moe: bool = True

@@ -1,0 +1,50 @@
+"""A dense checkpoint grows into a mixture of experts with the same outputs."""
+
+import torch
+
+from .doge.configuration_doge import DogeConfig
+from .doge.modeling_doge import DogeForCausalLM
+
+
+def upcycle_to_moe(
+    model: DogeForCausalLM, num_experts: int, num_experts_per_tok: int, router_aux_loss_coef: float = 0.001, seed: int = 0
+) -> DogeForCausalLM:
+    """Add a router and expert tables to every feed-forward layer (arXiv:2412.11834, growing from dense checkpoints).
+
+    The second table starts at zero, so the logits are those of the dense model until training goes on.
+
+    Args:
+        model: dense.
+        num_experts: E, a square number.
+        num_experts_per_tok: k.
+        router_aux_loss_coef: weight of the load-balancing loss.
+        seed: of the new weights.
+
+    Returns:
+        A new model in the type and on the device of the old one.
+
+    Raises:
+        ValueError: the model has experts already, or E or k do not fit.
+    """
+    if model.config.is_moe:
+        raise ValueError(f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one")
+    settings = model.config.to_dict()
+    settings.pop("model_type", None)
+    settings.update(
+        is_moe=True,
+        num_experts=num_experts,
+        num_experts_per_tok=num_experts_per_tok,
+        router_aux_loss_coef=router_aux_loss_coef,
+        output_router_logits=True,
+    )
+    config = DogeConfig(**settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grown = DogeForCausalLM(config).to(model.dtype)
+    for layer in grown.model.layers:
+        torch.nn.init.zeros_(layer.mlp.up_embed.weight)
+    missing, unexpected = grown.load_state_dict(model.state_dict(), strict=False)
+    new = ("router_gate.weight", "down_embed.weight", "up_embed.weight")
+    assert not unexpected and all(name.endswith(new) for name in missing), (missing, unexpected)
+    grown.generation_config = model.generation_config
+    return grown.to(model.device)

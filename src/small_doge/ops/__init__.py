@@ -1,0 +1,21 @@
+"""Pure functions on tensors: dynamic mask attention, expert routing, linear cross-entropy."""
+
+from .attention import BACKENDS, dynamic_mask_attention
+from .cdmoe import compute_load_balancing_loss, mix_experts, route_tokens
+from .loss import linear_cross_entropy
+from .masking import PADDING_SCORE, KeptKeys, document_ids_from_positions
+from .streaming import streaming_attention
+
+
+__all__ = [
+    "BACKENDS",
+    "PADDING_SCORE",
+    "KeptKeys",
+    "compute_load_balancing_loss",
+    "document_ids_from_positions",
+    "dynamic_mask_attention",
+    "linear_cross_entropy",
+    "mix_experts",
+    "route_tokens",
+    "streaming_attention",
+]

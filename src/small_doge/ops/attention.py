@@ -1,0 +1,162 @@
+"""Dynamic mask attention: one call, several backends that agree (math of arXiv:2412.11834 with a total order of keys)."""
+
+import torch
+import torch.nn.functional as F
+
+from .flex import flex_dynamic_mask_attention
+from .fused import fused_attention
+from .masking import PADDING_SCORE, iterate_documents
+from .reference import reference_attention
+from .streaming import streaming_attention
+
+
+BACKENDS = ("auto", "reference", "sdpa", "streaming", "flex")
+
+
+def compute_scores(value: torch.Tensor, dt_weight: torch.Tensor, dt_bias: torch.Tensor | None, A: torch.Tensor) -> torch.Tensor:
+    """How much each key is worth keeping: exp(A * softplus(W_dt v)), in float32 under autocast too.
+
+    Args:
+        value: [B, T, K * d], all value heads of a token.
+        dt_weight: [K, K * d]. dt_bias: [K] or None. A: [K].
+
+    Returns:
+        [B, K, T], positive.
+    """
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    with torch.autocast(value.device.type, enabled=False):
+        dt = F.linear(value.to(dtype), dt_weight.to(dtype), None if dt_bias is None else dt_bias.to(dtype))
+        return torch.exp(A.to(dtype) * F.softplus(dt)).transpose(1, 2)
+
+
+def dynamic_mask_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score: torch.Tensor,
+    *,
+    keep_window_size: int,
+    padding_mask: torch.Tensor | None = None,
+    document_ids: torch.Tensor | None = None,
+    scale: float | None = None,
+    backend: str = "auto",
+    chunk_size: int | None = None,
+    dropout: float = 0.0,
+) -> torch.Tensor:
+    """Causal attention over the `keep_window_size` keys with the largest score, which also biases the softmax.
+
+    For query i: S = the w keys j <= i with the largest score (the more recent first among equals); the output is the
+    softmax over S of (scale * q.k + score), times v.
+
+    Args:
+        query: [B, H, T, d].
+        key, value: [B, K, T, d] with H a multiple of K.
+        score: [B, K, T], positive, from `compute_scores`; float32 whatever the other types.
+        keep_window_size: w.
+        padding_mask: [B, T], true for real tokens. Padded keys are in no S; a query without any key yields zeros.
+        document_ids: [B, T]; where the number changes, a new document begins, and S never crosses that.
+        scale: 1 / sqrt(d) if None.
+        backend: `reference` (dense), `sdpa` (T <= w, by the longest document), `streaming` (linear in T), `flex`
+            (FlexAttention), or `auto`: `sdpa` where it applies, else `streaming`.
+        chunk_size: queries per chunk of `streaming`.
+        dropout: probability of dropping an attention weight.
+
+    Returns:
+        [B, H, T, d].
+
+    Raises:
+        ValueError: shapes that don't fit, an unknown backend, or `sdpa` beyond the window.
+    """
+    _check_arguments(query, key, score, keep_window_size, backend)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if backend == "reference":
+        allowed = causal_mask(query.shape[2], padding_mask, document_ids, query.device)
+        return reference_attention(query, key, value, score, allowed, keep_window_size, scale, dropout)[0]
+    if padding_mask is not None:
+        padding_mask = padding_mask.bool()
+        score = score.masked_fill(~padding_mask[:, None, :], PADDING_SCORE)
+    if backend == "flex":
+        if dropout:
+            raise ValueError(f"attention_dropout={dropout} is not supported by the flex backend; use sdpa or set it to 0")
+        output = flex_dynamic_mask_attention(query, key, value, score, keep_window_size, document_ids, scale, chunk_size)
+    else:
+        output = _attend_documents(
+            query, key, value, score, keep_window_size, document_ids, scale, backend, chunk_size, dropout
+        )
+    if padding_mask is not None:
+        output = zero_rows_without_keys(output, padding_mask, document_ids)
+    return output
+
+
+def causal_mask(
+    num_tokens: int, padding_mask: torch.Tensor | None, document_ids: torch.Tensor | None, device: torch.device
+) -> torch.Tensor:
+    """[B or 1, 1, T, T] bool: earlier or same position, real token, same document."""
+    mask = torch.ones(num_tokens, num_tokens, dtype=torch.bool, device=device).tril()[None, None]
+    if padding_mask is not None:
+        mask = mask & padding_mask.bool()[:, None, None, :]
+    if document_ids is not None:
+        mask = mask & (document_ids[:, None, :, None] == document_ids[:, None, None, :])
+    return mask
+
+
+def zero_rows_without_keys(
+    output: torch.Tensor,
+    padding_mask: torch.Tensor,
+    document_ids: torch.Tensor | None = None,
+    has_past: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Zero the queries [B, H, T, d] that have only padding before them; `has_past` [B, 1]: a real key came earlier."""
+    if document_ids is None:
+        has_key = padding_mask.cumsum(dim=-1) > 0
+        if has_past is not None:
+            has_key = has_key | has_past
+    else:
+        same = document_ids[:, :, None] == document_ids[:, None, :]
+        has_key = (same.tril() & padding_mask[:, None, :]).any(dim=-1)
+    return output.masked_fill(~has_key[:, None, :, None], 0.0)
+
+
+def _attend_documents(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score: torch.Tensor,
+    keep_window_size: int,
+    document_ids: torch.Tensor | None,
+    scale: float,
+    backend: str,
+    chunk_size: int | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Document by document, never with a T x T mask."""
+    spans = iterate_documents(document_ids, *query.shape[::2][:2])
+    longest = max(end - start for _, start, end in spans)
+    if backend == "sdpa" and longest > keep_window_size:
+        raise ValueError(
+            f"backend='sdpa' needs documents of at most keep_window_size={keep_window_size} tokens, got {longest}; "
+            "use backend='streaming' or 'auto'"
+        )
+    rows: dict[int, list[torch.Tensor]] = {}
+    for row, start, end in spans:
+        parts = [x[row, :, start:end] for x in (query, key, value, score)]
+        if end - start <= keep_window_size and backend != "streaming":
+            out = fused_attention(*parts, scale=scale, dropout=dropout)
+        else:
+            out, _ = streaming_attention(*parts, keep_window_size, scale, chunk_size=chunk_size, dropout=dropout)
+        rows.setdefault(row.start, []).append(out)
+    joined = [torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in rows.values()]
+    return torch.cat(joined, dim=0) if len(joined) > 1 else joined[0]
+
+
+def _check_arguments(
+    query: torch.Tensor, key: torch.Tensor, score: torch.Tensor, keep_window_size: int, backend: str
+) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    if keep_window_size < 1:
+        raise ValueError(f"keep_window_size={keep_window_size} must be at least 1")
+    if query.shape[1] % key.shape[1] != 0:
+        raise ValueError(f"{query.shape[1]} query heads are not a multiple of {key.shape[1]} key-value heads")
+    if score.shape != key.shape[:3]:
+        raise ValueError(f"score has shape {tuple(score.shape)}, expected {tuple(key.shape[:3])}: one number per key")

@@ -1,0 +1,105 @@
+"""Cross-entropy of a linear head that never holds all logits. Shapes: N tokens, D hidden size, V vocabulary."""
+
+import importlib.util
+
+import torch
+import torch.nn.functional as F
+
+
+# Logits held at once (2**24 floats are 64 MB).
+LOGITS_BUDGET = 2**24
+
+
+def linear_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = -100,
+    chunk_size: int | None = None,
+) -> torch.Tensor:
+    """Mean cross-entropy of `hidden @ weight.T` against `targets`, and its gradient, in chunks of tokens.
+
+    Args:
+        hidden: [N, D]. weight: [V, D]. targets: [N]; entries equal to `ignore_index` do not count.
+        num_items_in_batch: divide the sum by this in place of the number of counted targets, so that the parts of an
+            accumulated batch add up to the loss of the whole.
+        chunk_size: tokens per chunk; by default as many as `LOGITS_BUDGET` allows.
+
+    Returns:
+        A float32 scalar; NaN when nothing counts and `num_items_in_batch` is None, as in PyTorch.
+    """
+    if not torch.compiler.is_compiling():
+        counted = targets != ignore_index
+        if not bool(counted.all()):
+            hidden, targets = hidden[counted], targets[counted]
+    device = hidden.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+    with torch.autocast(device, enabled=False):
+        if hidden.is_cuda and importlib.util.find_spec("liger_kernel") is not None:
+            total = _liger_sum(hidden.to(dtype), weight.to(dtype), targets, ignore_index)
+        else:
+            chunk_size = chunk_size or max(64, LOGITS_BUDGET // weight.shape[0])
+            total = _ChunkedCrossEntropy.apply(hidden, weight, targets, ignore_index, chunk_size, dtype)
+    if num_items_in_batch is None:
+        return total / (targets != ignore_index).sum()
+    return total / torch.as_tensor(num_items_in_batch, device=total.device)
+
+
+def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+    result = liger_fused_linear_cross_entropy(hidden, weight, targets, ignore_index=ignore_index, reduction="sum")
+    return (result[0] if isinstance(result, tuple) else result).float()
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """The gradients are made with the loss, while a chunk's logits are at hand: three products in all, not four."""
+
+    @staticmethod
+    def forward(
+        ctx,  # noqa: ANN001
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        ignore_index: int,
+        chunk_size: int,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        matrix = weight.to(dtype)
+        total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if need_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=total.dtype) if need_weight else None
+        for start in range(0, len(hidden), chunk_size):
+            rows = hidden[start : start + chunk_size].to(dtype)
+            goal = targets[start : start + chunk_size]
+            logits = (rows @ matrix.T).to(total.dtype)
+            total += F.cross_entropy(logits, goal, ignore_index=ignore_index, reduction="sum")
+            if not (need_hidden or need_weight):
+                continue
+            grad = torch.softmax(logits, dim=-1, out=logits)
+            safe = goal.clamp(min=0).unsqueeze(-1)
+            grad.scatter_add_(1, safe, torch.full_like(safe, -1, dtype=grad.dtype))
+            grad.masked_fill_((goal == ignore_index).unsqueeze(-1), 0.0)
+            grad = grad.to(dtype)
+            if need_hidden:
+                grad_hidden[start : start + chunk_size] = grad @ matrix
+            if need_weight:
+                if dtype == grad_weight.dtype:
+                    grad_weight.addmm_(grad.T, rows)
+                else:
+                    grad_weight += grad.T @ rows
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN001
+        grad_hidden, grad_weight = ctx.saved_tensors
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None, None, None, None
