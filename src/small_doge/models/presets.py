@@ -18,7 +18,6 @@ def _dense(layers: int, hidden: int, heads: int) -> dict[str, Any]:
             "rope_type": "dynamic",
             "rope_theta": 10000.0,
             "factor": 4.0,
-            "original_max_position_embeddings": 2048,
         },
     }
 

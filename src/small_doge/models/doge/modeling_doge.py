@@ -21,6 +21,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from ... import ops
 from ...ops.attention import causal_mask, compute_scores, zero_rows_without_keys
 from ...ops.reference import reference_attention
+from ...utils.hardware import without_emulated_bf16
 from ..cache import DynamicMaskCache
 from .configuration_doge import DogeConfig
 from .projections import joint_linear
@@ -354,6 +355,7 @@ class DogeModel(DogePreTrainedModel):
             )
         self.post_init()
 
+    @without_emulated_bf16
     @merge_with_config_defaults
     @capture_outputs
     def forward(
@@ -457,6 +459,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         self.lm_head = DogeLMHead(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
+    @without_emulated_bf16
     @can_return_tuple
     def forward(
         self,

@@ -1,0 +1,56 @@
+"""The embedded corpus: a small consistent world told in plain English, generated, deterministic, of any size.
+
+Document `i` of a kind is a pure function of (seed, kind, i), so any part can be made anywhere in any order.
+Questions whose key `is_held_out` never stand in a document; `held_out_questions` asks them.
+"""
+
+from collections.abc import Callable, Iterator
+
+from .arithmetic import write_arithmetic
+from .lessons import write_lesson
+from .programs import write_program
+from .questions import Question, held_out_questions
+from .random_source import random_source
+from .stories import write_story
+from .world import World
+
+
+# Seeds' proportions of web text, textbooks, Python and mathematics.
+PROPORTIONS = {"world": 0.7, "textbook": 0.2, "python": 0.05, "arithmetic": 0.05}
+
+_WRITERS: dict[str, Callable] = {
+    "world": write_story,
+    "textbook": write_lesson,
+    "python": write_program,
+    "arithmetic": write_arithmetic,
+}
+
+
+def write_document(kind: str, index: int, seed: int = 0) -> str:
+    """Document number `index` of a kind: "world", "textbook", "python" or "arithmetic"."""
+    return _WRITERS[kind](World.of(seed), random_source(seed, kind, index))
+
+
+def iterate_documents(kind: str, count: int, seed: int = 0) -> Iterator[dict[str, str]]:
+    """The first `count` documents of a kind, as rows with a `text`."""
+    for index in range(count):
+        yield {"text": write_document(kind, index, seed)}
+
+
+def iterate_mixture(count: int, seed: int = 0) -> Iterator[str]:
+    """`count` texts in the proportions of `PROPORTIONS`, for training a tokenizer."""
+    rng = random_source(seed, "mixture")
+    kinds, weights = zip(*PROPORTIONS.items(), strict=True)
+    for index in range(count):
+        yield write_document(rng.choices(kinds, weights)[0], index, seed)
+
+
+__all__ = [
+    "PROPORTIONS",
+    "Question",
+    "World",
+    "held_out_questions",
+    "iterate_documents",
+    "iterate_mixture",
+    "write_document",
+]

@@ -1,0 +1,22 @@
+"""Randomness that depends on its key alone, not on the process, the order of calls or Python's hash seed."""
+
+import random
+import zlib
+
+
+HELD_OUT_SHARE = 10
+
+
+def random_source(*key: object) -> random.Random:
+    """A generator for this key."""
+    return random.Random(repr(key))
+
+
+def is_held_out(*key: object) -> bool:
+    """Whether a combination (a sum, a question about a person) is kept out of all documents: one in ten."""
+    return zlib.crc32(repr(key).encode()) % HELD_OUT_SHARE == 0
+
+
+def is_held_out_sum(a: int, b: int) -> bool:
+    """Whether the sum a + b is held out. Sums of digits never are: they are the steps that larger sums are made of."""
+    return max(a, b) > 9 and is_held_out("+", a, b)

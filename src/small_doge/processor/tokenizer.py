@@ -1,0 +1,165 @@
+"""Training a tokenizer: byte-level BPE with Llama 3's splitting, from a stream of texts of any length."""
+
+import random
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from ..utils.logging import get_logger
+from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
+
+
+logger = get_logger(__name__)
+
+DEFAULT_VOCAB_SIZE = 32768
+# Bytes of text kept for training, whatever the corpus: the trainer holds several times as much.
+DEFAULT_SAMPLE_BYTES = 100_000_000
+NUM_BYTES = 256
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    *,
+    base: PreTrainedTokenizerBase | None = None,
+    sample_bytes: int = DEFAULT_SAMPLE_BYTES,
+    max_digits: int = 3,
+    min_frequency: int = 2,
+    model_max_length: int = 2048,
+    seed: int = 233,
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer on a stream.
+
+    Args:
+        texts: read once. Of a stream of more than `sample_bytes`, an even sample of that size is used.
+        vocab_size: entries, the special ones included.
+        base: an old tokenizer whose algorithm, special tokens and template the new one keeps.
+        sample_bytes: bounds the memory.
+        max_digits: digits that may share a token; 1 helps small models with arithmetic.
+        min_frequency: a pair must occur this often to be merged.
+        model_max_length: stored in the tokenizer.
+        seed: of the sample.
+
+    Returns:
+        A tokenizer with distinct padding, end-of-text and end-of-turn tokens and a chat template.
+
+    Raises:
+        ValueError: a vocabulary too small for the bytes, or no text.
+    """
+    smallest = NUM_BYTES + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise ValueError(f"vocab_size={vocab_size} must be at least {smallest}: all bytes and the special tokens")
+    sample = sample_texts(texts, sample_bytes, seed)
+    if not sample:
+        raise ValueError("there is no text to train a tokenizer on")
+    if base is not None:
+        trained = base.train_new_from_iterator(sample, vocab_size)
+    else:
+        backend = _build_backend(max_digits)
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            min_frequency=min_frequency,
+            special_tokens=list(SPECIAL_TOKENS),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(sample, trainer)
+        trained = _wrap(backend, model_max_length)
+    if len(trained) < vocab_size:
+        logger.warning(
+            "the text holds pairs for %d entries only, not vocab_size=%d; a model may still use vocab_size=%d",
+            len(trained),
+            vocab_size,
+            vocab_size,
+        )
+    return trained
+
+
+def sample_texts(texts: Iterable[str], max_bytes: int, seed: int) -> list[str]:
+    """An even sample of a stream, at most `max_bytes` long: each time it overflows, half of it is dropped.
+
+    A text longer than the limit is cut.
+    """
+    rng = random.Random(seed)
+    kept: list[str] = []
+    size, share = 0, 1.0
+    for text in texts:
+        if not text or rng.random() >= share:
+            continue
+        kept.append(text[:max_bytes])
+        size += len(kept[-1].encode("utf-8", errors="replace"))
+        while size > max_bytes and len(kept) > 1:
+            kept = [text for text in kept if rng.random() < 0.5]
+            size = sum(len(text.encode("utf-8", errors="replace")) for text in kept)
+            share /= 2
+    return kept
+
+
+def build_generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Stops at the end of the text and at the end of the turn, and pads with the padding token."""
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TEXT, END_OF_TURN)]
+    ends = [token for token in ends if token is not None and token != tokenizer.unk_token_id]
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends or [tokenizer.eos_token_id],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str | None = None) -> dict[str, object]:
+    """Size, special tokens, template and, for a text, its tokens and bytes per token."""
+    facts: dict[str, object] = {
+        "entries": len(tokenizer),
+        "begin of text": tokenizer.bos_token,
+        "end of text": tokenizer.eos_token,
+        "padding": tokenizer.pad_token,
+        "chat template": "yes" if tokenizer.chat_template else "no",
+        "answers marked": "yes" if "generation" in (tokenizer.chat_template or "") else "no",
+    }
+    if text:
+        tokens = tokenizer.encode(text, add_special_tokens=False)
+        facts["bytes per token"] = round(len(text.encode()) / max(1, len(tokens)), 2)
+    return facts
+
+
+def _build_backend(max_digits: int) -> Tokenizer:
+    backend = Tokenizer(models.BPE())
+    split = (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,"
+        + str(max_digits)
+        + r"}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(split), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _wrap(backend: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BEGIN_OF_TEXT} $A",
+        pair=f"{BEGIN_OF_TEXT} $A {BEGIN_OF_TEXT} $B:1",
+        special_tokens=[(BEGIN_OF_TEXT, backend.token_to_id(BEGIN_OF_TEXT))],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BEGIN_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=PADDING,
+        extra_special_tokens=[END_OF_TURN, "<|start_header_id|>", "<|end_header_id|>"],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=model_max_length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def iterate_text(rows: Iterable[dict], field: str = "text") -> Iterator[str]:
+    """The texts of rows."""
+    for row in rows:
+        yield row[field]

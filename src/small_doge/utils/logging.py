@@ -1,0 +1,26 @@
+"""One way to write messages."""
+
+import logging
+import sys
+
+
+def get_logger(name: str) -> logging.Logger:
+    """A logger below `small_doge`, which writes to standard error."""
+    root = logging.getLogger("small_doge")
+    if not root.handlers:
+        handler = logging.StreamHandler(_Stderr())
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        root.propagate = False
+    return logging.getLogger(name)
+
+
+class _Stderr:
+    """The standard error of the moment, which tests and progress bars replace."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
