@@ -90,6 +90,17 @@ def apply_rotary_pos_emb(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) 
     return torch.addcmul(x * cos, rotated, sin)
 
 
+class DogeKeyScore(nn.Linear):
+    """The projection that says how much each key is worth keeping.
+
+    A module of its own, so that hooks which gather partitioned weights (ZeRO-3) see it called.
+    """
+
+    def forward(self, value: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
+        """Scores [B, K, N] of tokens with value states [B, N, K * d]."""
+        return compute_scores(value, self.weight, self.bias, A)
+
+
 class DogeAttention(nn.Module):
     """Dynamic mask attention with normalised, rotated queries and keys and grouped heads."""
 
@@ -110,7 +121,7 @@ class DogeAttention(nn.Module):
         self.k_proj = nn.Linear(hidden, kv_size, bias=bias)
         self.v_proj = nn.Linear(hidden, kv_size, bias=bias)
         self.A = nn.Parameter(torch.zeros(self.num_key_value_heads))
-        self.dt_proj = nn.Linear(kv_size, self.num_key_value_heads, bias=bias)
+        self.dt_proj = DogeKeyScore(kv_size, self.num_key_value_heads, bias=bias)
         self.o_proj = nn.Linear(query_size, hidden, bias=bias)
         self.q_norm = DogeRMSNorm(self.head_dim, eps=config.rms_norm_eps)
         self.k_norm = DogeRMSNorm(self.head_dim, eps=config.rms_norm_eps)
@@ -145,7 +156,7 @@ class DogeAttention(nn.Module):
                 query,
                 key,
                 value.view(heads).transpose(1, 2),
-                self.compute_scores(value),
+                self.dt_proj(value, self.A),
                 keep_window_size=self.keep_window_size,
                 padding_mask=attention_mask,
                 document_ids=document_ids,
@@ -160,10 +171,6 @@ class DogeAttention(nn.Module):
         output = output.transpose(1, 2).reshape(batch, num_tokens, -1)
         return self.o_proj(output), weights if output_attentions else None
 
-    def compute_scores(self, value: torch.Tensor) -> torch.Tensor:
-        """Scores [B, K, N] of the keys of tokens with value states [B, N, K * d]."""
-        return compute_scores(value, self.dt_proj.weight, self.dt_proj.bias, self.A)
-
     def _attend_bounded(
         self,
         query: torch.Tensor,
@@ -173,7 +180,7 @@ class DogeAttention(nn.Module):
         cache: DynamicMaskCache,
     ) -> torch.Tensor:
         layer = cache.layers[self.layer_idx]
-        score = self.compute_scores(value)
+        score = self.dt_proj(value, self.A)
         value = value.view(*value.shape[:2], -1, self.head_dim).transpose(1, 2)
         padding = None
         if attention_mask is not None:
@@ -208,7 +215,7 @@ class DogeAttention(nn.Module):
         if cache is not None:
             past = int(cache.get_seq_length(self.layer_idx))
             key, value = cache.update(key, value, self.layer_idx)
-        score = self.compute_scores(value.transpose(1, 2).flatten(2))
+        score = self.dt_proj(value.transpose(1, 2).flatten(2), self.A)
         if attention_mask is not None and attention_mask.dim() == 4:
             allowed = attention_mask if attention_mask.dtype == torch.bool else attention_mask >= 0
             allowed = allowed[..., : key.shape[2]]
@@ -513,7 +520,10 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             mask = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
             aux_loss = ops.compute_load_balancing_loss(outputs.router_logits, self.config.num_experts_per_tok, mask)
             if loss is not None:
-                loss = loss + self.config.router_aux_loss_coef * aux_loss.to(loss.device)
+                weight = self.config.router_aux_loss_coef
+                if num_items_in_batch is not None:  # this part's share, so that the parts add up to one loss
+                    weight = weight * (shift_labels != -100).sum() / num_items_in_batch
+                loss = loss + weight * aux_loss.to(loss.device)
         return MoeCausalLMOutputWithPast(
             loss=loss,
             aux_loss=aux_loss,

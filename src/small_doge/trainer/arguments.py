@@ -1,0 +1,83 @@
+"""Settings of a training run. The help of each field is also the command line's and the documents' text."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and which tokenizer."""
+
+    model_preset: str | None = field(
+        default=None, metadata={"help": "A size of the family to start from, such as Doge-20M, with new weights."}
+    )
+    model_overrides: dict[str, Any] = field(
+        default_factory=dict, metadata={"help": "Fields of DogeConfig to change in the preset."}
+    )
+    model_name_or_path: str | None = field(
+        default=None, metadata={"help": "Trained weights to start from, in place of model_preset."}
+    )
+    continue_from: str | None = field(
+        default=None,
+        metadata={"help": "A checkpoint of the stable phase to go on from: its weights and its optimizer state."},
+    )
+    tokenizer_name_or_path: str | None = field(
+        default=None, metadata={"help": "Tokenizer folder or hub name; that of the model if not set."}
+    )
+
+
+@dataclass
+class DataArguments:
+    """Which texts, and how they become rows."""
+
+    datasets_and_ratios: list[dict[str, float]] | None = field(
+        default=None, metadata={"help": "Data sets and their shares, a list of one-key entries; the shares sum to 1."}
+    )
+    dataset_name: str | None = field(
+        default=None, metadata={"help": "A folder made by mix_datasets_by_ratio and save_to_disk, in place of a mix."}
+    )
+    total_sample_size: int = field(default=-1, metadata={"help": "Training rows after packing; -1 takes all."})
+    test_size: int = field(default=0, metadata={"help": "Rows held out for evaluation."})
+    dataset_text_field: str | None = field(default=None, metadata={"help": "Field with the text; text if not set."})
+    max_length: int = field(default=2048, metadata={"help": "Tokens of a row."})
+    packing: bool = field(default=True, metadata={"help": "Several whole documents a row, none reading another."})
+    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+    max_bad_rows: int = field(default=1000, metadata={"help": "Unusable rows a data set may have; they are skipped."})
+    cache_dir: str | None = field(
+        default=None, metadata={"help": "Where prepared data are kept; a folder in output_dir if not set."}
+    )
+
+
+@dataclass
+class StageArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the defaults of this project and a warmup-stable-decay schedule."""
+
+    output_dir: str | None = field(default=None, metadata={"help": "Folder of the finished model and checkpoints."})
+    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": "Schedule of the learning rate."})
+    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps, or a share of all steps if below 1."})
+    stable_steps: int | None = field(default=None, metadata={"help": "Steps at the peak; what is left if not set."})
+    decay_steps: float = field(default=0.1, metadata={"help": "Decay steps, or a share of all steps if below 1."})
+    min_lr_ratio: float = field(default=0.0, metadata={"help": "Last learning rate as a share of the peak."})
+    decay_type: str = field(default="linear", metadata={"help": "Form of the decay: linear, cosine or 1-sqrt."})
+    overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds a run."})
+    seed: int = field(default=233, metadata={"help": "Of weights, data order and dropout."})
+    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    report_to: None | str | list[str] = field(
+        default="tensorboard", metadata={"help": "Where to log: tensorboard, wandb, trackio, none."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+
+    def __post_init__(self) -> None:
+        if self.output_dir is None:
+            raise ValueError("output_dir is missing: name the folder that the model goes to")
+        if self.data_seed is None:
+            self.data_seed = self.seed
+        super().__post_init__()
+
+
+STAGE_ARGUMENTS = (ModelArguments, DataArguments, StageArguments)

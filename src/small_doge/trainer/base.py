@@ -1,0 +1,134 @@
+"""The trainer that all stages share: our schedule, whole checkpoints, an exact evaluation."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import Dataset
+from transformers import Trainer
+
+from ..utils.files import write_text
+from ..utils.logging import get_logger
+from ..utils.scheduler import WSDScheduler, split_steps
+from .checkpoints import RECIPE, rotate, write_manifest
+
+
+logger = get_logger(__name__)
+
+
+class DogeTrainer(Trainer):
+    """`transformers.Trainer` with the promises of this project.
+
+    Args:
+        settings: the resolved recipe, saved with each checkpoint.
+        eval_bytes: bytes of text behind the evaluation rows, for bits per byte; None if unknown.
+        optimizer_state: file with an optimizer's state to start from.
+        kwargs: of `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        settings: dict[str, Any],
+        eval_bytes: int | None = None,
+        optimizer_state: Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.settings = settings
+        self.eval_bytes = eval_bytes
+        self.optimizer_state = optimizer_state
+        super().__init__(*args, **kwargs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The warmup-stable-decay schedule is ours; others are those of `transformers`."""
+        if self.args.lr_scheduler_type != "warmup_stable_decay":
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            optimizer = optimizer or self.optimizer
+            warmup, stable, decay = split_steps(
+                num_training_steps, self.args.warmup_steps, self.args.decay_steps, self.args.stable_steps
+            )
+            peak = self.args.learning_rate
+            self.lr_scheduler = WSDScheduler(
+                optimizer, warmup, stable, decay, min_lr=self.args.min_lr_ratio * peak, decay_type=self.args.decay_type
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """A new optimizer, with the state of the checkpoint that the run continues from."""
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if self.optimizer_state is not None:
+            state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
+            rates = [group["lr"] for group in optimizer.param_groups]
+            before = state["param_groups"][0]["lr"]
+            if abs(before - rates[0]) > 0.01 * rates[0]:
+                logger.warning(
+                    "learning_rate goes from %g at %s to %g: that checkpoint is not from the stable phase of this rate",
+                    before,
+                    self.optimizer_state.parent,
+                    rates[0],
+                )
+            optimizer.load_state_dict(state)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = group["initial_lr"] = rate
+            self.optimizer_state = None
+        return optimizer
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save, mark as whole, and only then delete older ones."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            write_text(folder / RECIPE, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+            write_manifest(folder)
+            rotate(self.args.output_dir, limit)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """A due checkpoint is saved before the evaluation starts, unless it is the evaluation that decides on it."""
+        if self.control.should_save and self.control.should_evaluate and not self.args.load_best_model_at_end:
+            self.control.should_evaluate = False
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            self.control.should_save, self.control.should_log = False, False
+            self.control.should_evaluate = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Loss per token over all tokens (not the mean of batch means), and bits per byte of text."""
+        # Starting a loader draws a random number: a run that resumes after an evaluation must not notice.
+        with torch.random.fork_rng():
+            loader = self.get_eval_dataloader(eval_dataset)
+            model = self._wrap_model(self.model, training=False)
+            was_training = model.training
+            model.eval()
+            sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+            for batch in loader:
+                inputs = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager():
+                    loss = model(**inputs, skip_logits=True, use_cache=False).loss
+                count = inputs["labels"].ne(-100).sum()
+                sums += torch.stack([loss.double() * count, count.double()]).to(sums.device)
+            model.train(was_training)
+        total, tokens = self.accelerator.reduce(sums, "sum").tolist()
+        metrics = {f"{metric_key_prefix}_loss": total / max(tokens, 1), f"{metric_key_prefix}_tokens": int(tokens)}
+        if self.eval_bytes and eval_dataset is None:
+            metrics[f"{metric_key_prefix}_bits_per_byte"] = total / math.log(2) / self.eval_bytes
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def count_bytes(dataset: Dataset, decode: Callable[[list[int]], str]) -> int:
+    """Bytes of the text behind the rows of a prepared data set."""
+    return sum(len(decode(ids).encode("utf-8")) for ids in dataset["input_ids"])

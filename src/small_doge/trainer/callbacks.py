@@ -1,0 +1,135 @@
+"""What a run shows and writes while it goes."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..utils.errors import UserError
+from ..utils.files import write_text
+from ..utils.logging import get_logger
+from .checkpoints import find_last_whole
+
+
+logger = get_logger(__name__)
+
+LOG_NAME = "training_log.jsonl"
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar with loss, learning rate, tokens per second and time left; lines where there is no terminal."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.started = self.first_tokens = self.first_step = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.started = time.monotonic()
+        self.first_tokens, self.first_step = state.num_input_tokens_seen, state.global_step
+        if state.is_world_process_zero and sys.stderr.isatty():
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        speed = self.tokens_per_second(state)
+        if "eval_loss" in logs:
+            shown = ", ".join(f"{k.removeprefix('eval_')} {v:.4f}" for k, v in logs.items() if k in SHOWN_EVAL)
+            self._say(f"step {state.global_step}: held out: {shown}")
+        elif "loss" in logs:
+            rate = logs.get("learning_rate", 0.0)
+            if self.bar is not None:
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, lr {rate:.1e}, {speed:,.0f} tok/s")
+            else:
+                done = state.global_step - self.first_step
+                left = (time.monotonic() - self.started) / max(1, done) * (state.max_steps - state.global_step)
+                self._say(
+                    f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, lr {rate:.1e}, "
+                    f"{speed:,.0f} tok/s, {_clock(left)} left"
+                )
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def tokens_per_second(self, state: TrainerState) -> float:
+        """Of this process's run, without what came before a resume."""
+        seconds = time.monotonic() - self.started
+        return (int(state.num_input_tokens_seen) - int(self.first_tokens)) / max(seconds, 1e-9)
+
+    def _say(self, text: str) -> None:
+        if self.bar is not None:
+            self.bar.write(text, file=sys.stderr)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+SHOWN_EVAL = ("eval_loss", "eval_bits_per_byte")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class LogFileCallback(TrainerCallback):
+    """`training_log.jsonl`: one line a log entry; lines after the checkpoint that a run resumes from are dropped."""
+
+    def __init__(self, output_dir: str, progress: ProgressCallback) -> None:
+        self.path = Path(output_dir) / LOG_NAME
+        self.progress = progress
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            kept = [row for row in read_log(self.path) if row["step"] <= state.global_step] if state.global_step else []
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
+            row = {"step": state.global_step, **logs, "tokens": int(state.num_input_tokens_seen)}
+            if "loss" in logs:
+                row["tok_per_s"] = round(self.progress.tokens_per_second(state), 1)
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def read_log(path: str | Path) -> list[dict]:
+    """The rows of a log; a torn last line is dropped."""
+    rows: list[dict] = []
+    if not Path(path).exists():
+        return rows
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            logger.warning("%s: dropping a torn line", path)
+    return rows
+
+
+class FiniteLossCallback(TrainerCallback):
+    """Stops when the loss is no longer a number."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+    ) -> None:
+        if logs and not math.isfinite(logs.get("loss", 0.0)):
+            last = find_last_whole(args.output_dir)
+            raise UserError(
+                f"the loss is {logs['loss']} at step {state.global_step}. Lower learning_rate or raise warmup_steps; "
+                + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
+            )

@@ -1,0 +1,1 @@
+"""One module a stage; each is also a script."""

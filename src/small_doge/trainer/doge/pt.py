@@ -1,0 +1,30 @@
+"""Pre-training: `pt.py --config RECIPE.yaml [--setting value]`, plainly or by `accelerate launch`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import small_doge  # noqa: F401 (registers Doge)
+from small_doge.trainer.recipe import load_arguments, parse_command_line
+from small_doge.trainer.runner import run_stage
+from small_doge.utils.errors import SHOWN_PLAINLY
+from small_doge.utils.logging import get_logger
+
+
+def run_pretraining(config: str | Path | None, overrides: dict | None = None) -> Path:
+    """Pre-train by a recipe and settings that override it; returns the folder of the model."""
+    model, data, args, settings = load_arguments(config, overrides or {})
+    return run_stage(model, data, args, settings, stage="Pre-training")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line of the script."""
+    try:
+        run_pretraining(*parse_command_line(sys.argv[1:] if argv is None else argv))
+    except SHOWN_PLAINLY as error:
+        get_logger(__name__).error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,214 @@
+"""Recipes: YAML files and command-line settings into arguments, with unknown keys refused and aliases named."""
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ..models import DogeConfig
+from ..utils.hardware import has_fast_bf16
+from ..utils.logging import get_logger
+from ..utils.suggest import unknown_name_message
+from .arguments import STAGE_ARGUMENTS, DataArguments, ModelArguments, StageArguments
+
+
+logger = get_logger(__name__)
+
+# The guides' names: ours is what transformers calls it.
+ALIASES = {
+    "warmup_ratio": "warmup_steps",
+    "decay_ratio": "decay_steps",
+    "min_lr_rate": "min_lr_ratio",
+    "max_train_steps": "max_steps",
+    "accumulate_steps": "gradient_accumulation_steps",
+    "max_seq_length": "max_length",
+    "no_cuda": "use_cpu",
+}
+SCHEDULE_ALIASES = {"wsd": "warmup_stable_decay", "wsd_scheduler": "warmup_stable_decay"}
+# What machines choose for themselves where a recipe says nothing.
+TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
+
+
+def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
+    """`--config FILE` and settings as `--name value`, `--name=value` or `--name` (true).
+
+    `--config_file FILE`, which the guides put behind the script, belongs to `accelerate launch` and is skipped.
+
+    Returns:
+        The recipe's path and the settings.
+
+    Raises:
+        ValueError: a word that is not a setting.
+    """
+    config, settings, words = None, {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ValueError(f"unexpected {word!r}: settings are given as --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        name = name.replace("-", "_")
+        if name == "config":
+            config = value
+        elif name == "config_file":
+            logger.warning("--config_file=%s behind the script is skipped: put it before, for accelerate launch", value)
+        else:
+            settings[name] = yaml.safe_load(value)
+    return config, settings
+
+
+def read_recipe(path: str | Path | None) -> dict[str, Any]:
+    """The settings in a YAML file.
+
+    Raises:
+        ValueError: no such file, or not a mapping.
+    """
+    if path is None:
+        return {}
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ValueError(f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else ""))
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {path} is not valid YAML: {error}") from error
+    if not isinstance(recipe, dict):
+        raise ValueError(f"--config {path} must hold settings as `name: value` lines")
+    return recipe
+
+
+def known_settings() -> dict[str, dataclasses.Field]:
+    """Every setting of a stage by name."""
+    return {f.name: f for cls in STAGE_ARGUMENTS for f in dataclasses.fields(cls) if f.init}
+
+
+def resolve_settings(settings: dict[str, Any], source: str = "the recipe") -> dict[str, Any]:
+    """Aliases replaced, with a notice; numbers written as text converted; unknown names refused.
+
+    Raises:
+        ValueError: an unknown setting, with the near miss named, or the same one under two names.
+    """
+    known, resolved = known_settings(), {}
+    for given, value in settings.items():
+        name = ALIASES.get(given, given)
+        if name != given:
+            logger.info("%s is called %s here: using it as such", given, name)
+        if name not in known:
+            raise ValueError(unknown_name_message("setting", given, known) + f" (in {source})")
+        if name in resolved:
+            raise ValueError(f"{name} is set twice in {source}")
+        if name == "lr_scheduler_type" and value in SCHEDULE_ALIASES:
+            logger.info("lr_scheduler_type %s is called %s here", value, SCHEDULE_ALIASES[value])
+            value = SCHEDULE_ALIASES[value]
+        resolved[name] = _convert(name, value, str(known[name].type))
+    overrides = resolved.get("model_overrides") or {}
+    config_fields = {f.name for f in dataclasses.fields(DogeConfig)}
+    for name in overrides:
+        if name not in config_fields:
+            raise ValueError(unknown_name_message("field of model_overrides", name, config_fields))
+    return resolved
+
+
+def _convert(name: str, value: Any, kind: str) -> Any:
+    """YAML reads 8e-3 as text; so do fields that hold numbers take texts that are numbers."""
+    if isinstance(value, str) and ("float" in kind or "int" in kind) and "str" not in kind:
+        try:
+            return float(value) if "float" in kind else int(value)
+        except ValueError:
+            raise ValueError(f"{name}={value!r} is not a number") from None
+    if isinstance(value, str) and kind.startswith("bool") and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if isinstance(value, bool) and kind in ("int", "float", "<class 'int'>", "<class 'float'>"):
+        raise ValueError(f"{name}={value} must be a number")
+    return value
+
+
+def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
+    """Replace what this machine can't do, each with a notice."""
+    adapted = dict(settings)
+    on_cpu = bool(settings.get("use_cpu")) or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+    def replace(name: str, value: Any, reason: str) -> None:
+        if name in adapted and adapted[name] != value and adapted[name] not in (None, False):
+            logger.warning("%s=%s is replaced by %s: %s", name, adapted[name], value, reason)
+            adapted[name] = value
+
+    if on_cpu:
+        _refuse_fsdp_on_cpu()
+        adapted["use_cpu"] = True
+        if not has_fast_bf16("cpu"):
+            replace("bf16", False, "this CPU has no bfloat16 instructions, float32 is faster")
+        replace("fp16", False, "float16 training needs a GPU")
+        replace("tf32", None, "tf32 needs an NVIDIA GPU")
+        replace("dataloader_pin_memory", False, "pinned memory serves GPUs only")
+        adapted.setdefault("dataloader_pin_memory", False)
+        if "8bit" in str(adapted.get("optim", "")):
+            replace("optim", "adamw_torch", "8-bit optimizers need a GPU")
+    elif torch.cuda.is_available() and not has_fast_bf16("cuda"):
+        if adapted.get("bf16"):
+            replace("bf16", False, "this GPU has no bfloat16; using float16")
+            adapted["fp16"] = True
+    cores = os.cpu_count() or 1
+    if int(adapted.get("dataloader_num_workers") or 0) > cores:
+        replace("dataloader_num_workers", cores, f"there are {cores} cores")
+    if adapted.get("torch_compile") and on_cpu and shutil.which(os.environ.get("CXX", "g++")) is None:
+        replace("torch_compile", False, "torch.compile on a CPU needs a C++ compiler")
+    return adapted
+
+
+def _refuse_fsdp_on_cpu() -> None:
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise ValueError(
+            "FSDP needs GPUs: on a CPU it would silently train unsynchronised copies. "
+            "Use recipes/accelerate_configs/ddp.yaml or deepspeed_zero3.yaml"
+        )
+
+
+def check_trackers(report_to: Any) -> None:
+    """Name the install that brings a missing tracker, before work starts."""
+    names = [report_to] if isinstance(report_to, str) else list(report_to or [])
+    for name in names:
+        package = TRACKER_PACKAGES.get(name)
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(f"report_to={name}: {package} is not installed; run: pip install 'small-doge[trackers]'")
+
+
+def build_arguments(settings: dict[str, Any]) -> tuple[ModelArguments, DataArguments, StageArguments]:
+    """Arguments from resolved and adapted settings.
+
+    Raises:
+        ValueError: settings that don't fit together.
+    """
+    check_trackers(settings.get("report_to", "tensorboard"))
+    groups = []
+    for cls in STAGE_ARGUMENTS:
+        names = {f.name for f in dataclasses.fields(cls) if f.init}
+        groups.append(cls(**{name: value for name, value in settings.items() if name in names}))
+    model, data, stage = groups
+    if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
+        raise ValueError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
+    if (data.datasets_and_ratios is None) == (data.dataset_name is None):
+        raise ValueError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
+    if stage.lr_scheduler_type != "warmup_stable_decay":
+        for name in ("stable_steps",):
+            if settings.get(name) is not None:
+                logger.warning("%s is ignored: lr_scheduler_type is %s", name, stage.lr_scheduler_type)
+    return model, data, stage
+
+
+def load_arguments(
+    config: str | Path | None, overrides: dict[str, Any]
+) -> tuple[ModelArguments, DataArguments, StageArguments, dict[str, Any]]:
+    """Arguments and the resolved settings from a recipe and the command line, which wins."""
+    recipe = resolve_settings(read_recipe(config), str(config))
+    recipe.update(resolve_settings(overrides, "the command line"))
+    settings = adapt_to_machine(recipe)
+    return (*build_arguments(settings), settings)

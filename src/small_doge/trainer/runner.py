@@ -1,0 +1,303 @@
+"""One way to run a stage: prepare, resume, train, and leave a complete model folder."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from datasets import DatasetDict, load_from_disk
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import ProgressCallback as StockProgressCallback
+
+from ..models import DogeConfig, DogeForCausalLM, load_model
+from ..processor import mix_datasets_by_ratio
+from ..processor.packing import PackedCollator
+from ..processor.tokenizer import build_generation_config
+from ..utils.errors import UserError
+from ..utils.files import whole_folder, write_json, write_text
+from ..utils.logging import get_logger
+from ..utils.model_card import build_model_card
+from .arguments import DataArguments, ModelArguments, StageArguments
+from .base import DogeTrainer, count_bytes
+from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
+from .checkpoints import RECIPE, find_last_whole, list_checkpoints
+from .pictures import plot_training
+
+
+logger = get_logger(__name__)
+
+FINISHED = "finished.json"
+PICTURE = "loss.png"
+
+
+def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
+    """The tokenizer that the settings name, or that of the model."""
+    name = model.tokenizer_name_or_path or model.model_name_or_path or model.continue_from
+    if name is None:
+        raise ValueError("tokenizer_name_or_path is missing: a new model needs to be told its tokenizer")
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"tokenizer_name_or_path={name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). "
+            "Train one with: small-doge tokenizer train"
+        ) from error
+
+
+def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> DogeForCausalLM:
+    """A new model of a preset, or a trained one."""
+    trained = model.model_name_or_path or model.continue_from
+    if trained is not None:
+        if model.model_overrides:
+            raise ValueError("model_overrides change new models only; a trained one keeps its configuration")
+        doge = load_model(AutoModelForCausalLM, trained, dtype=torch.float32)
+    else:
+        tokens = {
+            "bos_token_id": tokenizer.bos_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
+        doge = DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **{**tokens, **model.model_overrides}))
+    if len(tokenizer) > doge.config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} entries, the model's vocab_size is {doge.config.vocab_size}: "
+            "set model_overrides.vocab_size or use the tokenizer that belongs to the model"
+        )
+    doge.generation_config = build_generation_config(tokenizer)
+    return doge
+
+
+def prepare_data(data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int) -> DatasetDict:
+    """The rows to train on: loaded, or mixed once and kept, so that a resumed run never tokenises again."""
+    if data.dataset_name is not None:
+        if not Path(data.dataset_name).is_dir():
+            raise ValueError(f"dataset_name={data.dataset_name}: there is no such folder; make it with mix_datasets_by_ratio")
+        rows = load_from_disk(data.dataset_name)
+        rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
+    else:
+        cache = Path(data.cache_dir or Path(output_dir) / "data")
+        folder = cache / f"prepared-{_data_key(data, tokenizer, seed)}"
+        if folder.is_dir():
+            logger.info("data: using %s", folder)
+        else:
+            with whole_folder(folder) as new:
+                _mix(data, tokenizer, seed, str(cache / "sources")).save_to_disk(str(new))
+        rows = load_from_disk(str(folder))
+    missing = {"input_ids", "seq_lengths"} - set(rows["train"].column_names)
+    if missing:
+        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}; make them with mix_datasets_by_ratio")
+    return rows
+
+
+def _mix(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int, cache_dir: str) -> DatasetDict:
+    return mix_datasets_by_ratio(
+        data.datasets_and_ratios,
+        total_sample_size=data.total_sample_size,
+        dataset_text_field=data.dataset_text_field,
+        processing_class=tokenizer,
+        max_length=data.max_length,
+        packing=data.packing,
+        dataset_num_proc=data.dataset_num_proc,
+        seed=seed,
+        cache_dir=cache_dir,
+        test_size=data.test_size,
+        max_bad_rows=data.max_bad_rows,
+    )
+
+
+def _data_key(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
+    """What the prepared rows depend on."""
+    settings = {k: v for k, v in asdict(data).items() if k not in ("cache_dir", "dataset_num_proc", "max_bad_rows")}
+    names = [name for entry in data.datasets_and_ratios or [] for name in entry]
+    files = sorted(f for name in names for f in ([Path(name)] if Path(name).is_file() else Path(name).rglob("*")) if f.is_file())
+    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
+    content = json.dumps([settings, seed, stamps, backend], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def run_stage(
+    model_args: ModelArguments, data_args: DataArguments, args: StageArguments, settings: dict[str, Any], stage: str
+) -> Path:
+    """Train, or go on from the last whole checkpoint, and write a complete model folder.
+
+    Args:
+        settings: the resolved recipe.
+        stage: what is done, for the card and the picture: "Pre-training".
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the disk or the memory is full, or the loss is not finite.
+        ValueError: settings that don't fit.
+    """
+    output = Path(args.output_dir)
+    if (output / FINISHED).exists() and not args.overwrite:
+        logger.info("%s is finished already; pass --overwrite true to start over", output)
+        return output
+    resume = _prepare_output(output, args)
+    set_seed(args.seed)
+    tokenizer = load_tokenizer(model_args)
+    if model_args.continue_from is not None:
+        _check_continuation(model_args, args)
+    model = build_model(model_args, tokenizer)
+    with args.main_process_first(desc="preparing data"):
+        rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed)
+    if args.eval_strategy != "no" and "test" not in rows:
+        raise ValueError(f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no")
+    _check_disk(output, model, args)
+
+    test = rows.get("test")
+    progress = ProgressCallback()
+    args.include_num_input_tokens_seen = "all"
+    trainer = DogeTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows["train"],
+        eval_dataset=test,
+        processing_class=tokenizer,
+        data_collator=PackedCollator(),
+        callbacks=[progress, LogFileCallback(args.output_dir, progress), FiniteLossCallback()],
+        settings=settings,
+        eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True)) if test else None,
+        optimizer_state=_optimizer_state(model_args, resume),
+    )
+    for stock in (StockProgressCallback, PrinterCallback):
+        trainer.remove_callback(stock)
+    started = time.monotonic()
+    _train(trainer, resume)
+    metrics = trainer.evaluate() if test is not None else {}
+    facts = _collect_facts(trainer, metrics, time.monotonic() - started, resume)
+    _save_finished(trainer, tokenizer, output, settings, facts, stage)
+    return output
+
+
+def _prepare_output(output: Path, args: StageArguments) -> Path | None:
+    """The checkpoint to go on from; an output folder to overwrite is emptied of its run."""
+    if args.overwrite and args.should_save:
+        for path in [*list_checkpoints(output), output / FINISHED, output / LOG_NAME]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    resume = None if args.overwrite else find_last_whole(output)
+    if resume is not None:
+        logger.info("going on from %s", resume)
+    return resume
+
+
+def _check_continuation(model: ModelArguments, args: StageArguments) -> None:
+    if not Path(model.continue_from).is_dir():
+        raise ValueError(f"continue_from={model.continue_from}: there is no such folder")
+    if args.lr_scheduler_type == "warmup_stable_decay" and args.warmup_steps != 0:
+        raise ValueError(
+            f"warmup_steps={args.warmup_steps}: going on from a stable checkpoint has no warm-up, set warmup_steps to 0"
+        )
+
+
+def _optimizer_state(model: ModelArguments, resume: Path | None) -> Path | None:
+    """The optimizer's state to start from, unless the run itself is being resumed."""
+    if model.continue_from is None or resume is not None:
+        return None
+    state = Path(model.continue_from) / "optimizer.pt"
+    if not state.is_file():
+        logger.warning("%s has no optimizer.pt: the optimizer starts anew", model.continue_from)
+        return None
+    return state
+
+
+def _check_disk(output: Path, model: DogeForCausalLM, args: StageArguments) -> None:
+    """Weights and two moments in float32 for each checkpoint, and the weights once more at the end."""
+    if args.save_strategy == "no" or not args.should_save:
+        return
+    kept = (args.save_total_limit or 10) + 1
+    needed = model.num_parameters() * 4 * (3 * kept + 1)
+    free = shutil.disk_usage(output).free
+    if free < needed:
+        raise UserError(
+            f"the disk of {output} has {free / 2**30:.1f} GiB free, and {kept} checkpoints need {needed / 2**30:.1f} GiB: "
+            "free some space, lower save_total_limit, or choose another output_dir"
+        )
+
+
+def _train(trainer: DogeTrainer, resume: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    except KeyboardInterrupt:
+        last = find_last_whole(trainer.args.output_dir)
+        raise UserError(
+            "interrupted; the same command goes on from " + (str(last) if last else "the start: no checkpoint was written yet")
+        ) from None
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise UserError(_memory_advice(trainer.args)) from error
+    except (OSError, RuntimeError) as error:
+        if _is_disk_full(error):
+            raise UserError(
+                f"the disk of {trainer.args.output_dir} is full. Free some space and run the same command: it goes on from "
+                f"{find_last_whole(trainer.args.output_dir) or 'the start'}"
+            ) from error
+        if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
+            raise UserError(_memory_advice(trainer.args)) from error
+        raise
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    return getattr(error, "errno", None) == 28 or "No space left on device" in str(error) or "os error 28" in str(error)
+
+
+def _memory_advice(args: StageArguments) -> str:
+    return (
+        f"out of memory with per_device_train_batch_size={args.per_device_train_batch_size}: halve it and double "
+        f"gradient_accumulation_steps (now {args.gradient_accumulation_steps}), which gives the same result; or set "
+        "gradient_checkpointing to true, or lower max_length"
+    )
+
+
+def _collect_facts(trainer: DogeTrainer, metrics: dict, seconds: float, resume: Path | None) -> dict[str, Any]:
+    state = trainer.state
+    rows = [row for row in state.log_history if "loss" in row]
+    facts: dict[str, Any] = {
+        "parameters": f"{trainer.model.num_parameters():,}",
+        "steps": state.global_step,
+        "tokens": f"{int(state.num_input_tokens_seen):,}",
+        "training loss": round(rows[-1]["loss"], 4) if rows else None,
+    }
+    if metrics:
+        facts["held-out loss per token"] = round(metrics["eval_loss"], 4)
+        if "eval_bits_per_byte" in metrics:
+            facts["held-out bits per byte"] = round(metrics["eval_bits_per_byte"], 4)
+    facts["seconds" if resume is None else "seconds since the last resume"] = round(seconds)
+    return facts
+
+
+def _save_finished(
+    trainer: DogeTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    settings: dict[str, Any],
+    facts: dict[str, Any],
+    stage: str,
+) -> None:
+    """The complete model folder, file by file whole, with the mark of the end written last."""
+    temporary = output / ".finished"
+    trainer.save_model(str(temporary))  # all processes: ZeRO-3 gathers the weights
+    trainer.accelerator.wait_for_everyone()
+    if not trainer.args.should_save:
+        return
+    (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle
+    tokenizer.save_pretrained(temporary)
+    for file in temporary.iterdir():
+        os.replace(file, output / file.name)
+    temporary.rmdir()
+    title = output.resolve().name
+    plot_training(read_log(output / LOG_NAME), output / PICTURE, f"{stage}: {title}")
+    write_text(output / RECIPE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(output / "README.md", build_model_card(title, stage, facts, settings, str(output), PICTURE))
+    write_json(output / FINISHED, {"stage": stage, "finished_at": time.time(), **facts})
+    logger.info("finished: %s (loss curve: %s)", output, output / PICTURE)

@@ -1,0 +1,9 @@
+"""Errors that are meant for the person at the keyboard."""
+
+
+class UserError(Exception):
+    """Something the user can mend; its message says what and how. Commands print it without a traceback."""
+
+
+# What commands show as a plain message: our own errors, and `ValueError`, which the library raises for bad input.
+SHOWN_PLAINLY = (UserError, ValueError)
