@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from .flex import flex_dynamic_mask_attention
 from .fused import fused_attention
-from .masking import PADDING_SCORE, iterate_documents
+from .masking import PADDING_SCORE, DocumentGroup, group_documents
 from .reference import reference_attention
 from .streaming import streaming_attention
 
@@ -38,6 +38,7 @@ def dynamic_mask_attention(
     keep_window_size: int,
     padding_mask: torch.Tensor | None = None,
     document_ids: torch.Tensor | None = None,
+    documents: list[DocumentGroup] | None = None,
     scale: float | None = None,
     backend: str = "auto",
     chunk_size: int | None = None,
@@ -55,6 +56,7 @@ def dynamic_mask_attention(
         keep_window_size: w.
         padding_mask: [B, T], true for real tokens. Padded keys are in no S; a query without any key yields zeros.
         document_ids: [B, T]; where the number changes, a new document begins, and S never crosses that.
+        documents: `group_documents(document_ids)`, if made before: it is the same for all layers.
         scale: 1 / sqrt(d) if None.
         backend: `reference` (dense), `sdpa` (T <= w, by the longest document), `streaming` (linear in T), `flex`
             (FlexAttention), or `auto`: `sdpa` where it applies, else `streaming`.
@@ -80,9 +82,11 @@ def dynamic_mask_attention(
             raise ValueError(f"attention_dropout={dropout} is not supported by the flex backend; use sdpa or set it to 0")
         output = flex_dynamic_mask_attention(query, key, value, score, keep_window_size, document_ids, scale, chunk_size)
     else:
-        output = _attend_documents(
-            query, key, value, score, keep_window_size, document_ids, scale, backend, chunk_size, dropout
-        )
+        parts, options = (query, key, value, score), (keep_window_size, scale, backend, chunk_size, dropout)
+        if document_ids is None:
+            output = _attend_group(parts, *options)
+        else:
+            output = _attend_documents(parts, documents or group_documents(document_ids), *options)
     if padding_mask is not None:
         output = zero_rows_without_keys(output, padding_mask, document_ids)
     return output
@@ -107,46 +111,54 @@ def zero_rows_without_keys(
     has_past: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Zero the queries [B, H, T, d] that have only padding before them; `has_past` [B, 1]: a real key came earlier."""
-    if document_ids is None:
-        has_key = padding_mask.cumsum(dim=-1) > 0
-        if has_past is not None:
-            has_key = has_key | has_past
-    else:
-        same = document_ids[:, :, None] == document_ids[:, None, :]
-        has_key = (same.tril() & padding_mask[:, None, :]).any(dim=-1)
+    seen = padding_mask.long().cumsum(dim=-1)
+    if document_ids is not None:  # count from the start of each document
+        starts = torch.ones_like(padding_mask, dtype=torch.bool)
+        starts[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+        before = seen - padding_mask.long()
+        seen = seen - before.masked_fill(~starts, 0).cummax(dim=-1).values
+    has_key = seen > 0
+    if has_past is not None:
+        has_key = has_key | has_past
     return output.masked_fill(~has_key[:, None, :, None], 0.0)
 
 
-def _attend_documents(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    score: torch.Tensor,
+def _attend_group(
+    parts: tuple[torch.Tensor, ...],
     keep_window_size: int,
-    document_ids: torch.Tensor | None,
     scale: float,
     backend: str,
     chunk_size: int | None,
     dropout: float,
 ) -> torch.Tensor:
-    """Document by document, never with a T x T mask."""
-    spans = iterate_documents(document_ids, *query.shape[::2][:2])
-    longest = max(end - start for _, start, end in spans)
+    """Attention of a batch of single documents; `parts` are query, key, value and score."""
+    longest = parts[0].shape[2]
     if backend == "sdpa" and longest > keep_window_size:
         raise ValueError(
             f"backend='sdpa' needs documents of at most keep_window_size={keep_window_size} tokens, got {longest}; "
             "use backend='streaming' or 'auto'"
         )
-    rows: dict[int, list[torch.Tensor]] = {}
-    for row, start, end in spans:
-        parts = [x[row, :, start:end] for x in (query, key, value, score)]
-        if end - start <= keep_window_size and backend != "streaming":
-            out = fused_attention(*parts, scale=scale, dropout=dropout)
-        else:
-            out, _ = streaming_attention(*parts, keep_window_size, scale, chunk_size=chunk_size, dropout=dropout)
-        rows.setdefault(row.start, []).append(out)
-    joined = [torch.cat(parts, dim=2) if len(parts) > 1 else parts[0] for parts in rows.values()]
-    return torch.cat(joined, dim=0) if len(joined) > 1 else joined[0]
+    if longest <= keep_window_size and backend != "streaming":
+        return fused_attention(*parts, scale=scale, dropout=dropout)
+    return streaming_attention(*parts, keep_window_size, scale, chunk_size=chunk_size, dropout=dropout)[0]
+
+
+def _attend_documents(
+    parts: tuple[torch.Tensor, ...], documents: list[DocumentGroup], *options: float | str | int | None
+) -> torch.Tensor:
+    """Group by group, never with a T x T mask. Padding on the right of a document is in nobody's past."""
+    batch, heads, num_tokens, size = parts[0].shape
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in parts]  # [B * T, heads, ...]
+    outputs, order = [], []
+    for group in documents:
+        picked = (x[group.tokens].transpose(1, 2) for x in flat)
+        out = _attend_group(tuple(picked), *options)
+        outputs.append(out.transpose(1, 2)[group.real])
+        order.append(group.tokens[group.real])
+    joined = torch.cat(outputs)
+    back = torch.empty_like(order_all := torch.cat(order))
+    back[order_all] = torch.arange(len(order_all), device=order_all.device)
+    return joined[back].view(batch, num_tokens, heads, size).transpose(1, 2)
 
 
 def _check_arguments(

@@ -131,6 +131,46 @@ def document_ids_from_positions(position_ids: torch.Tensor) -> torch.Tensor | No
     return torch.cat([first, restarts.to(torch.int64).cumsum(dim=-1)], dim=-1)
 
 
+@dataclass
+class DocumentGroup:
+    """Documents of like length, padded on the right to one length.
+
+    Attributes:
+        tokens: [n, L] int64, positions among the flattened B * T tokens; a document's padding repeats its last token.
+        real: [n, L] bool, false for that padding, which causal attention never lets a real query see.
+    """
+
+    tokens: torch.Tensor
+    real: torch.Tensor
+
+
+# A group's longest document is at most this many times its shortest (and a little more for tiny ones).
+GROUP_SPREAD = 1.25
+
+
+@torch.no_grad()
+def group_documents(document_ids: torch.Tensor) -> list[DocumentGroup]:
+    """Sort packed documents into groups that can be attended to as batches.
+
+    Args:
+        document_ids: [B, T]; a document is a run of equal numbers in a row.
+    """
+    batch, num_tokens = document_ids.shape
+    spans = [(row.start * num_tokens + a, b - a) for row, a, b in iterate_documents(document_ids, batch, num_tokens)]
+    spans.sort(key=lambda span: span[1])
+    groups, first = [], 0
+    for last in range(1, len(spans) + 1):
+        if last < len(spans) and spans[last][1] <= GROUP_SPREAD * spans[first][1] + 8:
+            continue
+        chosen = torch.tensor(spans[first:last], device=document_ids.device)
+        starts, lengths = chosen[:, :1], chosen[:, 1:]
+        offset = torch.arange(int(spans[last - 1][1]), device=document_ids.device)
+        real = offset < lengths
+        groups.append(DocumentGroup(starts + torch.minimum(offset, lengths - 1), real))
+        first = last
+    return groups
+
+
 def iterate_documents(
     document_ids: torch.Tensor | None, batch: int, num_tokens: int
 ) -> list[tuple[slice, int, int]]:

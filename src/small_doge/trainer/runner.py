@@ -24,6 +24,7 @@ from ..utils.errors import UserError
 from ..utils.files import whole_folder, write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
+from ..utils.paths import FINISHED
 from .arguments import DataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
 from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
@@ -33,7 +34,7 @@ from .pictures import plot_training
 
 logger = get_logger(__name__)
 
-FINISHED = "finished.json"
+
 PICTURE = "loss.png"
 
 

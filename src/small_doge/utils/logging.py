@@ -24,3 +24,13 @@ class _Stderr:
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+
+def quiet_libraries() -> None:
+    """Turn off the progress bars of libraries that would tear ours; called by commands, never at import."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()

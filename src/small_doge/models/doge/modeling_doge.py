@@ -133,6 +133,7 @@ class DogeAttention(nn.Module):
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         document_ids: torch.Tensor | None = None,
+        documents: list[ops.DocumentGroup] | None = None,
         output_attentions: bool = False,
         **kwargs: object,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -160,6 +161,7 @@ class DogeAttention(nn.Module):
                 keep_window_size=self.keep_window_size,
                 padding_mask=attention_mask,
                 document_ids=document_ids,
+                documents=documents,
                 scale=self.scaling,
                 backend=ATTENTION_BACKENDS.get(self.config._attn_implementation, "auto"),
                 dropout=dropout,
@@ -392,12 +394,12 @@ class DogeModel(DogePreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         attention_mask = _drop_full_mask(attention_mask)
-        document_ids = None
+        document_ids = documents = None
         if position_ids is None:
             past = past_key_values.get_seq_length() if past_key_values is not None else 0
             position_ids = (torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + past).unsqueeze(0)
         elif attention_mask is None and past_key_values is None:
-            document_ids = _find_documents(position_ids, inputs_embeds.shape[0])
+            document_ids, documents = _find_documents(position_ids, inputs_embeds.shape[0])
         wants_weights = bool(kwargs.get("output_attentions", self.config.output_attentions))
         if use_cache and past_key_values is None and document_ids is None and not self.training and not wants_weights:
             past_key_values = DynamicMaskCache(self.config)
@@ -411,15 +413,19 @@ class DogeModel(DogePreTrainedModel):
                 attention_mask=attention_mask,
                 past_key_values=past_key_values,
                 document_ids=document_ids,
+                documents=documents,
                 output_attentions=wants_weights,
             )
         return MoeModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
 
 
 @torch.compiler.disable
-def _find_documents(position_ids: torch.Tensor, batch: int) -> torch.Tensor | None:
-    """Whether rows are packed depends on the data, so compiled graphs break here."""
-    return ops.document_ids_from_positions(position_ids.expand(batch, -1))
+def _find_documents(
+    position_ids: torch.Tensor, batch: int
+) -> tuple[torch.Tensor | None, list[ops.DocumentGroup] | None]:
+    """Document numbers and groups. Whether rows are packed depends on the data, so compiled graphs break here."""
+    document_ids = ops.document_ids_from_positions(position_ids.expand(batch, -1))
+    return document_ids, None if document_ids is None else ops.group_documents(document_ids)
 
 
 @torch.compiler.disable

@@ -1,0 +1,1 @@
+"""The `small-doge` command: one file a command, no logic of its own."""

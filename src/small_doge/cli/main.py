@@ -1,0 +1,48 @@
+"""Entry point: the journey, one command a step."""
+
+import os
+import sys
+
+import click
+import typer
+
+from ..utils.errors import SHOWN_PLAINLY
+from . import demo, env, generate, tokenizer, train, upcycle
+
+
+app = typer.Typer(
+    help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
+    "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
+    "[bold]train[/], [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("env")(env.show_environment)
+app.command("demo", context_settings=train.ANY_SETTING)(demo.run_demo)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(train.app, name="train")
+app.command("generate")(generate.generate_text)
+app.command("upcycle")(upcycle.upcycle)
+
+
+def main() -> None:
+    """Run the command; bad input is answered by one message, a traceback only with SMALL_DOGE_DEBUG=1."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except SHOWN_PLAINLY as error:
+        if os.environ.get("SMALL_DOGE_DEBUG"):
+            raise
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

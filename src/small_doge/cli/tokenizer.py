@@ -1,0 +1,79 @@
+"""`small-doge tokenizer`: train and inspect."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from transformers import AutoTokenizer
+
+from ..processor import tokenizer as library
+from ..processor.corpus import iterate_mixture
+from ..processor.sources import default_text_field, open_source, parse_row
+from ..utils.files import whole_folder
+from ..utils.logging import quiet_libraries
+from ..utils.paths import resolve_model
+
+
+app = typer.Typer(help="Train a tokenizer, or look at one.", no_args_is_help=True)
+
+EMBEDDED_TEXTS = 20_000
+COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
+
+
+@app.command("train")
+def train(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tokenizer.")],
+    data: Annotated[list[str] | None, typer.Option(help="Data sets to train on; the embedded corpus if none.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
+    vocab_size: Annotated[int, typer.Option(help="Entries.")] = library.DEFAULT_VOCAB_SIZE,
+    base: Annotated[str | None, typer.Option(help="Old tokenizer whose algorithm and template to keep.")] = None,
+    sample_bytes: Annotated[int, typer.Option(help="Bytes of text used; bounds the memory.")] = library.DEFAULT_SAMPLE_BYTES,
+    max_digits: Annotated[int, typer.Option(help="Digits that may share a token.")] = 3,
+    max_length: Annotated[int, typer.Option(help="Trained length, stored in the tokenizer.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 233,
+) -> None:
+    """Train a tokenizer on data sets, or on the embedded corpus."""
+    quiet_libraries()
+    texts = itertools.chain.from_iterable(_read_texts(name, text_field) for name in data) if data else iterate_mixture(EMBEDDED_TEXTS)
+    trained = library.train_tokenizer(
+        texts,
+        vocab_size,
+        base=AutoTokenizer.from_pretrained(base) if base else None,
+        sample_bytes=sample_bytes,
+        max_digits=max_digits,
+        model_max_length=max_length,
+        seed=seed,
+    )
+    with whole_folder(output) as folder:
+        trained.save_pretrained(folder)
+    typer.echo(f"{output}: {len(trained)} entries")
+
+
+def _read_texts(name: str, text_field: str | None):  # noqa: ANN202 (an iterator of texts)
+    field = text_field or default_text_field(name)
+    for row in open_source(name):
+        text = None if row.get("_problem") else parse_row(row).get(field)
+        if isinstance(text, str):
+            yield text
+
+
+@app.command("inspect")
+def inspect(
+    model: Annotated[str | None, typer.Argument(help="Tokenizer or model; the demo's newest stage if none.")] = None,
+    text: Annotated[str, typer.Option(help="Text to cut into tokens.")] = "Ada has 12 red balls. def add(a, b): return a + b",
+) -> None:
+    """Show the special tokens, the template, and a text cut into tokens."""
+    loaded = AutoTokenizer.from_pretrained(resolve_model(model))
+    console = Console()
+    for name, value in library.describe_tokenizer(loaded, text).items():
+        console.print(f"{name}: {value}", markup=False)
+    cut = Text()
+    for colour, token in zip(itertools.cycle(COLOURS), loaded.encode(text, add_special_tokens=False), strict=False):
+        cut.append(loaded.decode([token]), style=colour)
+    console.print(cut)
+    messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am Doge."}]
+    if loaded.chat_template:
+        console.print(loaded.apply_chat_template(messages, tokenize=False), markup=False)

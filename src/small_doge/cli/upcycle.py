@@ -1,0 +1,30 @@
+"""`small-doge upcycle`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ..models import load_model, upcycle_to_moe
+from ..utils.files import whole_folder
+from ..utils.logging import quiet_libraries
+from ..utils.paths import resolve_model
+
+
+def upcycle(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
+    model: Annotated[str | None, typer.Argument(help="Dense model; the demo's newest stage if none.")] = None,
+    num_experts: Annotated[int, typer.Option(help="Experts per layer, a square number.")] = 1024,
+    num_experts_per_tok: Annotated[int, typer.Option(help="Experts that a token uses.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
+) -> None:
+    """Grow a dense model into a mixture of experts whose outputs are the same until training goes on."""
+    quiet_libraries()
+    name = resolve_model(model)
+    dense = load_model(AutoModelForCausalLM, name)
+    grown = upcycle_to_moe(dense, num_experts, num_experts_per_tok, seed=seed)
+    with whole_folder(output) as folder:
+        grown.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+    typer.echo(f"{output}: {grown.num_parameters():,} parameters, {dense.num_parameters():,} before")
