@@ -49,13 +49,13 @@ def fused_attention(
         query: [B, H, T, d].
         key, value: [B, K, N, d].
         score: [B, K, N], `PADDING_SCORE` for padded keys.
-        mask: [B, K, T, N] bool or None, shared by the query heads of a group.
+        mask: [B, K or 1, T, N] bool or None, shared by the query heads of a group.
 
     Returns:
         [B, H, T, d].
     """
     groups = query.shape[1] // key.shape[1]
-    if mask is not None and mask.shape[1] != query.shape[1]:
+    if mask is not None and mask.shape[1] == key.shape[1] != 1:
         mask = mask.repeat_interleave(groups, dim=1)
     query_ext, key_ext = extend_query(query, scale), extend_key(key, score.to(torch.promote_types(score.dtype, torch.float32)))
     value_ext = F.pad(value, (0, key_ext.shape[-1] - value.shape[-1]))

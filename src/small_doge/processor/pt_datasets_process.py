@@ -158,7 +158,7 @@ def _tokenize_batch(
             text, problem = _render(parse_row(row), tokenizer, field, formatting_func)
         texts.append(text)
         problems.append(problem)
-    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     documents = []
     for ids, problem in zip(encoded, problems, strict=True):

@@ -38,6 +38,11 @@ def open_source(name: str, cache_dir: str | None = None) -> Dataset:
         source = _open_embedded(name, cache_dir)
     elif Path(name).exists():
         source = _open_path(Path(name), cache_dir)
+    elif name == "python-edu":
+        raise ValueError(
+            "python-edu: the hub holds only the numbers of its files, whose texts lie in the Software Heritage archive. "
+            "Fetch them into a folder of JSON lines first, and name that folder"
+        )
     elif name in HUB_SOURCES:
         source = _open_hub(*HUB_SOURCES[name][:2], cache_dir)
     elif _looks_like_hub_name(name):

@@ -194,7 +194,8 @@ def _prepare_output(output: Path, args: StageArguments) -> Path | None:
 
 
 def _check_continuation(model: ModelArguments, args: StageArguments) -> None:
-    if not Path(model.continue_from).is_dir():
+    path = Path(model.continue_from)
+    if not path.is_dir() and (path.is_absolute() or len(path.parts) != 2):
         raise ValueError(f"continue_from={model.continue_from}: there is no such folder")
     if args.lr_scheduler_type == "warmup_stable_decay" and args.warmup_steps != 0:
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
@@ -401,8 +401,9 @@ class DogeModel(DogePreTrainedModel):
         elif attention_mask is None and past_key_values is None:
             document_ids, documents = _find_documents(position_ids, inputs_embeds.shape[0])
         wants_weights = bool(kwargs.get("output_attentions", self.config.output_attentions))
-        if use_cache and past_key_values is None and document_ids is None and not self.training and not wants_weights:
-            past_key_values = DynamicMaskCache(self.config)
+        if use_cache and past_key_values is None and document_ids is None and not self.training:
+            needs_all = wants_weights or (attention_mask is not None and attention_mask.dim() != 2)
+            past_key_values = DynamicCache() if needs_all else DynamicMaskCache(self.config)
 
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds

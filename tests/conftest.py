@@ -1,0 +1,51 @@
+"""Shared fixtures: tiny models, a tiny tokenizer, and threads that do not fight over the cores."""
+
+import os
+
+import pytest
+import torch
+
+from small_doge import DogeConfig, DogeForCausalLM
+
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TINY = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "keep_window_size": 8,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+EXPERTS = {"is_moe": True, "num_experts": 64, "num_experts_per_tok": 4}
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(0)
+
+
+def build_tiny(**overrides) -> DogeForCausalLM:
+    """A tiny model with scores that differ from key to key."""
+    model = DogeForCausalLM(DogeConfig(**{**TINY, **overrides}))
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.A)
+    return model.eval()
+
+
+@pytest.fixture
+def tiny_model():
+    return build_tiny()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer():
+    from small_doge.processor import train_tokenizer
+    from small_doge.processor.corpus import iterate_mixture
+
+    return train_tokenizer(iterate_mixture(400), vocab_size=512, max_digits=1, model_max_length=64)

@@ -1,0 +1,143 @@
+"""Against `transformers`' own Doge, with the same weights: dense models agree to rounding, both load each other."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+from transformers.models.doge import DogeConfig as TheirConfig
+from transformers.models.doge import DogeForCausalLM as TheirModel
+from transformers.models.doge import DogeForSequenceClassification as TheirClassifier
+
+from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification
+from tests.conftest import TINY
+
+
+WINDOW = 16
+SETTINGS = {**TINY, "keep_window_size": WINDOW, "num_hidden_layers": 3}
+
+
+def make_pair(dtype=torch.float64, **overrides):
+    config = TheirConfig(**{**SETTINGS, **overrides})
+    config._attn_implementation = "sdpa"  # their eager softmax is float32 whatever the weights
+    theirs = TheirModel(config).to(dtype).eval()
+    for layer in theirs.model.layers:
+        torch.nn.init.normal_(layer.self_attn.A)
+    ours = DogeForCausalLM(DogeConfig(**{**SETTINGS, **overrides})).to(dtype).eval()
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    return ours, theirs
+
+
+def distinct_tokens(batch, tokens):
+    """Equal tokens have equal scores in the first layer, and `torch.topk` leaves their order open."""
+    return torch.stack([torch.randperm(SETTINGS["vocab_size"])[:tokens] for _ in range(batch)])
+
+
+@pytest.mark.parametrize("tokens", [5, WINDOW, 50])
+@pytest.mark.parametrize("padding", ["none", "left", "right"])
+def test_logits_agree(tokens, padding):
+    ours, theirs = make_pair()
+    ids = distinct_tokens(2, tokens)
+    mask = torch.ones_like(ids)
+    if padding == "left":
+        mask[0, :3] = 0
+    elif padding == "right":
+        mask[0, -3:] = 0
+    mask_given = None if padding == "none" else mask
+    expected = theirs(ids, attention_mask=mask_given).logits
+    for attn in ("sdpa", "eager"):
+        ours.set_attn_implementation(attn)
+        actual = ours(ids, attention_mask=mask_given).logits
+        torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [WINDOW, 50])
+def test_loss_and_gradients_agree(tokens):
+    ours, theirs = make_pair()
+    ids = distinct_tokens(2, tokens)
+    losses = [model(ids, labels=ids).loss for model in (ours, theirs)]
+    torch.testing.assert_close(losses[0].double(), losses[1].double(), atol=1e-5, rtol=1e-5)
+    for loss in losses:
+        loss.backward()
+    for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_float32_agrees_to_rounding():
+    ours, theirs = make_pair(torch.float32)
+    ids = distinct_tokens(2, 40)
+    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rope", ["default", "linear", "dynamic"])
+def test_token_by_token_agrees_past_window_and_trained_length(rope):
+    parameters = {"rope_type": rope, "rope_theta": 10000.0}
+    if rope != "default":
+        parameters["factor"] = 4.0
+    ours, theirs = make_pair(rope_parameters=parameters, max_position_embeddings=32)
+    ids = distinct_tokens(1, 60)
+    caches = [None, DynamicCache()]
+    with torch.no_grad():
+        for t in range(60):
+            mine = ours(ids[:, t : t + 1], past_key_values=caches[0], use_cache=True)
+            other = theirs(ids[:, t : t + 1], past_key_values=caches[1], use_cache=True)
+            caches = [mine.past_key_values, other.past_key_values]
+            torch.testing.assert_close(mine.logits, other.logits, atol=1e-5, rtol=1e-5)
+        if rope != "dynamic":
+            torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"repetition_penalty": 1.5}])
+def test_generate_agrees_past_the_window(options):
+    ours, theirs = make_pair()
+    ids = distinct_tokens(2, 12)
+    mask = torch.ones_like(ids)
+    mask[0, :4] = 0
+    settings = {"attention_mask": mask, "max_new_tokens": 30, "do_sample": False, "pad_token_id": 0, **options}
+    assert torch.equal(ours.generate(ids, **settings), theirs.generate(ids, **settings))
+
+
+def test_saved_folders_load_both_ways(tmp_path):
+    ours, theirs = make_pair(torch.float32)
+    ids = distinct_tokens(1, 20)
+    ours.save_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    torch.testing.assert_close(
+        TheirModel.from_pretrained(tmp_path / "ours")(ids).logits, theirs(ids).logits, atol=2e-5, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        DogeForCausalLM.from_pretrained(tmp_path / "theirs")(ids).logits, ours(ids).logits, atol=2e-5, rtol=1e-4
+    )
+
+
+def test_classification_agrees():
+    settings = {**SETTINGS, "num_labels": 3, "pad_token_id": 0}
+    ours = DogeForSequenceClassification(DogeConfig(**settings)).eval()
+    theirs = TheirClassifier(TheirConfig(**settings)).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ids = torch.randint(1, 97, (3, 12))
+    ids[1, -4:] = 0
+    mask = (ids != 0).long()
+    torch.testing.assert_close(
+        ours(ids, attention_mask=mask).logits, theirs(ids, attention_mask=mask).logits, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_experts_agree_for_one_token_where_their_routing_is_right():
+    settings = {**SETTINGS, "is_moe": True, "num_experts": 64, "num_experts_per_tok": 4}
+    ours, theirs = DogeForCausalLM(DogeConfig(**settings)).eval(), TheirModel(TheirConfig(**settings)).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    ids = torch.tensor([[7]])
+    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-4)
+    more = torch.tensor([[7, 8, 9]])
+    assert not torch.allclose(ours(more).logits, theirs(more).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["Doge-20M", "Doge-60M", "Doge-160M", "Doge-320M"])
+def test_presets_have_the_published_sizes(name):
+    published = {"Doge-20M": 13.1e6, "Doge-60M": 54.6e6, "Doge-160M": 152.6e6, "Doge-320M": 335.5e6}
+    config = DogeConfig.from_preset(name)
+    fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "legacy_routing")}
+    with torch.device("meta"):
+        ours, theirs = DogeForCausalLM(config), TheirModel(TheirConfig(**fields))
+    assert ours.num_parameters() == theirs.num_parameters()
+    assert abs(ours.num_parameters() / published[name] - 1) < 0.002

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+from transformers import AutoConfig
+from transformers.models.doge import DogeConfig as TheirConfig
+
+from small_doge import DogeConfig
+from small_doge.models import PRESETS, DogeMoeConfig
+from tests.conftest import EXPERTS, TINY
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_attention_heads": 3}, "hidden_size=32 must be a multiple of num_attention_heads=3"),
+        ({"num_key_value_heads": 3}, "num_attention_heads=4 must be a multiple of num_key_value_heads=3"),
+        ({"keep_window_size": 0}, "keep_window_size=0 must be at least 1"),
+        ({"sliding_window": 16}, "sliding_window=16 is not supported"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be at least 1"),
+        ({**EXPERTS, "num_experts": 60}, "num_experts=60 must be a square number; the nearest are 49 or 64"),
+        ({**EXPERTS, "num_experts_per_tok": 65}, "num_experts_per_tok=65 must lie between 1 and num_experts=64"),
+    ],
+)
+def test_bad_sizes_are_named_at_construction(change, message):
+    with pytest.raises(ValueError, match=message):
+        DogeConfig(**{**TINY, **change})
+
+
+def test_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match="unknown preset 'Doge-20'; did you mean 'Doge-20M'"):
+        DogeConfig.from_preset("Doge-20")
+
+
+def test_presets_are_not_changed_by_their_users():
+    config = DogeConfig.from_preset("Doge-20M", hidden_size=512)
+    config.rope_parameters["factor"] = 99.0
+    assert PRESETS["Doge-20M"]["rope_parameters"]["factor"] == 4.0
+    assert DogeConfig.from_preset("Doge-20M").hidden_size == 256
+
+
+@pytest.mark.parametrize(("name", "experts"), [("Doge-20M-MoE", (1024, 8)), ("Doge-320M-MoE", (16384, 32))])
+def test_expert_presets(name, experts):
+    config = DogeConfig.from_preset(name)
+    assert isinstance(config, DogeMoeConfig)
+    assert (config.num_experts, config.num_experts_per_tok) == experts
+
+
+def test_defaults_are_those_of_transformers():
+    ours, theirs = DogeConfig().to_dict(), TheirConfig().to_dict()
+    differing = {name for name in theirs if ours.get(name) != theirs[name]}
+    assert differing <= {"router_aux_loss_coef"}
+
+
+def test_dense_models_have_no_router_loss_even_from_an_older_file(tmp_path):
+    TheirConfig(**TINY, router_aux_loss_coef=0.001).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["router_aux_loss_coef"] == 0.001
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(config, DogeConfig) and config.router_aux_loss_coef == 0.0
+    config.save_pretrained(tmp_path)
+    assert TheirConfig.from_pretrained(tmp_path).router_aux_loss_coef == 0.0
+
+
+def test_experts_are_saved_under_a_type_that_transformers_refuses(tmp_path):
+    DogeConfig(**TINY, **EXPERTS).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "doge_moe"
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, DogeMoeConfig) and loaded.num_experts == 64
+
+
+def test_foreign_experts_load_only_with_the_old_routing(tmp_path):
+    TheirConfig(**TINY, **EXPERTS).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="legacy_routing=True"):
+        AutoConfig.from_pretrained(tmp_path)
+    config = AutoConfig.from_pretrained(tmp_path, legacy_routing=True)
+    assert config.legacy_routing and config.model_type == "doge"

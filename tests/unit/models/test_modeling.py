@@ -1,0 +1,181 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, DynamicCache
+
+from small_doge import DogeForCausalLM, DogeForSequenceClassification, DogeConfig
+from tests.conftest import EXPERTS, TINY, build_tiny
+
+
+@pytest.mark.parametrize("experts", [{}, EXPERTS], ids=["dense", "experts"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("tokens", [8, 30])
+def test_later_tokens_never_change_earlier_logits(experts, attention, tokens):
+    model = build_tiny(**experts).double()
+    model.set_attn_implementation(attention)
+    ids = torch.randint(0, 97, (2, tokens))
+    changed = ids.clone()
+    changed[:, tokens // 2 :] = (changed[:, tokens // 2 :] + 1) % 97
+    with torch.no_grad():
+        before, after = (model(x, use_cache=False).logits for x in (ids, changed))
+    torch.testing.assert_close(before[:, : tokens // 2], after[:, : tokens // 2], atol=1e-9, rtol=0)
+    assert not torch.allclose(before[:, tokens // 2 :], after[:, tokens // 2 :])
+
+
+def test_rows_of_a_batch_do_not_see_each_other_with_experts():
+    model = build_tiny(**EXPERTS)
+    ids = torch.randint(0, 97, (2, 12))
+    torch.testing.assert_close(model(ids).logits[:1], model(ids[:1]).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_packed_documents_are_independent_and_right_without_a_mask():
+    model = build_tiny().double()
+    documents = [torch.randint(0, 97, (1, n)) for n in (3, 14, 9)]
+    packed = torch.cat(documents, dim=1)
+    positions = torch.cat([torch.arange(d.shape[1]) for d in documents])[None]
+    actual = model(packed, position_ids=positions).logits
+    expected = torch.cat([model(d).logits for d in documents], dim=1)
+    torch.testing.assert_close(actual, expected, atol=1e-9, rtol=0)
+
+
+def test_restarting_positions_with_a_mask_are_left_padding_not_documents():
+    model = build_tiny().double()
+    ids = torch.randint(0, 97, (1, 6))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1]])
+    positions = torch.tensor([[0, 0, 0, 1, 2, 3]])
+    actual = model(ids, attention_mask=mask, position_ids=positions).logits[:, 2:]
+    torch.testing.assert_close(actual, model(ids[:, 2:]).logits, atol=1e-9, rtol=0)
+
+
+def test_attentions_and_hidden_states_are_returned():
+    model = build_tiny()
+    ids = torch.randint(0, 97, (2, 12))
+    out = model(ids, output_attentions=True, output_hidden_states=True, use_cache=False)
+    assert [tuple(a.shape) for a in out.attentions] == [(2, 4, 12, 12)] * 2
+    torch.testing.assert_close(out.attentions[0].sum(-1), torch.ones(2, 4, 12))
+    assert (out.attentions[0] > 0).sum(-1).max() <= TINY["keep_window_size"]
+    assert len(out.hidden_states) == 3
+    torch.testing.assert_close(out.logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_attentions_with_a_cache_of_transformers():
+    model = build_tiny()
+    out = model(torch.randint(0, 97, (1, 5)), output_attentions=True, past_key_values=DynamicCache(), use_cache=True)
+    assert out.attentions[0].shape == (1, 4, 5, 5)
+
+
+@pytest.mark.parametrize("experts", [{}, EXPERTS], ids=["dense", "experts"])
+def test_gradient_checkpointing_changes_no_gradient(experts):
+    model = build_tiny(**experts).train()
+    ids = torch.randint(0, 97, (2, 20))
+    model(ids, labels=ids).loss.backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    model.gradient_checkpointing_enable()
+    model(ids, labels=ids).loss.backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], msg=name)
+
+
+def test_training_gives_the_loss_without_logits_and_evaluation_gives_both():
+    model = build_tiny()
+    ids = torch.randint(0, 97, (2, 9))
+    out = model(ids, labels=ids)
+    expected = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(out.loss, expected)
+    assert model(ids, labels=ids, skip_logits=True).logits is None
+    model.train()
+    assert model(ids, labels=ids).logits is None
+    assert model(ids, labels=ids, skip_logits=False).logits is not None
+
+
+def test_router_loss_parts_add_up_under_accumulation():
+    model = build_tiny(**EXPERTS, output_router_logits=True).train()
+    ids = torch.randint(0, 97, (4, 9))
+    count = 4 * 8
+    plain = [model(row[None], labels=row[None]) for row in ids]
+    parts = sum(model(row[None], labels=row[None], num_items_in_batch=torch.tensor(count)).loss for row in ids)
+    torch.testing.assert_close(parts, torch.stack([out.loss for out in plain]).mean())
+    assert plain[0].aux_loss > 0
+
+
+def test_dense_models_never_report_a_router_loss(tiny_model):
+    ids = torch.randint(0, 97, (1, 4))
+    assert tiny_model(ids, labels=ids, output_router_logits=True).aux_loss is None
+
+
+def test_generate_takes_what_a_chat_template_returns(tiny_model, tiny_tokenizer):
+    model = DogeForCausalLM(DogeConfig(**{**TINY, "vocab_size": 512})).eval()
+    messages = [{"role": "user", "content": "Where does Ada live?"}]
+    inputs = tiny_tokenizer.apply_chat_template(messages, tokenize=True, return_tensors="pt", add_generation_prompt=True)
+    out = model.generate(inputs, max_new_tokens=4, do_sample=False, tokenizer=tiny_tokenizer)
+    assert torch.equal(out, model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=4, do_sample=False))
+    assert torch.equal(out, model.generate(**inputs, max_new_tokens=4, do_sample=False))
+
+
+def test_word_embeddings_are_tied_and_saved_once(tmp_path, tiny_model):
+    from safetensors import safe_open
+
+    assert tiny_model.lm_head.weight is tiny_model.model.embed_tokens.weight
+    tiny_model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert "lm_head.weight" not in file.keys() and "model.layers.0.self_attn.q_proj.weight" in file.keys()
+    assert not list(tmp_path.glob("*.bin"))
+
+
+@pytest.mark.parametrize("experts", [{}, EXPERTS], ids=["dense", "experts"])
+def test_auto_classes_build_ours(tmp_path, experts):
+    model = build_tiny(**experts)
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert type(loaded) is DogeForCausalLM
+    ids = torch.randint(0, 97, (1, 12))
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+
+
+def test_any_other_mask_is_honoured():
+    model = build_tiny().double()
+    ids = torch.randint(0, 97, (1, 7))
+    causal = torch.ones(7, 7, dtype=torch.bool).tril()[None, None]
+    torch.testing.assert_close(model(ids, attention_mask=causal).logits, model(ids).logits, atol=1e-9, rtol=0)
+
+
+def test_compiled_model_equals_the_plain_one():
+    model = build_tiny().train()
+    ids = torch.randint(0, 97, (2, 8))
+    compiled = torch.compile(model, backend="aot_eager")
+    expected = model(ids, labels=ids).loss
+    actual = compiled(ids, labels=ids).loss
+    torch.testing.assert_close(actual, expected)
+    model.zero_grad()
+    actual.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.slow
+def test_inductor_trains_past_the_window_and_packed():
+    model = build_tiny().train()
+    compiled = torch.compile(model)
+    ids = torch.randint(0, 97, (1, 30))
+    positions = torch.cat([torch.arange(10), torch.arange(20)])[None]
+    for options in ({}, {"position_ids": positions}):
+        expected = model(ids, labels=ids, **options).loss
+        torch.testing.assert_close(compiled(ids, labels=ids, **options).loss, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_classifier_reads_the_last_real_token():
+    model = DogeForSequenceClassification(DogeConfig(**TINY, num_labels=3, pad_token_id=0)).eval()
+    ids = torch.randint(1, 97, (1, 6))
+    padded = torch.cat([ids, torch.zeros(1, 3, dtype=torch.long)], dim=1)
+    mask = (padded != 0).long()
+    torch.testing.assert_close(model(padded, attention_mask=mask).logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_legacy_routing_equals_transformers_and_warns(tmp_path):
+    from transformers.models.doge import DogeConfig as TheirConfig
+    from transformers.models.doge import DogeForCausalLM as TheirModel
+
+    theirs = TheirModel(TheirConfig(**TINY, **EXPERTS)).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path, legacy_routing=True)
+    ids = torch.randint(0, 97, (2, 6))
+    torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-4)
