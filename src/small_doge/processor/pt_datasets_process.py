@@ -235,16 +235,30 @@ def _mix(
             raise ValueError(f"data set {name!r} has {len(rows)} rows; test_size={test_size} leaves none for training")
         # Packing sorts documents by length within a window, so rows are shuffled before any are taken.
         rows = rows.shuffle(seed=seed)
-        test.append(rows.select(range(num_test)))
-        available = len(rows) - num_test
+        held_out = rows.select(range(num_test))
+        test.append(held_out)
+        rows = _without(rows.select(range(num_test, len(rows))), held_out)
+        available = len(rows)
         wanted = available if wanted == -1 else wanted
         if wanted > available:
             logger.warning("data set %r has %d rows, %d are wanted: it repeats %.1f times", name, available, wanted, wanted / available)
-        train.append(rows.select([num_test + i % available for i in range(wanted)]))
+        train.append(rows.select([i % available for i in range(wanted)]))
     splits = {"train": concatenate_datasets(train).shuffle(seed=seed).flatten_indices()}
     if test_size:
         splits["test"] = concatenate_datasets(test).shuffle(seed=seed).flatten_indices()
     return DatasetDict(splits)
+
+
+def _without(rows: Dataset, held_out: Dataset) -> Dataset:
+    """Rows that do not also stand among the held-out ones: sources repeat themselves."""
+    if len(held_out) == 0:
+        return rows
+    excluded = {tuple(ids) for ids in held_out["input_ids"]}
+    seen = (tuple(ids) for batch in rows.iter(1000) for ids in batch["input_ids"])
+    kept = [index for index, ids in enumerate(seen) if ids not in excluded]
+    if not kept:
+        raise ValueError("every training row also stands in the test split; lower test_size or add data")
+    return rows if len(kept) == len(rows) else rows.select(kept)
 
 
 def share_out(total: int, ratios: list[float]) -> list[int]:

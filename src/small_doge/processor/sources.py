@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Value, concatenate_datasets, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError
 
 from ..utils.suggest import unknown_name_message
 from .corpus import PROPORTIONS, iterate_documents
@@ -67,8 +68,16 @@ def _looks_like_hub_name(name: str) -> bool:
     return bool(owner and slash and rest) and "/" not in rest and not path_like
 
 
-def _from_rows(rows: Callable[..., Iterator[dict]], cache_dir: str | None, **kwargs: Any) -> Dataset:
-    return Dataset.from_generator(rows, gen_kwargs=kwargs, cache_dir=cache_dir)
+def _from_rows(
+    rows: Callable[..., Iterator[dict]], columns: tuple[str, ...], cache_dir: str | None, **kwargs: Any
+) -> Dataset:
+    features = Features({name: Value("string") for name in columns})
+    try:
+        return Dataset.from_generator(rows, features=features, gen_kwargs=kwargs, cache_dir=cache_dir)
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):  # what the reader itself says
+            raise error.__cause__ from None
+        raise
 
 
 def _open_embedded(name: str, cache_dir: str | None) -> Dataset:
@@ -82,7 +91,7 @@ def _open_embedded(name: str, cache_dir: str | None) -> Dataset:
         if not parts[2].isdigit() or int(parts[2]) < 1:
             raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
         count = int(parts[2])
-    return _from_rows(iterate_documents, cache_dir, kind=kind, count=count, seed=0)
+    return _from_rows(iterate_documents, ("text",), cache_dir, kind=kind, count=count, seed=0)
 
 
 def _open_hub(name: str, subset: str | None, cache_dir: str | None) -> Dataset:
@@ -112,9 +121,10 @@ def _open_path(path: Path, cache_dir: str | None) -> Dataset:
     if not path.name.endswith(FILE_SUFFIXES):
         raise ValueError(f"{path}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
     stat = path.stat()
-    rows = read_lines if path.name.removesuffix(".gz").endswith((".jsonl", ".json")) else read_paragraphs
+    is_json = path.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+    rows, columns = (read_lines, ("_row", "_problem")) if is_json else (read_paragraphs, ("text", "_problem"))
     # Size and time are part of the cache's key, so that a changed file is read again.
-    return _from_rows(rows, cache_dir, path=str(path.resolve()), version=(stat.st_size, stat.st_mtime_ns))
+    return _from_rows(rows, columns, cache_dir, path=str(path.resolve()), version=(stat.st_size, stat.st_mtime_ns))
 
 
 def _open_binary(path: str) -> Any:

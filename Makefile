@@ -1,0 +1,56 @@
+# make demo, make test: each does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+# Another build of torch, for instance PyTorch's index of CPU wheels: make setup TORCH_INDEX_URL=...
+TORCH_INDEX_URL ?=
+ARGS ?=
+
+.PHONY: setup demo test test-all bench style types format clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Python 3.11 or later is needed; name one with: make setup PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$(TORCH)'.split('==')[1])" 2>/dev/null || { \
+		if [ -z "$(TORCH_INDEX_URL)" ] && [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+			echo "No NVIDIA GPU found. Where pip's index serves torch with CUDA, several GB are about to come;"; \
+			echo "the CPU build is smaller: make setup TORCH_INDEX_URL=<the CPU index that pytorch.org's start page names>"; \
+		fi; \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+			$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(STAMP)
+
+demo: setup
+	$(BIN)/small-doge demo $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: setup
+	$(BIN)/python -m pytest -m "slow or gpu or (not slow and not gpu)" $(ARGS)
+
+bench: setup
+	$(BIN)/python benchmarks/bench_training_step.py
+	$(BIN)/python benchmarks/bench_long_forward.py
+	$(BIN)/python benchmarks/bench_generation.py
+	$(BIN)/python benchmarks/bench_cdmoe.py
+
+style: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
