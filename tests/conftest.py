@@ -1,5 +1,6 @@
 """Shared fixtures: tiny models, a tiny tokenizer, and threads that do not fight over the cores."""
 
+import logging
 import os
 
 import pytest
@@ -49,3 +50,26 @@ def tiny_tokenizer():
     from small_doge.processor.corpus import iterate_mixture
 
     return train_tokenizer(iterate_mixture(400), vocab_size=512, max_digits=1, model_max_length=64)
+
+
+class Messages(logging.Handler):
+    """What the package logged."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+    @property
+    def text(self):
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def messages():
+    handler = Messages()
+    logging.getLogger("small_doge").addHandler(handler)
+    yield handler
+    logging.getLogger("small_doge").removeHandler(handler)

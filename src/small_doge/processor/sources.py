@@ -78,6 +78,10 @@ def _from_rows(
         if isinstance(error.__cause__, ValueError):  # what the reader itself says
             raise error.__cause__ from None
         raise
+    except ValueError as error:
+        if "corresponds to no data" in str(error):  # how `datasets` says that there was no row
+            return Dataset.from_dict({name: [] for name in columns}, features=features)
+        raise
 
 
 def _open_embedded(name: str, cache_dir: str | None) -> Dataset:

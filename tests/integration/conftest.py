@@ -1,0 +1,68 @@
+"""Runs of the real command line on a tiny recipe."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+
+RECIPE = {
+    "model_preset": "Doge-20M",
+    "model_overrides": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 512,
+        "max_position_embeddings": 64,
+        "keep_window_size": 24,
+        "hidden_dropout": 0.1,
+    },
+    "datasets_and_ratios": [{"embedded:world:300": 0.8}, {"embedded:arithmetic:100": 0.2}],
+    "total_sample_size": 96,
+    "test_size": 8,
+    "max_length": 64,
+    "max_steps": 10,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 5e-3,
+    "logging_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 4,
+    "save_steps": 4,
+    "report_to": "none",
+}
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory, tiny_tokenizer):
+    folder = tmp_path_factory.mktemp("runs")
+    tiny_tokenizer.save_pretrained(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def train(workspace, tmp_path):
+    """Write a recipe and run `small-doge train pt` on it; returns the finished process."""
+
+    def call(output, *extra, check=True, launcher=None, env=None, **changes):
+        recipe = {
+            **RECIPE,
+            "tokenizer_name_or_path": str(workspace / "tokenizer"),
+            "cache_dir": str(workspace / "data"),
+            "output_dir": str(output),
+            **changes,
+        }
+        path = tmp_path / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe))
+        command = [*(launcher or [sys.executable, "-m", "small_doge.trainer.doge.pt"]), "--config", str(path), *extra]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+        if check:
+            assert done.returncode == 0, done.stderr[-4000:]
+        return done
+
+    return call

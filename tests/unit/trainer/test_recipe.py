@@ -1,0 +1,132 @@
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from small_doge.models import PRESETS
+from small_doge.trainer import recipe as module
+from small_doge.trainer.recipe import (
+    adapt_to_machine,
+    build_arguments,
+    known_settings,
+    load_arguments,
+    parse_command_line,
+    read_recipe,
+    resolve_settings,
+)
+from small_doge.utils.scheduler import split_steps
+
+
+ROOT = Path(__file__).parents[3]
+RECIPES = sorted((ROOT / "recipes").glob("doge/*/*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
+ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world": 1.0}], "output_dir": "x"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
+    model, data, args, settings = load_arguments(path, {})
+    assert set(read_recipe(path)) <= set(known_settings())
+    assert model.model_preset in (None, *PRESETS)
+    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 2048)
+    assert args.learning_rate == float(settings["learning_rate"])
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "steps", "batch"),
+    [("20M", 8e-3, 8000, 256), ("60M", 6e-3, 16000, 512), ("160M", 4e-3, 24000, 768), ("320M", 2e-3, 32000, 1024)],
+)
+def test_full_recipes_have_the_seeds_numbers(size, rate, steps, batch):
+    _, data, args, _ = load_arguments(ROOT / f"recipes/doge/Doge-{size}/config_full.yaml", {})
+    assert (args.learning_rate, args.max_steps, args.weight_decay, data.max_length) == (rate, steps, 0.01, 2048)
+    assert args.per_device_train_batch_size * args.gradient_accumulation_steps == batch
+    assert split_steps(steps, args.warmup_steps, args.decay_steps) == (steps // 10, steps * 8 // 10, steps // 10)
+    assert data.total_sample_size == steps * batch
+
+
+def test_the_guides_names_are_aliases_with_a_notice(messages):
+    settings = resolve_settings(
+        {"lr_scheduler_type": "wsd_scheduler", "warmup_ratio": 0.15, "decay_ratio": 0.2, "min_lr_rate": 0.1}
+    )
+    assert settings == {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.15, "decay_steps": 0.2, "min_lr_ratio": 0.1}
+    assert "warmup_ratio is called warmup_steps here" in messages.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lerning_rate": 1}, "unknown setting 'lerning_rate'; did you mean 'learning_rate'"),
+        ({"model_overrides": {"hiden_size": 3}}, "unknown field of model_overrides 'hiden_size'; did you mean 'hidden_size'"),
+        ({"warmup_ratio": 0.1, "warmup_steps": 3}, "warmup_steps is set twice"),
+        ({"learning_rate": "fast"}, "learning_rate='fast' is not a number"),
+        ({"learning_rate": True}, "learning_rate=True must be a number"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_preset": None}, "set exactly one of model_preset"),
+        ({"dataset_name": "y"}, "set exactly one of datasets_and_ratios"),
+        ({"output_dir": None}, "output_dir is missing"),
+        ({"report_to": "trackio"}, r"trackio is not installed; run: pip install 'small-doge\[trackers\]'"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        build_arguments({**ENOUGH, "use_cpu": True, **change})
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers():
+    assert resolve_settings(yaml.safe_load("learning_rate: 8e-3\nmax_steps: 5"))["learning_rate"] == 8e-3
+
+
+def test_command_line_takes_the_guides_forms():
+    config, settings = parse_command_line(
+        "--config a.yaml --bf16 True --learning_rate 4e-3 --max-steps=7 --overwrite --config_file acc.yaml".split()
+    )
+    assert config == "a.yaml"
+    assert resolve_settings(settings) == {"bf16": True, "learning_rate": 4e-3, "max_steps": 7, "overwrite": True}
+    with pytest.raises(ValueError, match="unexpected 'loose'"):
+        parse_command_line(["loose"])
+
+
+def test_the_command_line_wins_over_the_recipe():
+    _, _, args, _ = load_arguments(ROOT / "recipes/tiny/pt.yaml", {"max_steps": 3, "output_dir": "elsewhere"})
+    assert (args.max_steps, args.output_dir) == (3, "elsewhere")
+
+
+def test_a_missing_recipe_names_those_that_are_there():
+    with pytest.raises(ValueError, match="there is no such file; there are .*config_full.yaml"):
+        read_recipe(ROOT / "recipes/doge/Doge-20M/config.yaml")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_what_the_machine_cannot_do_is_replaced_with_a_notice(monkeypatch, messages):
+    monkeypatch.setattr(module, "has_fast_bf16", lambda kind: False)
+    adapted = adapt_to_machine({"bf16": True, "tf32": True, "dataloader_num_workers": 999, "optim": "adamw_bnb_8bit"})
+    assert adapted["bf16"] is False and adapted["tf32"] is None and adapted["use_cpu"] is True
+    assert adapted["optim"] == "adamw_torch" and adapted["dataloader_num_workers"] < 999
+    assert messages.text.count("is replaced by") == 4
+    monkeypatch.setattr(module, "has_fast_bf16", lambda kind: True)
+    assert adapt_to_machine({"bf16": True})["bf16"] is True
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_fsdp_on_a_cpu_is_an_error(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP needs GPUs"):
+        adapt_to_machine({})
+
+
+def test_every_setting_of_ours_has_a_help_text():
+    from small_doge.trainer.arguments import STAGE_ARGUMENTS
+
+    own = {name for cls in STAGE_ARGUMENTS for name in cls.__annotations__}
+    assert all(known_settings()[name].metadata.get("help") for name in own)
+    assert math.isclose(known_settings()["warmup_steps"].default, 0.1)
