@@ -105,7 +105,9 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, train,
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"max_steps": 10, "learning_rate": 5e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-m", "small_doge.trainer.doge.pt", "--config", str(tmp_path / "recipe.yaml")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True)
+    process = subprocess.Popen(
+        command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+    )
     target = out / "checkpoint-4" / ("optimizer.pt" if "being" in moment else "manifest.json")
     wait_for(target.exists)
     os.killpg(process.pid, signal.SIGKILL)
@@ -186,7 +188,10 @@ def test_a_full_disk_and_full_memory_are_told_with_the_remedy(monkeypatch):
     for error, message in [
         (OSError(28, "No space left on device"), "is full. Free some space and run the same command"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "is full"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "per_device_train_batch_size=8: halve it"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+            "per_device_train_batch_size=8: halve it",
+        ),
         (torch.OutOfMemoryError("CUDA out of memory"), "gradient_checkpointing"),
         (KeyboardInterrupt(), "the same command goes on from"),
     ]:
@@ -199,9 +204,10 @@ def test_a_full_disk_and_full_memory_are_told_with_the_remedy(monkeypatch):
 def test_a_disk_too_small_is_told_before_training_starts(monkeypatch, tmp_path):
     from types import SimpleNamespace
 
+    from tests.conftest import build_tiny
+
     from small_doge.trainer import runner
     from small_doge.utils.errors import UserError
-    from tests.conftest import build_tiny
 
     monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     args = SimpleNamespace(save_strategy="steps", should_save=True, save_total_limit=3)

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from tests.conftest import TINY
 from transformers import DynamicCache
 from transformers.models.doge import DogeConfig as TheirConfig
 from transformers.models.doge import DogeForCausalLM as TheirModel
 from transformers.models.doge import DogeForSequenceClassification as TheirClassifier
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification
-from tests.conftest import TINY
 
 
 WINDOW = 16

@@ -53,12 +53,16 @@ def run_demo(
     samples = write_samples(model, tokenizer)
     right, asked = answer_questions(model, tokenizer, held_out_questions(NUM_QUESTIONS))
     summary = f"Questions that no training text asks: {right} of {asked} answered right."
-    write_text(folder / "samples.md", "# Samples\n\n" + "".join(f"```text\n{s}\n```\n\n" for s in samples) + summary + "\n")
+    write_text(
+        folder / "samples.md", "# Samples\n\n" + "".join(f"```text\n{s}\n```\n\n" for s in samples) + summary + "\n"
+    )
     for sample in samples:
         console.print(sample, style="cyan", markup=False, highlight=False)
         console.print()
     console.print(summary)
-    console.print(f"Model: {folder}   loss curve: {folder / 'loss.png'}   samples: {folder / 'samples.md'}", soft_wrap=True)
+    console.print(
+        f"Model: {folder}   loss curve: {folder / 'loss.png'}   samples: {folder / 'samples.md'}", soft_wrap=True
+    )
     console.print("Next: small-doge generate --prompt 'Where does Mia live?'", highlight=False)
 
 

@@ -12,7 +12,9 @@ from ..utils.paths import resolve_model
 
 
 def generate_text(
-    model: Annotated[str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")
+    ] = None,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on from.")] = "Ada lives in",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 60,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
@@ -21,8 +23,8 @@ def generate_text(
     """Let a model go on from a text."""
     quiet_libraries()
     name = resolve_model(model)
-    tokenizer = AutoTokenizer.from_pretrained(name)
     doge = load_model(AutoModelForCausalLM, name).eval()
+    tokenizer = AutoTokenizer.from_pretrained(name)
     torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)

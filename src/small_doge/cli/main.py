@@ -3,7 +3,6 @@
 import os
 import sys
 
-import click
 import typer
 
 from ..utils.errors import SHOWN_PLAINLY
@@ -30,13 +29,7 @@ app.command("upcycle")(upcycle.upcycle)
 def main() -> None:
     """Run the command; bad input is answered by one message, a traceback only with SMALL_DOGE_DEBUG=1."""
     try:
-        code = app(standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else 0)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        app()
     except SHOWN_PLAINLY as error:
         if os.environ.get("SMALL_DOGE_DEBUG"):
             raise

@@ -30,14 +30,20 @@ def train(
     text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
     vocab_size: Annotated[int, typer.Option(help="Entries.")] = library.DEFAULT_VOCAB_SIZE,
     base: Annotated[str | None, typer.Option(help="Old tokenizer whose algorithm and template to keep.")] = None,
-    sample_bytes: Annotated[int, typer.Option(help="Bytes of text used; bounds the memory.")] = library.DEFAULT_SAMPLE_BYTES,
+    sample_bytes: Annotated[
+        int, typer.Option(help="Bytes of text used; bounds the memory.")
+    ] = library.DEFAULT_SAMPLE_BYTES,
     max_digits: Annotated[int, typer.Option(help="Digits that may share a token.")] = 3,
     max_length: Annotated[int, typer.Option(help="Trained length, stored in the tokenizer.")] = 2048,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 233,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
     quiet_libraries()
-    texts = itertools.chain.from_iterable(_read_texts(name, text_field) for name in data) if data else iterate_mixture(EMBEDDED_TEXTS)
+    texts = (
+        itertools.chain.from_iterable(_read_texts(name, text_field) for name in data)
+        if data
+        else iterate_mixture(EMBEDDED_TEXTS)
+    )
     trained = library.train_tokenizer(
         texts,
         vocab_size,
@@ -63,7 +69,9 @@ def _read_texts(name: str, text_field: str | None):  # noqa: ANN202 (an iterator
 @app.command("inspect")
 def inspect(
     model: Annotated[str | None, typer.Argument(help="Tokenizer or model; the demo's newest stage if none.")] = None,
-    text: Annotated[str, typer.Option(help="Text to cut into tokens.")] = "Ada has 12 red balls. def add(a, b): return a + b",
+    text: Annotated[
+        str, typer.Option(help="Text to cut into tokens.")
+    ] = "Ada has 12 red balls. def add(a, b): return a + b",
 ) -> None:
     """Show the special tokens, the template, and a text cut into tokens."""
     loaded = AutoTokenizer.from_pretrained(resolve_model(model))

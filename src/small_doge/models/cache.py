@@ -4,6 +4,8 @@ The score of a key depends on its token alone, so a key that is not among the w 
 them: what falls out is not needed (docs/architecture.md). Shapes as in `small_doge.ops.masking`.
 """
 
+from typing import Any
+
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -54,7 +56,8 @@ class DynamicMaskLayer(CacheLayerMixin):
             self.lazy_initialization(key, value)
         if query.shape[2] == 1 and not torch.is_grad_enabled():
             self._store_one(key, value, score)
-            return _attend_one(query, *self._views()[:3], scale)
+            keys, values, scores, _ = self._views()
+            return _attend_one(query, keys, values, scores, scale)
         past = None
         if self.num_kept > 0:
             past = KeptKeys(*self._views())
@@ -77,9 +80,9 @@ class DynamicMaskLayer(CacheLayerMixin):
         self.cumulative_length += 1
         if self.num_kept < self.keep_window_size:
             self._reserve(self.num_kept + 1)
-            slot = slice(self.num_kept, self.num_kept + 1)
+            end = self.num_kept + 1
             for buffer, new in self._buffers(key, value, score, index):
-                buffer[:, :, slot] = new
+                buffer[:, :, self.num_kept : end] = new
             self.num_kept += 1
             return
         ranked = self.scores.float()
@@ -108,7 +111,7 @@ class DynamicMaskLayer(CacheLayerMixin):
             setattr(self, name, grown)
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Not available: which keys stay depends on their scores, which `attend` takes."""
         raise TypeError("DynamicMaskCache serves Doge models of small_doge only; use DynamicCache with other models")
@@ -183,7 +186,7 @@ class DynamicMaskCache(Cache):
         config: a `DogeConfig`; `num_hidden_layers` layers and `keep_window_size` are read.
     """
 
-    def __init__(self, config: object) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__(layers=[DynamicMaskLayer(config.keep_window_size) for _ in range(config.num_hidden_layers)])
 
     @property

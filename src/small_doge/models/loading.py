@@ -1,16 +1,13 @@
 """Loading that refuses what does not fit, with a list of it."""
 
 from pathlib import Path
-from typing import TypeVar
-
-from transformers import PreTrainedModel
+from typing import Any
 
 
-Model = TypeVar("Model", bound=PreTrainedModel)
 SHOWN = 8
 
 
-def load_model(model_class: type[Model], path: str | Path, **kwargs: object) -> Model:
+def load_model(model_class: Any, path: str | Path, **kwargs: Any) -> Any:
     """`model_class.from_pretrained` from safetensors only, with every difference an error.
 
     Args:
@@ -19,11 +16,14 @@ def load_model(model_class: type[Model], path: str | Path, **kwargs: object) -> 
         kwargs: passed on.
 
     Raises:
-        ValueError: missing, unexpected or wrongly shaped weights, listed.
+        ValueError: no model there, or missing, unexpected or wrongly shaped weights, listed.
     """
-    model, report = model_class.from_pretrained(
-        str(path), output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **kwargs
-    )
+    try:
+        model, report = model_class.from_pretrained(
+            str(path), output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    except OSError as error:
+        raise ValueError(f"no model could be loaded from {path}: {str(error).splitlines()[0]}") from error
     check_loading_report(str(path), report)
     return model
 

@@ -7,7 +7,11 @@ from .doge.modeling_doge import DogeForCausalLM
 
 
 def upcycle_to_moe(
-    model: DogeForCausalLM, num_experts: int, num_experts_per_tok: int, router_aux_loss_coef: float = 0.001, seed: int = 0
+    model: DogeForCausalLM,
+    num_experts: int,
+    num_experts_per_tok: int,
+    router_aux_loss_coef: float = 0.001,
+    seed: int = 0,
 ) -> DogeForCausalLM:
     """Add a router and expert tables to every feed-forward layer (arXiv:2412.11834, growing from dense checkpoints).
 
@@ -27,7 +31,9 @@ def upcycle_to_moe(
         ValueError: the model has experts already, or E or k do not fit.
     """
     if model.config.is_moe:
-        raise ValueError(f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one")
+        raise ValueError(
+            f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one"
+        )
     settings = model.config.to_dict()
     settings.pop("model_type", None)
     settings.update(

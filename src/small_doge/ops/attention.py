@@ -1,5 +1,7 @@
 """Dynamic mask attention: one call, several backends that agree (math of arXiv:2412.11834 with a total order of keys)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -13,7 +15,9 @@ from .streaming import streaming_attention
 BACKENDS = ("auto", "reference", "sdpa", "streaming", "flex")
 
 
-def compute_scores(value: torch.Tensor, dt_weight: torch.Tensor, dt_bias: torch.Tensor | None, A: torch.Tensor) -> torch.Tensor:
+def compute_scores(
+    value: torch.Tensor, dt_weight: torch.Tensor, dt_bias: torch.Tensor | None, A: torch.Tensor
+) -> torch.Tensor:
     """How much each key is worth keeping: exp(A * softplus(W_dt v)), in float32 under autocast too.
 
     Args:
@@ -79,8 +83,12 @@ def dynamic_mask_attention(
         score = score.masked_fill(~padding_mask[:, None, :], PADDING_SCORE)
     if backend == "flex":
         if dropout:
-            raise ValueError(f"attention_dropout={dropout} is not supported by the flex backend; use sdpa or set it to 0")
-        output = flex_dynamic_mask_attention(query, key, value, score, keep_window_size, document_ids, scale, chunk_size)
+            raise ValueError(
+                f"attention_dropout={dropout} is not supported by the flex backend; use sdpa or set it to 0"
+            )
+        output = flex_dynamic_mask_attention(
+            query, key, value, score, keep_window_size, document_ids, scale, chunk_size
+        )
     else:
         parts, options = (query, key, value, score), (keep_window_size, scale, backend, chunk_size, dropout)
         if document_ids is None:
@@ -132,20 +140,21 @@ def _attend_group(
     dropout: float,
 ) -> torch.Tensor:
     """Attention of a batch of single documents; `parts` are query, key, value and score."""
-    longest = parts[0].shape[2]
+    query, key, value, score = parts
+    longest = query.shape[2]
     if backend == "sdpa" and longest > keep_window_size:
         raise ValueError(
             f"backend='sdpa' needs documents of at most keep_window_size={keep_window_size} tokens, got {longest}; "
             "use backend='streaming' or 'auto'"
         )
     if longest <= keep_window_size and backend != "streaming":
-        return fused_attention(*parts, scale=scale, dropout=dropout)
-    return streaming_attention(*parts, keep_window_size, scale, chunk_size=chunk_size, dropout=dropout)[0]
+        return fused_attention(query, key, value, score, scale=scale, dropout=dropout)
+    return streaming_attention(
+        query, key, value, score, keep_window_size, scale, chunk_size=chunk_size, dropout=dropout
+    )[0]
 
 
-def _attend_documents(
-    parts: tuple[torch.Tensor, ...], documents: list[DocumentGroup], *options: float | str | int | None
-) -> torch.Tensor:
+def _attend_documents(parts: tuple[torch.Tensor, ...], documents: list[DocumentGroup], *options: Any) -> torch.Tensor:
     """Group by group, never with a T x T mask. Padding on the right of a document is in nobody's past."""
     batch, heads, num_tokens, size = parts[0].shape
     flat = [x.transpose(1, 2).flatten(0, 1) for x in parts]  # [B * T, heads, ...]

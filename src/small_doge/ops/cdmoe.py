@@ -73,7 +73,9 @@ class _ExpertProducts(torch.autograd.Function):
 
 def _scatter_rows(rows: torch.Tensor, experts: torch.Tensor, weights: torch.Tensor, num_experts: int) -> torch.Tensor:
     """Sum weights[n, m] * rows[n] into row experts[n, m] of a new [E, D] table, a bounded part at a time."""
-    table = torch.zeros(num_experts, rows.shape[1], dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
+    table = torch.zeros(
+        num_experts, rows.shape[1], dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device
+    )
     step = max(1, GATHER_BUDGET // (experts.shape[1] * rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)

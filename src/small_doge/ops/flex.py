@@ -41,7 +41,9 @@ def build_block_mask(leaving: torch.Tensor, document_ids: torch.Tensor | None) -
         seen = (k <= q) & (q < leaving[b, h, k])
         return seen if document_ids is None else seen & (document_ids[b, q] == document_ids[b, k])
 
-    return BlockMask.from_kv_blocks(counts, order, BLOCK_SIZE=BLOCK_SIZE, mask_mod=mask_mod, seq_lengths=(num_tokens, num_tokens))
+    return BlockMask.from_kv_blocks(
+        counts, order, BLOCK_SIZE=BLOCK_SIZE, mask_mod=mask_mod, seq_lengths=(num_tokens, num_tokens)
+    )
 
 
 def flex_dynamic_mask_attention(
@@ -56,7 +58,9 @@ def flex_dynamic_mask_attention(
 ) -> torch.Tensor:
     """Same contract as `dynamic_mask_attention`; compiled on CUDA, plain (slow, for tests) elsewhere."""
     groups = query.shape[1] // key.shape[1]
-    leaving = compute_leaving_index(score, keep_window_size, chunk_size or choose_chunk_size(keep_window_size), document_ids)
+    leaving = compute_leaving_index(
+        score, keep_window_size, chunk_size or choose_chunk_size(keep_window_size), document_ids
+    )
     head_leaving = leaving.repeat_interleave(groups, dim=1)
     bias = score.to(torch.promote_types(query.dtype, torch.float32)).repeat_interleave(groups, dim=1)
 

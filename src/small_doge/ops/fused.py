@@ -20,7 +20,6 @@ def extend_query(query: torch.Tensor, scale: float) -> torch.Tensor:
 
 def extend_key(key: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
     """[..., d] -> [..., d']: the key and its score, split into parts that the key's type holds exactly."""
-    size = key.shape[-1]
     parts, rest = [], score.clamp(min=torch.finfo(key.dtype).min / 4)
     for _ in range(SCORE_PARTS[key.dtype]):
         part = rest.to(key.dtype)
@@ -57,9 +56,19 @@ def fused_attention(
     groups = query.shape[1] // key.shape[1]
     if mask is not None and mask.shape[1] == key.shape[1] != 1:
         mask = mask.repeat_interleave(groups, dim=1)
-    query_ext, key_ext = extend_query(query, scale), extend_key(key, score.to(torch.promote_types(score.dtype, torch.float32)))
+    query_ext, key_ext = (
+        extend_query(query, scale),
+        extend_key(key, score.to(torch.promote_types(score.dtype, torch.float32))),
+    )
     value_ext = F.pad(value, (0, key_ext.shape[-1] - value.shape[-1]))
     output = F.scaled_dot_product_attention(
-        query_ext, key_ext, value_ext, attn_mask=mask, is_causal=is_causal, scale=1.0, enable_gqa=groups > 1, dropout_p=dropout
+        query_ext,
+        key_ext,
+        value_ext,
+        attn_mask=mask,
+        is_causal=is_causal,
+        scale=1.0,
+        enable_gqa=groups > 1,
+        dropout_p=dropout,
     )
     return output[..., : value.shape[-1]]

@@ -8,6 +8,7 @@ carries `PADDING_SCORE`, which ranks it below every real key and gives it no wei
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -36,7 +37,10 @@ class KeptKeys:
         """Keep the keys that `order` [B, K, N] names."""
         rows = order.unsqueeze(-1).expand(-1, -1, -1, self.key.shape[-1])
         return KeptKeys(
-            self.key.gather(2, rows), self.value.gather(2, rows), self.score.gather(2, order), self.index.gather(2, order)
+            self.key.gather(2, rows),
+            self.value.gather(2, rows),
+            self.score.gather(2, order),
+            self.index.gather(2, order),
         )
 
     def append(self, other: "KeptKeys") -> "KeptKeys":
@@ -171,14 +175,12 @@ def group_documents(document_ids: torch.Tensor) -> list[DocumentGroup]:
     return groups
 
 
-def iterate_documents(
-    document_ids: torch.Tensor | None, batch: int, num_tokens: int
-) -> list[tuple[slice, int, int]]:
+def iterate_documents(document_ids: torch.Tensor | None, batch: int, num_tokens: int) -> list[tuple[slice, int, int]]:
     """The documents as (rows, start, end); one for the whole batch when there are no `document_ids`."""
     if document_ids is None:
         return [(slice(0, batch), 0, num_tokens)]
     spans = []
     for row, ids in enumerate(document_ids):
         starts = [0, *(torch.nonzero(ids[1:] != ids[:-1]).flatten() + 1).tolist(), num_tokens]
-        spans += [(slice(row, row + 1), a, b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        spans += [(slice(row, row + 1), a, b) for a, b in pairwise(starts)]
     return spans

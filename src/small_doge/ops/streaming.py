@@ -52,7 +52,9 @@ def streaming_attention(
         stays, leaves_at = plan_chunk(candidates.score, last - first, keep_window_size)
         mask = _chunk_mask(candidates.key.shape[2], last - first, leaves_at, query.device)
         outputs.append(
-            fused_attention(query[:, :, own], *_parts(candidates), scale=scale, mask=mask, is_causal=False, dropout=dropout)
+            fused_attention(
+                query[:, :, own], *_parts(candidates), scale=scale, mask=mask, is_causal=False, dropout=dropout
+            )
         )
         kept = candidates if leaves_at is None else candidates.select(stays)
         first = last

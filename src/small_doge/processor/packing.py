@@ -47,8 +47,8 @@ def _pack_window(documents: list[list[int]], max_length: int) -> Iterator[dict]:
             space, row = free.pop(place)
             rows[row].append(document)
             bisect.insort(free, (space - len(document), row))
-    for row in rows:
-        yield {"input_ids": [token for doc in row for token in doc], "seq_lengths": [len(doc) for doc in row]}
+    for members in rows:
+        yield {"input_ids": [token for doc in members for token in doc], "seq_lengths": [len(doc) for doc in members]}
 
 
 class PackedCollator:

@@ -84,7 +84,7 @@ def _read_shares(datasets_and_ratios: list[dict[str, float]]) -> list[tuple[str,
     for entry in datasets_and_ratios:
         if not isinstance(entry, dict) or len(entry) != 1:
             raise ValueError(f"datasets_and_ratios: each entry is a dict of one name and its ratio, got {entry!r}")
-        (name, ratio), = entry.items()
+        ((name, ratio),) = entry.items()
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
             raise ValueError(f"datasets_and_ratios: the ratio of {name!r} is {ratio!r}; it must lie in (0, 1]")
         shares.append((name, float(ratio)))
@@ -111,7 +111,8 @@ def tokenize_source(
     usable = rows[0].get("_problem", "") == ""
     if formatting_func is None and usable and field not in first and not ({"messages", "conversation"} & set(first)):
         raise ValueError(
-            unknown_name_message("field", field, first) + f" (data set {name!r}); set dataset_text_field, or pass a formatting_func"
+            unknown_name_message("field", field, first)
+            + f" (data set {name!r}); set dataset_text_field, or pass a formatting_func"
         )
     tokenized = rows.map(
         _tokenize_batch,
@@ -160,7 +161,7 @@ def _tokenize_batch(
         problems.append(problem)
     encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    documents = []
+    documents: list[list[int]] = []
     for ids, problem in zip(encoded, problems, strict=True):
         if problem:
             documents.append([])
@@ -206,7 +207,12 @@ def _pack(documents: Dataset, max_length: int, packing: bool, cache_dir: str | N
     )
     if packing:
         filled = sum(sum(lengths) for lengths in rows["seq_lengths"])
-        logger.info("packed %d documents into %d rows, %.1f%% full", len(documents), len(rows), 100 * filled / (len(rows) * max_length))
+        logger.info(
+            "packed %d documents into %d rows, %.1f%% full",
+            len(documents),
+            len(rows),
+            100 * filled / (len(rows) * max_length),
+        )
     return rows
 
 
@@ -220,9 +226,7 @@ def _iterate_packed(documents: Dataset, max_length: int, packing: bool) -> Itera
         yield {"input_ids": piece, "seq_lengths": [len(piece)]}
 
 
-def _mix(
-    shares: list[tuple[str, float]], packed: list[Dataset], total: int, test_size: int, seed: int
-) -> DatasetDict:
+def _mix(shares: list[tuple[str, float]], packed: list[Dataset], total: int, test_size: int, seed: int) -> DatasetDict:
     train, test = [], []
     ratios = [ratio for _, ratio in shares]
     if total == -1 and len(shares) > 1:
@@ -241,7 +245,13 @@ def _mix(
         available = len(rows)
         wanted = available if wanted == -1 else wanted
         if wanted > available:
-            logger.warning("data set %r has %d rows, %d are wanted: it repeats %.1f times", name, available, wanted, wanted / available)
+            logger.warning(
+                "data set %r has %d rows, %d are wanted: it repeats %.1f times",
+                name,
+                available,
+                wanted,
+                wanted / available,
+            )
         train.append(rows.select([i % available for i in range(wanted)]))
     splits = {"train": concatenate_datasets(train).shuffle(seed=seed).flatten_indices()}
     if test_size:

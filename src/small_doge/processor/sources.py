@@ -139,7 +139,7 @@ def _iterate_binary_lines(path: str) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         with _open_binary(path) as file:
-            for number, line in enumerate(file, start=1):  # noqa: B007 (used in the message)
+            for number, line in enumerate(file, start=1):
                 yield number, line
     except (EOFError, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged after line {number} ({error}); fetch it again") from error

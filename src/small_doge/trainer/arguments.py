@@ -66,7 +66,7 @@ class StageArguments(TrainingArguments):
     logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
     save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
-    report_to: None | str | list[str] = field(
+    report_to: str | list[str] | None = field(
         default="tensorboard", metadata={"help": "Where to log: tensorboard, wandb, trackio, none."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})

@@ -92,6 +92,12 @@ class DogeTrainer(Trainer):
             write_manifest(folder)
             rotate(self.args.output_dir, limit)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """ZeRO-3 gathers tied weights as tensors of their own; saved files name them once, as always."""
+        if state_dict is not None and self.model.config.tie_word_embeddings:
+            state_dict = {k: v for k, v in state_dict.items() if k not in self.model._tied_weights_keys}
+        super()._save(output_dir, state_dict)
+
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         """A due checkpoint is saved before the evaluation starts, unless it is the evaluation that decides on it."""
         if self.control.should_save and self.control.should_evaluate and not self.args.load_best_model_at_end:
@@ -103,7 +109,10 @@ class DogeTrainer(Trainer):
 
     @torch.no_grad()
     def evaluate(
-        self, eval_dataset: Dataset | None = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Loss per token over all tokens (not the mean of batch means), and bits per byte of text."""
         # Starting a loader draws a random number: a run that resumes after an evaluation must not notice.

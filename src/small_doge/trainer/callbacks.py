@@ -26,20 +26,32 @@ class ProgressCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
-        self.started = self.first_tokens = self.first_step = 0
+        self.started = 0.0
+        self.first_tokens = self.first_step = 0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.started = time.monotonic()
         self.first_tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True)
+            self.bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
+            )
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
@@ -59,7 +71,9 @@ class ProgressCallback(TrainerCallback):
                     f"{speed:,.0f} tok/s, {_clock(left)} left"
                 )
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -92,13 +106,22 @@ class LogFileCallback(TrainerCallback):
         self.path = Path(output_dir) / LOG_NAME
         self.progress = progress
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
-            kept = [row for row in read_log(self.path) if row["step"] <= state.global_step] if state.global_step else []
+            kept = (
+                [row for row in read_log(self.path) if row["step"] <= state.global_step] if state.global_step else []
+            )
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
             row = {"step": state.global_step, **logs, "tokens": int(state.num_input_tokens_seen)}
@@ -125,7 +148,12 @@ class FiniteLossCallback(TrainerCallback):
     """Stops when the loss is no longer a number."""
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             last = find_last_whole(args.output_dir)

@@ -58,7 +58,9 @@ def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]
         if name == "config":
             config = value
         elif name == "config_file":
-            logger.warning("--config_file=%s behind the script is skipped: put it before, for accelerate launch", value)
+            logger.warning(
+                "--config_file=%s behind the script is skipped: put it before, for accelerate launch", value
+            )
         else:
             settings[name] = yaml.safe_load(value)
     return config, settings
@@ -75,7 +77,9 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ValueError(f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else ""))
+        raise ValueError(
+            f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else "")
+        )
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
@@ -152,10 +156,9 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
         adapted.setdefault("dataloader_pin_memory", False)
         if "8bit" in str(adapted.get("optim", "")):
             replace("optim", "adamw_torch", "8-bit optimizers need a GPU")
-    elif torch.cuda.is_available() and not has_fast_bf16("cuda"):
-        if adapted.get("bf16"):
-            replace("bf16", False, "this GPU has no bfloat16; using float16")
-            adapted["fp16"] = True
+    elif torch.cuda.is_available() and not has_fast_bf16("cuda") and adapted.get("bf16"):
+        replace("bf16", False, "this GPU has no bfloat16; using float16")
+        adapted["fp16"] = True
     cores = os.cpu_count() or 1
     if int(adapted.get("dataloader_num_workers") or 0) > cores:
         replace("dataloader_num_workers", cores, f"there are {cores} cores")
@@ -188,17 +191,19 @@ def build_arguments(settings: dict[str, Any]) -> tuple[ModelArguments, DataArgum
         ValueError: settings that don't fit together.
     """
     check_trackers(settings.get("report_to", "tensorboard"))
-    groups = []
-    for cls in STAGE_ARGUMENTS:
+
+    def pick(cls: type) -> dict[str, Any]:
         names = {f.name for f in dataclasses.fields(cls) if f.init}
-        groups.append(cls(**{name: value for name, value in settings.items() if name in names}))
-    model, data, stage = groups
+        return {name: value for name, value in settings.items() if name in names}
+
+    model, data = ModelArguments(**pick(ModelArguments)), DataArguments(**pick(DataArguments))
+    stage = StageArguments(**pick(StageArguments))
     if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
         raise ValueError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise ValueError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
     if stage.lr_scheduler_type != "warmup_stable_decay":
-        for name in ("stable_steps",):
+        for name in ("stable_steps", "decay_steps", "decay_type", "min_lr_ratio"):
             if settings.get(name) is not None:
                 logger.warning("%s is ignored: lr_scheduler_type is %s", name, stage.lr_scheduler_type)
     return model, data, stage

@@ -79,7 +79,9 @@ def prepare_data(data: DataArguments, tokenizer: PreTrainedTokenizerBase, output
     """The rows to train on: loaded, or mixed once and kept, so that a resumed run never tokenises again."""
     if data.dataset_name is not None:
         if not Path(data.dataset_name).is_dir():
-            raise ValueError(f"dataset_name={data.dataset_name}: there is no such folder; make it with mix_datasets_by_ratio")
+            raise ValueError(
+                f"dataset_name={data.dataset_name}: there is no such folder; make it with mix_datasets_by_ratio"
+            )
         rows = load_from_disk(data.dataset_name)
         rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
     else:
@@ -93,7 +95,9 @@ def prepare_data(data: DataArguments, tokenizer: PreTrainedTokenizerBase, output
         rows = load_from_disk(str(folder))
     missing = {"input_ids", "seq_lengths"} - set(rows["train"].column_names)
     if missing:
-        raise ValueError(f"the training rows have no column {', '.join(sorted(missing))}; make them with mix_datasets_by_ratio")
+        raise ValueError(
+            f"the training rows have no column {', '.join(sorted(missing))}; make them with mix_datasets_by_ratio"
+        )
     return rows
 
 
@@ -117,7 +121,9 @@ def _data_key(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int
     """What the prepared rows depend on."""
     settings = {k: v for k, v in asdict(data).items() if k not in ("cache_dir", "dataset_num_proc", "max_bad_rows")}
     names = [name for entry in data.datasets_and_ratios or [] for name in entry]
-    files = sorted(f for name in names for f in ([Path(name)] if Path(name).is_file() else Path(name).rglob("*")) if f.is_file())
+    files = sorted(
+        f for name in names for f in ([Path(name)] if Path(name).is_file() else Path(name).rglob("*")) if f.is_file()
+    )
     stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
     content = json.dumps([settings, seed, stamps, backend], sort_keys=True, default=str)
@@ -153,7 +159,9 @@ def run_stage(
     with args.main_process_first(desc="preparing data"):
         rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed)
     if args.eval_strategy != "no" and "test" not in rows:
-        raise ValueError(f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no")
+        raise ValueError(
+            f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
+        )
     _check_disk(output, model, args)
 
     test = rows.get("test")
@@ -234,7 +242,8 @@ def _train(trainer: DogeTrainer, resume: Path | None) -> None:
     except KeyboardInterrupt:
         last = find_last_whole(trainer.args.output_dir)
         raise UserError(
-            "interrupted; the same command goes on from " + (str(last) if last else "the start: no checkpoint was written yet")
+            "interrupted; the same command goes on from "
+            + (str(last) if last else "the start: no checkpoint was written yet")
         ) from None
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise UserError(_memory_advice(trainer.args)) from error
@@ -250,7 +259,9 @@ def _train(trainer: DogeTrainer, resume: Path | None) -> None:
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    return getattr(error, "errno", None) == 28 or "No space left on device" in str(error) or "os error 28" in str(error)
+    return (
+        getattr(error, "errno", None) == 28 or "No space left on device" in str(error) or "os error 28" in str(error)
+    )
 
 
 def _memory_advice(args: StageArguments) -> str:

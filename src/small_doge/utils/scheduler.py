@@ -110,7 +110,7 @@ class WSDScheduler(LRScheduler):
         self.decay_type = decay_type
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float]:  # type: ignore[override]
         """Rates of the groups at the present step."""
         factor = compute_wsd_factor(
             self.last_epoch, self.warmup_steps, self.stable_steps, self.decay_steps, self.min_lr_ratio, self.decay_type

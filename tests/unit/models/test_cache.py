@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.conftest import EXPERTS, TINY, build_tiny
 from transformers import DynamicCache
 
 from small_doge import DogeForCausalLM, DynamicMaskCache
-from tests.conftest import EXPERTS, TINY, build_tiny
 
 
 WINDOW = TINY["keep_window_size"]
@@ -86,7 +86,9 @@ def test_crop_works_until_a_key_is_evicted_and_then_says_so():
         expected = model(ids[:, :WINDOW], use_cache=False).logits[:, -4:]
     torch.testing.assert_close(rest, expected, atol=1e-6, rtol=1e-6)
     step_through(model, ids[:, WINDOW:], cache, [1])
-    with pytest.raises(RuntimeError, match=f"cannot crop: {WINDOW + 1} tokens went through a cache of keep_window_size"):
+    with pytest.raises(
+        RuntimeError, match=f"cannot crop: {WINDOW + 1} tokens went through a cache of keep_window_size"
+    ):
         cache.crop(-1)
 
 

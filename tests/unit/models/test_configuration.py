@@ -1,12 +1,12 @@
 import json
 
 import pytest
+from tests.conftest import EXPERTS, TINY
 from transformers import AutoConfig
 from transformers.models.doge import DogeConfig as TheirConfig
 
 from small_doge import DogeConfig
 from small_doge.models import PRESETS, DogeMoeConfig
-from tests.conftest import EXPERTS, TINY
 
 
 @pytest.mark.parametrize(

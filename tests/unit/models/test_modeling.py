@@ -1,9 +1,9 @@
 import pytest
 import torch
+from tests.conftest import EXPERTS, TINY, build_tiny
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from small_doge import DogeForCausalLM, DogeForSequenceClassification, DogeConfig
-from tests.conftest import EXPERTS, TINY, build_tiny
+from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification
 
 
 @pytest.mark.parametrize("experts", [{}, EXPERTS], ids=["dense", "experts"])
@@ -106,9 +106,16 @@ def test_dense_models_never_report_a_router_loss(tiny_model):
 def test_generate_takes_what_a_chat_template_returns(tiny_model, tiny_tokenizer):
     model = DogeForCausalLM(DogeConfig(**{**TINY, "vocab_size": 512})).eval()
     messages = [{"role": "user", "content": "Where does Ada live?"}]
-    inputs = tiny_tokenizer.apply_chat_template(messages, tokenize=True, return_tensors="pt", add_generation_prompt=True)
+    inputs = tiny_tokenizer.apply_chat_template(
+        messages, tokenize=True, return_tensors="pt", add_generation_prompt=True
+    )
     out = model.generate(inputs, max_new_tokens=4, do_sample=False, tokenizer=tiny_tokenizer)
-    assert torch.equal(out, model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=4, do_sample=False))
+    assert torch.equal(
+        out,
+        model.generate(
+            inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=4, do_sample=False
+        ),
+    )
     assert torch.equal(out, model.generate(**inputs, max_new_tokens=4, do_sample=False))
 
 
@@ -118,7 +125,8 @@ def test_word_embeddings_are_tied_and_saved_once(tmp_path, tiny_model):
     assert tiny_model.lm_head.weight is tiny_model.model.embed_tokens.weight
     tiny_model.save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert "lm_head.weight" not in file.keys() and "model.layers.0.self_attn.q_proj.weight" in file.keys()
+        assert "lm_head.weight" not in set(file.keys())
+        assert "model.layers.0.self_attn.q_proj.weight" in set(file.keys())
     assert not list(tmp_path.glob("*.bin"))
 
 

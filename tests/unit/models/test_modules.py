@@ -6,7 +6,15 @@ from small_doge.models.modules.innerfuncattn import InnerFuncAttn
 
 
 def make_experts(**changes):
-    settings = {"d_model": 64, "act_fn": "silu", "d_cross_domain": 256, "d_private_expert": 64, "n_experts": 64, "n_experts_heads": 2, "n_experts_per_head": 3}
+    settings = {
+        "d_model": 64,
+        "act_fn": "silu",
+        "d_cross_domain": 256,
+        "d_private_expert": 64,
+        "n_experts": 64,
+        "n_experts_heads": 2,
+        "n_experts_per_head": 3,
+    }
     return CDMoE(**{**settings, **changes})
 
 

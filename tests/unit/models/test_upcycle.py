@@ -1,8 +1,8 @@
 import pytest
 import torch
+from tests.conftest import EXPERTS, build_tiny
 
 from small_doge.models import upcycle_to_moe
-from tests.conftest import EXPERTS, build_tiny
 
 
 def test_logits_are_identical_and_then_training_goes_on():

@@ -11,7 +11,11 @@ from small_doge.ops.masking import KeptKeys
 def make_inputs(batch=2, heads=4, kv_heads=2, tokens=20, size=8, ties=False, dtype=torch.float64):
     query = torch.randn(batch, heads, tokens, size, dtype=dtype)
     key, value = (torch.randn(batch, kv_heads, tokens, size, dtype=dtype) for _ in range(2))
-    score = torch.randint(1, 4, (batch, kv_heads, tokens)).to(dtype) if ties else torch.rand(batch, kv_heads, tokens, dtype=dtype) + 0.2
+    score = (
+        torch.randint(1, 4, (batch, kv_heads, tokens)).to(dtype)
+        if ties
+        else torch.rand(batch, kv_heads, tokens, dtype=dtype) + 0.2
+    )
     return [x.requires_grad_() for x in (query, key, value, score)]
 
 
@@ -110,7 +114,9 @@ def test_padded_queries_without_keys_are_zero_and_gradients_finite():
     padding = torch.ones(2, 12, dtype=torch.bool)
     padding[0] = False
     for backend in ("reference", "auto", "streaming"):
-        output = dynamic_mask_attention(*inputs, keep_window_size=4, padding_mask=padding, backend=backend, chunk_size=3)
+        output = dynamic_mask_attention(
+            *inputs, keep_window_size=4, padding_mask=padding, backend=backend, chunk_size=3
+        )
         assert torch.equal(output[0], torch.zeros_like(output[0]))
         assert all(g.isfinite().all() for g in torch.autograd.grad(output.square().sum(), inputs))
 

@@ -3,8 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_doge.ops import cdmoe
-from small_doge.ops import compute_load_balancing_loss, mix_experts, route_tokens
+from small_doge.ops import cdmoe, compute_load_balancing_loss, mix_experts, route_tokens
 
 
 def all_scores(logits):

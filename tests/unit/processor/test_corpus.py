@@ -15,7 +15,13 @@ def test_documents_are_pure_functions_of_seed_kind_and_number():
         "from small_doge.processor.corpus import *;"
         "print(repr([write_document(k, i, seed=3) for k in PROPORTIONS for i in range(5)]))"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "5", "PATH": ""})
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONHASHSEED": "5", "PATH": ""},
+    )
     assert eval(out.stdout) == here
     assert write_document("world", 0, seed=4) != here[0]
 
@@ -86,5 +92,7 @@ def test_held_out_answers_follow_from_the_documents():
     for question in held_out_questions(100):
         if question.kind == "town":
             name = next(n for n in world.people if n in question.question.replace("?", "").split())
-            assert re.search(rf"{name} lives in {question.short_answer}|{name} comes from {question.short_answer}", text)
+            assert re.search(
+                rf"{name} lives in {question.short_answer}|{name} comes from {question.short_answer}", text
+            )
         assert question.short_answer in question.answer

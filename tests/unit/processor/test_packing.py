@@ -28,7 +28,9 @@ def test_rows_are_well_filled():
 
 
 def test_collator_restarts_positions_and_gives_first_tokens_no_label():
-    batch = PackedCollator()([{"input_ids": [1, 2, 3, 4, 5], "seq_lengths": [2, 3]}, {"input_ids": [6, 7], "seq_lengths": [2]}])
+    batch = PackedCollator()(
+        [{"input_ids": [1, 2, 3, 4, 5], "seq_lengths": [2, 3]}, {"input_ids": [6, 7], "seq_lengths": [2]}]
+    )
     assert batch["position_ids"].tolist() == [[0, 1, 0, 1, 2, 0, 1]]
     assert batch["labels"].tolist() == [[-100, 2, -100, 4, 5, -100, 7]]
     assert "attention_mask" not in batch

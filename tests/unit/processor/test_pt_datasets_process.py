@@ -12,7 +12,12 @@ from small_doge.processor.pt_datasets_process import share_out
 @pytest.fixture
 def mix(tiny_tokenizer, tmp_path):
     def call(datasets_and_ratios, **settings):
-        settings = {"processing_class": tiny_tokenizer, "max_length": 64, "cache_dir": str(tmp_path / "cache"), **settings}
+        settings = {
+            "processing_class": tiny_tokenizer,
+            "max_length": 64,
+            "cache_dir": str(tmp_path / "cache"),
+            **settings,
+        }
         return mix_datasets_by_ratio(datasets_and_ratios, **settings)
 
     return call
@@ -35,7 +40,12 @@ def texts(rows, tokenizer):
     return out
 
 
-SMALL = [{"embedded:world:200": 0.7}, {"embedded:textbook:60": 0.2}, {"embedded:python:30": 0.05}, {"embedded:arithmetic:30": 0.05}]
+SMALL = [
+    {"embedded:world:200": 0.7},
+    {"embedded:textbook:60": 0.2},
+    {"embedded:python:30": 0.05},
+    {"embedded:arithmetic:30": 0.05},
+]
 
 
 def test_the_guides_call_gives_rows_of_whole_documents(mix, tiny_tokenizer):
@@ -54,7 +64,10 @@ def test_the_guides_call_gives_rows_of_whole_documents(mix, tiny_tokenizer):
 def test_the_guides_spelling_is_an_alias(tiny_tokenizer, tmp_path):
     settings = {"processing_class": tiny_tokenizer, "max_length": 64, "cache_dir": str(tmp_path)}
     one = [{"embedded:world:50": 1.0}]
-    assert mix_datasets_by_radio(datasets_and_ratios=one, **settings)["train"].to_dict() == mix_datasets_by_ratio(one, **settings)["train"].to_dict()
+    assert (
+        mix_datasets_by_radio(datasets_and_ratios=one, **settings)["train"].to_dict()
+        == mix_datasets_by_ratio(one, **settings)["train"].to_dict()
+    )
 
 
 def test_train_and_test_share_no_row(mix):
@@ -91,10 +104,28 @@ def test_parquet_text_saved_sets_and_folders_are_read(mix, tmp_path, tiny_tokeni
 def test_bad_rows_are_counted_with_reasons_and_skipped(mix, tmp_path, messages, tiny_tokenizer):
     path = tmp_path / "bad.jsonl"
     good = json.dumps({"text": "fine"}).encode()
-    path.write_bytes(b"\n".join([good, b'{"text": null}', b'{"text": 3}', b'{"text": "\xff"}', b"{broken", b"[1]", b'{"other": 1}', b'{"text": " "}', good]))
+    path.write_bytes(
+        b"\n".join(
+            [
+                good,
+                b'{"text": null}',
+                b'{"text": 3}',
+                b'{"text": "\xff"}',
+                b"{broken",
+                b"[1]",
+                b'{"other": 1}',
+                b'{"text": " "}',
+                good,
+            ]
+        )
+    )
     rows = mix([{str(path): 1.0}])
     assert texts(rows["train"], tiny_tokenizer) == ["fine", "fine"]
-    assert "skipped 7 of 9 rows" in messages.text and "text is null" in messages.text and "text is int, not text" in messages.text
+    assert (
+        "skipped 7 of 9 rows" in messages.text
+        and "text is null" in messages.text
+        and "text is int, not text" in messages.text
+    )
     with pytest.raises(ValueError, match=r"7 of 9 rows can't be used, more than max_bad_rows=2 allows.*invalid UTF-8"):
         mix([{str(path): 1.0}], max_bad_rows=2)
 
@@ -119,7 +150,9 @@ def test_formats_of_a_formatting_function(mix, tmp_path, tiny_tokenizer):
     ):
         row = mix([{path: 1.0}], formatting_func=func)["train"][0]
         text = tiny_tokenizer.decode(row["input_ids"][: row["seq_lengths"][0]])
-        assert text.removeprefix("<|begin_of_text|>").removesuffix("<|end_of_text|>").strip() == expected.removeprefix("<|begin_of_text|>")
+        assert text.removeprefix("<|begin_of_text|>").removesuffix("<|end_of_text|>").strip() == expected.removeprefix(
+            "<|begin_of_text|>"
+        )
 
 
 def test_without_packing_a_row_is_one_document_cut_at_the_length(mix):

@@ -10,7 +10,9 @@ from small_doge.processor.corpus import iterate_mixture
 from small_doge.processor.tokenizer import build_generation_config, sample_texts
 
 
-@pytest.mark.parametrize("text", ["Ada has 12 balls.", "  two  spaces\n\n\ttab", "naïve 你好 🙂", "def f(x):\n    return x", ""])
+@pytest.mark.parametrize(
+    "text", ["Ada has 12 balls.", "  two  spaces\n\n\ttab", "naïve 你好 🙂", "def f(x):\n    return x", ""]
+)
 def test_any_text_comes_back(tiny_tokenizer, text):
     ids = tiny_tokenizer(text)["input_ids"]
     assert ids[0] == tiny_tokenizer.bos_token_id
@@ -19,8 +21,14 @@ def test_any_text_comes_back(tiny_tokenizer, text):
 
 def test_special_tokens_are_distinct_and_generation_stops_at_both_ends(tiny_tokenizer):
     tokens = tiny_tokenizer
-    ids = tokens.convert_tokens_to_ids(["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|finetune_right_pad_id|>"])
-    assert len(set(ids)) == 4 and (tokens.bos_token_id, tokens.eos_token_id, tokens.pad_token_id) == (ids[0], ids[1], ids[3])
+    ids = tokens.convert_tokens_to_ids(
+        ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<|finetune_right_pad_id|>"]
+    )
+    assert len(set(ids)) == 4 and (tokens.bos_token_id, tokens.eos_token_id, tokens.pad_token_id) == (
+        ids[0],
+        ids[1],
+        ids[3],
+    )
     assert build_generation_config(tokens).eos_token_id == ids[1:3]
 
 
@@ -74,7 +82,9 @@ def test_a_long_stream_is_sampled_evenly_within_the_limit():
     assert 0.4 < early < 0.6
 
 
-@pytest.mark.parametrize(("texts", "size", "message"), [(["a"], 100, "vocab_size=100 must be at least 262"), ([], 512, "no text")])
+@pytest.mark.parametrize(
+    ("texts", "size", "message"), [(["a"], 100, "vocab_size=100 must be at least 262"), ([], 512, "no text")]
+)
 def test_bad_input_is_named(texts, size, message):
     with pytest.raises(ValueError, match=message):
         train_tokenizer(texts, size)

@@ -49,6 +49,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(co
 
 
 def test_the_picture_is_drawn(tmp_path):
-    rows = [{"step": i, "loss": 5 - i / 10, "learning_rate": 1e-3} for i in range(20)] + [{"step": 10, "eval_loss": 4.2}]
+    rows = [{"step": i, "loss": 5 - i / 10, "learning_rate": 1e-3} for i in range(20)] + [
+        {"step": 10, "eval_loss": 4.2}
+    ]
     plot_training(rows, tmp_path / "loss.png", "Test")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -49,7 +49,12 @@ def test_the_guides_names_are_aliases_with_a_notice(messages):
     settings = resolve_settings(
         {"lr_scheduler_type": "wsd_scheduler", "warmup_ratio": 0.15, "decay_ratio": 0.2, "min_lr_rate": 0.1}
     )
-    assert settings == {"lr_scheduler_type": "warmup_stable_decay", "warmup_steps": 0.15, "decay_steps": 0.2, "min_lr_ratio": 0.1}
+    assert settings == {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "warmup_steps": 0.15,
+        "decay_steps": 0.2,
+        "min_lr_ratio": 0.1,
+    }
     assert "warmup_ratio is called warmup_steps here" in messages.text
 
 
@@ -57,7 +62,10 @@ def test_the_guides_names_are_aliases_with_a_notice(messages):
     ("settings", "message"),
     [
         ({"lerning_rate": 1}, "unknown setting 'lerning_rate'; did you mean 'learning_rate'"),
-        ({"model_overrides": {"hiden_size": 3}}, "unknown field of model_overrides 'hiden_size'; did you mean 'hidden_size'"),
+        (
+            {"model_overrides": {"hiden_size": 3}},
+            "unknown field of model_overrides 'hiden_size'; did you mean 'hidden_size'",
+        ),
         ({"warmup_ratio": 0.1, "warmup_steps": 3}, "warmup_steps is set twice"),
         ({"learning_rate": "fast"}, "learning_rate='fast' is not a number"),
         ({"learning_rate": True}, "learning_rate=True must be a number"),
@@ -88,7 +96,18 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
 
 def test_command_line_takes_the_guides_forms():
     config, settings = parse_command_line(
-        "--config a.yaml --bf16 True --learning_rate 4e-3 --max-steps=7 --overwrite --config_file acc.yaml".split()
+        [
+            "--config",
+            "a.yaml",
+            "--bf16",
+            "True",
+            "--learning_rate",
+            "4e-3",
+            "--max-steps=7",
+            "--overwrite",
+            "--config_file",
+            "acc.yaml",
+        ]
     )
     assert config == "a.yaml"
     assert resolve_settings(settings) == {"bf16": True, "learning_rate": 4e-3, "max_steps": 7, "overwrite": True}

@@ -24,6 +24,8 @@ def test_a_folder_that_fails_does_not_appear_and_keeps_the_old_one(tmp_path):
 
 
 def test_unknown_names_get_the_near_miss_and_a_short_list():
-    message = unknown_name_message("setting", "lerning_rate", ["learning_rate", *(f"s{i}" for i in range(30))], limit=3)
+    message = unknown_name_message(
+        "setting", "lerning_rate", ["learning_rate", *(f"s{i}" for i in range(30))], limit=3
+    )
     assert message.startswith("unknown setting 'lerning_rate'; did you mean 'learning_rate'? Known: ")
     assert message.endswith("and 28 more")

@@ -1,7 +1,7 @@
 import torch
+from tests.conftest import build_tiny
 
 from small_doge.utils import hardware
-from tests.conftest import build_tiny
 
 
 def test_emulated_bfloat16_is_replaced_by_float32(monkeypatch):

@@ -37,7 +37,9 @@ def test_it_rises_stays_and_falls(warmup, stable, decay, floor, kind):
 
 
 def test_the_guides_call_works():
-    scheduler = WSDScheduler(make_optimizer(), warmup_steps=8, stable_steps=64, decay_steps=8, max_lr=8e-3, min_lr=8e-5)
+    scheduler = WSDScheduler(
+        make_optimizer(), warmup_steps=8, stable_steps=64, decay_steps=8, max_lr=8e-3, min_lr=8e-5
+    )
     seen = rates(scheduler, 81)
     assert seen[0] == 0 and seen[4] == pytest.approx(4e-3)
     assert all(r == pytest.approx(8e-3) for r in seen[8:73])

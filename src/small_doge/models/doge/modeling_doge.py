@@ -4,6 +4,8 @@ Parameter names, shapes and outputs of dense models are those of `transformers.m
 Shapes: B batch, T tokens, D hidden_size, H query heads, K key-value heads, d head size, V vocabulary.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,7 +70,7 @@ class DogeRotaryEmbedding(nn.Module):
         self.original_inv_freq = nn.Buffer(inv_freq.clone(), persistent=False)
 
     @staticmethod
-    def compute_default_rope_parameters(config: DogeConfig, **kwargs: object) -> tuple[torch.Tensor, float]:
+    def compute_default_rope_parameters(config: DogeConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:
         """Inverse frequencies [d / 2] and the scale of the cosines, which is 1."""
         size = config.head_size
         exponent = torch.arange(0, size, 2, dtype=torch.float) / size
@@ -96,7 +98,7 @@ class DogeKeyScore(nn.Linear):
     A module of its own, so that hooks which gather partitioned weights (ZeRO-3) see it called.
     """
 
-    def forward(self, value: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
+    def forward(self, value: torch.Tensor, A: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Scores [B, K, N] of tokens with value states [B, N, K * d]."""
         return compute_scores(value, self.weight, self.bias, A)
 
@@ -135,7 +137,7 @@ class DogeAttention(nn.Module):
         document_ids: torch.Tensor | None = None,
         documents: list[ops.DocumentGroup] | None = None,
         output_attentions: bool = False,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """[B, T, D] -> [B, T, D] and, if asked for, attention weights [B, H, T, N].
 
@@ -152,7 +154,9 @@ class DogeAttention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         if isinstance(past_key_values, DynamicMaskCache) and not output_attentions:
             output = self._attend_bounded(query, key, value, attention_mask, past_key_values)
-        elif past_key_values is None and not output_attentions and (attention_mask is None or attention_mask.dim() == 2):
+        elif (
+            past_key_values is None and not output_attentions and (attention_mask is None or attention_mask.dim() == 2)
+        ):
             output = ops.dynamic_mask_attention(
                 query,
                 key,
@@ -225,9 +229,7 @@ class DogeAttention(nn.Module):
             allowed = causal_mask(query.shape[2], attention_mask, document_ids, query.device)
         else:
             allowed = _cached_causal_mask(query.shape[2], key.shape[2], past, attention_mask, query.device)
-        return reference_attention(
-            query, key, value, score, allowed, self.keep_window_size, self.scaling, dropout
-        )
+        return reference_attention(query, key, value, score, allowed, self.keep_window_size, self.scaling, dropout)
 
 
 def _cached_causal_mask(
@@ -275,7 +277,7 @@ class DogeCDMoE(DogeMLP):
         self.down_embed = nn.Embedding(config.num_experts, config.hidden_size)
         self.up_embed = nn.Embedding(config.num_experts, config.hidden_size)
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
         """[B, T, D] -> [B, T, D] and router logits [B * T, 2 * kappa]."""
         tokens = x.reshape(-1, x.shape[-1])
         router_logits = self.router_gate(tokens)
@@ -283,9 +285,7 @@ class DogeCDMoE(DogeMLP):
             halves = router_logits.view(2, len(tokens), -1)
             router_logits = torch.cat((halves[0], halves[1]), dim=-1)
         weights, experts = ops.route_tokens(router_logits, self.top_k)
-        mixed = ops.mix_experts(
-            tokens, self.down_embed.weight, self.up_embed.weight, experts, weights, self.act_fn
-        )
+        mixed = ops.mix_experts(tokens, self.down_embed.weight, self.up_embed.weight, experts, weights, self.act_fn)
         return super().forward(x) + mixed.view_as(x), router_logits
 
 
@@ -302,7 +302,7 @@ class DogeDecoderLayer(GradientCheckpointingLayer):
         self.mlp = DogeCDMoE(config) if config.is_moe else DogeMLP(config)
         self.post_attention_residual = nn.Parameter(torch.ones(config.hidden_size))
 
-    def forward(self, hidden_states: torch.Tensor, **kwargs: object) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """[B, T, D] -> [B, T, D]; keyword arguments go to the attention."""
         mixed, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
         hidden_states = self._add_residual(hidden_states, mixed, self.input_residual)
@@ -369,13 +369,13 @@ class DogeModel(DogePreTrainedModel):
     @capture_outputs
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> MoeModelOutputWithPast:
         """Token numbers or embeddings to hidden states.
 
@@ -477,19 +477,19 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
     @can_return_tuple
     def forward(
         self,
-        input_ids: torch.LongTensor | None = None,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        position_ids: torch.LongTensor | None = None,
+        position_ids: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
-        labels: torch.LongTensor | None = None,
+        labels: torch.Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         output_router_logits: bool | None = None,
-        shift_labels: torch.LongTensor | None = None,
+        shift_labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
-        **kwargs: object,
+        **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """Logits, and the loss when labels are given.
 
@@ -527,7 +527,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             mask = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
             aux_loss = ops.compute_load_balancing_loss(outputs.router_logits, self.config.num_experts_per_tok, mask)
             if loss is not None:
-                weight = self.config.router_aux_loss_coef
+                weight: Any = self.config.router_aux_loss_coef
                 if num_items_in_batch is not None:  # this part's share, so that the parts add up to one loss
                     weight = weight * (shift_labels != -100).sum() / num_items_in_batch
                 loss = loss + weight * aux_loss.to(loss.device)
@@ -541,7 +541,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             router_logits=outputs.router_logits,
         )
 
-    def generate(self, inputs: object = None, *args: object, **kwargs: object) -> object:
+    def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`; the first argument may also be what `apply_chat_template` returns, with its mask."""
         if hasattr(inputs, "keys"):
             given = {name: value for name, value in inputs.items() if name not in kwargs}
@@ -549,7 +549,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         return super().generate(inputs, *args, **kwargs)
 
     def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict, *args: object, **kwargs: object
+        self, generation_config: GenerationConfig, model_kwargs: dict, *args: Any, **kwargs: Any
     ) -> None:
         """The bounded cache unless another is asked for."""
         no_choice = model_kwargs.get("past_key_values") is None and generation_config.cache_implementation is None
@@ -560,7 +560,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
 
     @staticmethod
-    def create_masks_for_generate(attention_mask: torch.Tensor | None = None, **kwargs: object) -> torch.Tensor | None:
+    def create_masks_for_generate(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
         """The 2-d mask itself: no dense mask is ever needed."""
         return attention_mask
 
@@ -575,4 +575,3 @@ __all__: list[str] = [
     "DogeModel",
     "DogePreTrainedModel",
 ]
-

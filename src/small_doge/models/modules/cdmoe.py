@@ -55,7 +55,9 @@ class CDMoE(nn.Module):
         self.up_proj = nn.Linear(d_model, d_cross_domain, bias=False)
         self.down_proj = nn.Linear(d_cross_domain, d_model, bias=False)
         self.queries = nn.Linear(d_model, d_private_expert * n_experts_heads, bias=False)
-        self.keys = nn.Parameter(torch.randn(n_experts_heads, num_keys, 2, d_private_expert // 2) * d_private_expert**-0.5)
+        self.keys = nn.Parameter(
+            torch.randn(n_experts_heads, num_keys, 2, d_private_expert // 2) * d_private_expert**-0.5
+        )
         self.down_embed = nn.Embedding(n_experts, d_model)
         self.up_embed = nn.Embedding(n_experts, d_model)
         for table in (self.down_embed, self.up_embed):

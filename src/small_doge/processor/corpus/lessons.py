@@ -7,7 +7,9 @@ from .world import ANIMALS, COLOURS, JOBS, LANDSCAPES, TOWNS, World
 
 def write_lesson(world: World, rng: random.Random) -> str:
     """One document that explains something."""
-    return rng.choice((about_animal, about_job, about_landscape, about_counting, about_order, about_sharing, about_time))(rng)
+    return rng.choice(
+        (about_animal, about_job, about_landscape, about_counting, about_order, about_sharing, about_time)
+    )(rng)
 
 
 def _lesson(title: str, *parts: str) -> str:
@@ -26,7 +28,9 @@ def about_animal(rng: random.Random) -> str:
         parts.append(f"Both have {legs} legs, so {rng.choice(['two', '2'])} of them have {2 * legs} legs together.")
     else:
         parts.append(f"A {one} has {legs} legs and a {two} has {legs2}. Together they have {legs + legs2} legs.")
-    parts.append(rng.choice([f"Remember: if it {sound}, it is a {one}.", f"What does a {one} eat? A {one} eats {food}."]))
+    parts.append(
+        rng.choice([f"Remember: if it {sound}, it is a {one}.", f"What does a {one} eat? A {one} eats {food}."])
+    )
     return _lesson(f"the {one}", *parts)
 
 
@@ -93,7 +97,8 @@ def about_sharing(rng: random.Random) -> str:
     return _lesson(
         "sharing",
         f"{people} friends share {total} nuts. Each gets {each}, {end}.",
-        f"We can check it: {people} times {each} is {people * each}" + (f", and {rest} more is {total}." if rest else "."),
+        f"We can check it: {people} times {each} is {people * each}"
+        + (f", and {rest} more is {total}." if rest else "."),
     )
 
 

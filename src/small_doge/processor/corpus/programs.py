@@ -29,7 +29,9 @@ def loop(world: World, rng: random.Random) -> str:
 def function(world: World, rng: random.Random) -> str:
     """A function of one or two numbers."""
     a, b = rng.randint(0, 20), rng.randint(0, 20)
-    name, body = rng.choice([("add", "a + b"), ("larger", "max(a, b)"), ("smaller", "min(a, b)"), ("twice_first", "a * 2 + b")])
+    name, body = rng.choice(
+        [("add", "a + b"), ("larger", "max(a, b)"), ("smaller", "min(a, b)"), ("twice_first", "a * 2 + b")]
+    )
     return f"def {name}(a, b):\n    return {body}\n\nprint({name}({a}, {b}))"
 
 

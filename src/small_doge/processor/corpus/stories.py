@@ -7,7 +7,7 @@ from .random_source import is_held_out
 from .world import ANIMALS, JOBS, LANDSCAPES, OBJECTS, TOWNS, Person, World
 
 
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 TIMES = ["in the morning", "at noon", "in the afternoon", "in the evening", "after breakfast", "before supper"]
 
 
@@ -128,7 +128,9 @@ def errand(world: World, rng: random.Random) -> str:
     )
     middle = [pet, work, rng.choice(lost)]
     rng.shuffle(middle)
-    end = rng.choice([f"Near {land['sight']} they said goodbye.", "Then it was time to sleep.", "It had been a good day."])
+    end = rng.choice(
+        [f"Near {land['sight']} they said goodbye.", "Then it was time to sleep.", "It had been a good day."]
+    )
     return " ".join([start, *middle, visit, end])
 
 
@@ -176,10 +178,14 @@ def town_letter(world: World, rng: random.Random) -> str:
     land = LANDSCAPES[TOWNS[town]]
     people = [p for p in world.people.values() if p.town == town]
     lines = [
-        f"{town} is a town by the {TOWNS[town]}." if TOWNS[town] in ("river", "coast") else f"{town} is a {TOWNS[town]} town.",
+        f"{town} is a town by the {TOWNS[town]}."
+        if TOWNS[town] in ("river", "coast")
+        else f"{town} is a {TOWNS[town]} town.",
         f"It is often {land['weather']} there, and people eat {land['food']}.",
         f"In {town} you can see {land['sight']}.",
     ]
     for p in rng.sample(people, min(len(people), rng.randint(1, 4))):
-        lines.append(rng.choice([f"{p.name}, a {p.job}, lives in {town}.", f"In {town} lives {p.name} with a {p.animal}."]))
+        lines.append(
+            rng.choice([f"{p.name}, a {p.job}, lives in {town}.", f"In {town} lives {p.name} with a {p.animal}."])
+        )
     return " ".join(lines)

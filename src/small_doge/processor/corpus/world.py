@@ -6,13 +6,84 @@ from functools import lru_cache
 from .random_source import random_source
 
 
-NAMES = (
-    "Ada Ben Cleo Dan Ella Finn Grace Hugo Iris Jack Kate Leo Mia Noah Olive Paul Quinn Rosa Sam Tara Uma Vera Will Xena "
-    "Yusuf Zoe Amir Bella Carl Dora Eli Fay Gus Hana Ivan Jane Kurt Lily Max Nora Omar Pia Rob Sara Tom Una Vic Wren"
-).split()
+NAMES = [
+    "Ada",
+    "Ben",
+    "Cleo",
+    "Dan",
+    "Ella",
+    "Finn",
+    "Grace",
+    "Hugo",
+    "Iris",
+    "Jack",
+    "Kate",
+    "Leo",
+    "Mia",
+    "Noah",
+    "Olive",
+    "Paul",
+    "Quinn",
+    "Rosa",
+    "Sam",
+    "Tara",
+    "Uma",
+    "Vera",
+    "Will",
+    "Xena",
+    "Yusuf",
+    "Zoe",
+    "Amir",
+    "Bella",
+    "Carl",
+    "Dora",
+    "Eli",
+    "Fay",
+    "Gus",
+    "Hana",
+    "Ivan",
+    "Jane",
+    "Kurt",
+    "Lily",
+    "Max",
+    "Nora",
+    "Omar",
+    "Pia",
+    "Rob",
+    "Sara",
+    "Tom",
+    "Una",
+    "Vic",
+    "Wren",
+]
 WOMEN = set(
-    "Ada Cleo Ella Grace Iris Kate Mia Olive Rosa Tara Uma Vera Xena Zoe Bella Dora Fay Hana Jane Lily Nora Pia Sara Una "
-    "Wren".split()
+    [
+        "Ada",
+        "Cleo",
+        "Ella",
+        "Grace",
+        "Iris",
+        "Kate",
+        "Mia",
+        "Olive",
+        "Rosa",
+        "Tara",
+        "Uma",
+        "Vera",
+        "Xena",
+        "Zoe",
+        "Bella",
+        "Dora",
+        "Fay",
+        "Hana",
+        "Jane",
+        "Lily",
+        "Nora",
+        "Pia",
+        "Sara",
+        "Una",
+        "Wren",
+    ]
 )
 # Each town stands in a landscape, which decides its weather and what grows there.
 TOWNS = {
@@ -55,9 +126,26 @@ ANIMALS = {
     "parrot": ("squawks", "nuts", 2),
     "pig": ("grunts", "turnips", 4),
 }
-COLOURS = "black blue brown green grey orange red white yellow".split()
-OBJECTS = "ball bell book box coat cup drum hat kite lamp ring scarf".split()
-PET_NAMES = "Biscuit Clover Dash Ember Fig Ginger Hazel Jet Koko Luna Misty Nimbus Pepper Rusty Sunny Tiggy".split()
+COLOURS = ["black", "blue", "brown", "green", "grey", "orange", "red", "white", "yellow"]
+OBJECTS = ["ball", "bell", "book", "box", "coat", "cup", "drum", "hat", "kite", "lamp", "ring", "scarf"]
+PET_NAMES = [
+    "Biscuit",
+    "Clover",
+    "Dash",
+    "Ember",
+    "Fig",
+    "Ginger",
+    "Hazel",
+    "Jet",
+    "Koko",
+    "Luna",
+    "Misty",
+    "Nimbus",
+    "Pepper",
+    "Rusty",
+    "Sunny",
+    "Tiggy",
+]
 
 
 @dataclass(frozen=True)
