@@ -1,0 +1,59 @@
+"""Forward at lengths past the window: time and peak memory by length, and the dense mask of `transformers` beside it."""
+
+import argparse
+
+import torch
+from common import build_peer, measure_peak_mib, report, time_in_turn
+
+from small_doge import DogeConfig, DogeForCausalLM
+
+
+def make_config(layers: int) -> DogeConfig:
+    return DogeConfig.from_preset(
+        "Doge-60M", num_hidden_layers=layers, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}
+    )
+
+
+def prepare(which: str, tokens: int, layers: int):
+    torch.manual_seed(0)
+    config = make_config(layers)
+    model = (DogeForCausalLM(config) if which == "ours" else build_peer(config)).eval()
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.A)
+    ids = torch.randint(0, 32768, (1, tokens))
+
+    def run():
+        with torch.no_grad():
+            model.model(ids, use_cache=False)
+
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[4096, 8192, 16384, 32768])
+    parser.add_argument("--peer-length", type=int, default=16384)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    seconds = time_in_turn({n: prepare("ours", n, args.layers) for n in args.lengths}, args.rounds)
+    rows, before = [], None
+    for n in args.lengths:
+        row = {"tokens": n, "ours s": seconds[n], "ours MiB": measure_peak_mib(prepare, "ours", n, args.layers)}
+        if before:
+            row["growth"] = seconds[n] / before
+        before = seconds[n]
+        if n == args.peer_length:
+            peer = prepare("peer", n, args.layers)
+            row["peer s"] = time_in_turn({"peer": peer}, 1, warmup=0)["peer"]
+            del peer
+            row["peer MiB"] = measure_peak_mib(prepare, "peer", n, args.layers)
+            row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
+            row["speed ratio"] = row["peer s"] / row["ours s"]
+        rows.append(row)
+        print(row, flush=True)
+    report("long_forward", rows)
+
+
+if __name__ == "__main__":
+    main()

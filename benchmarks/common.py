@@ -1,0 +1,95 @@
+"""What the benchmarks share: both models with the same weights, times taken in turn, peaks of memory in a process each."""
+
+import json
+import multiprocessing
+import platform
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+
+import torch
+from transformers.models.doge import DogeConfig as PeerConfig
+from transformers.models.doge import DogeForCausalLM as PeerModel
+
+from small_doge import DogeConfig, DogeForCausalLM
+from small_doge.utils.hardware import describe_device
+
+
+def build_pair(config: DogeConfig, dtype: torch.dtype = torch.float32) -> dict[str, torch.nn.Module]:
+    """Ours and `transformers`' model with the same weights."""
+    ours = DogeForCausalLM(config).to(dtype)
+    peer = build_peer(config).to(dtype)
+    peer.load_state_dict(ours.state_dict())
+    return {"ours": ours, "peer": peer}
+
+
+def build_peer(config: DogeConfig) -> PeerModel:
+    """`transformers`' model of the same configuration, with its faster attention."""
+    fields = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "legacy_routing")}
+    peer_config = PeerConfig(**fields)
+    peer_config._attn_implementation = "sdpa"
+    return PeerModel(peer_config)
+
+
+def time_in_turn(runs: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, float]:
+    """Least seconds of each, run one after the other in every round."""
+    for _ in range(warmup):
+        for run in runs.values():
+            run()
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def _peak(queue: multiprocessing.Queue, prepare: Callable, args: tuple) -> None:
+    run = prepare(*args)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run()
+    queue.put(max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+
+
+def measure_peak_mib(prepare: Callable[..., Callable[[], object]], *args: object) -> float:
+    """MiB that `prepare(*args)()` takes at its peak, beyond what preparing took, in a new process."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak, args=(queue, prepare, args))
+    process.start()
+    peak = queue.get(timeout=1800)
+    process.join()
+    return peak
+
+
+def report(name: str, rows: list[dict]) -> None:
+    """A table, then one line of JSON with the commit and the machine."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(_show(row.get(c, "")) for c in columns) + " |")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    machine = {
+        k: v
+        for k, v in describe_device().items()
+        if k in ("processor", "instructions", "cores", "memory_gib", "fast_bf16")
+    }
+    print(
+        json.dumps(
+            {
+                "benchmark": name,
+                "commit": commit,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "machine": machine,
+                "rows": rows,
+            }
+        ),
+        flush=True,
+    )
+
+
+def _show(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

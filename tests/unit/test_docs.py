@@ -1,0 +1,99 @@
+"""Documents are code: what they tell a reader to run exists, and both READMEs say the same."""
+
+import ast
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from small_doge.cli.main import app
+from small_doge.trainer.recipe import known_settings
+
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "README_zh.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+COMMANDS = typer.main.get_command(app)
+
+
+def blocks(path, language):
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def check_small_doge(words):
+    command = COMMANDS
+    while words and not words[0].startswith("-") and hasattr(command, "commands"):
+        assert words[0] in command.commands, f"small-doge has no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    free = command.context_settings.get("ignore_unknown_options", False)
+    for word in words:
+        if word.startswith("--"):
+            name = word.split("=")[0]
+            assert name in options or (free and name[2:] in known_settings()), f"unknown option {name}"
+
+
+def check_script(words):
+    for word in words:
+        if re.fullmatch(r"(recipes|src|benchmarks)/\S+", word):
+            assert (ROOT / word).exists(), f"{word} does not exist"
+    for option in (word for word in words if word.startswith("--")):
+        assert option in ("--config", "--config_file") or option[2:] in known_settings()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_commands_exist(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for block in blocks(path, "bash"):
+        for line in block.strip().splitlines():
+            words = [w for w in shlex.split(line) if not re.fullmatch(r"[A-Z_]+=\S*", w)]
+            program = words.pop(0)
+            if program == "make":
+                assert set(words) <= targets, line
+            elif program == "small-doge":
+                check_small_doge(words)
+            elif program in ("python", "accelerate"):
+                check_script(words)
+            else:
+                pytest.fail(f"no check for: {line}")
+            if "--config" in words:
+                assert (ROOT / words[words.index("--config") + 1]).exists(), line
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_snippets_parse_and_their_imports_exist(path):
+    for block in blocks(path, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names)
+            elif isinstance(node, ast.Import):
+                importlib.import_module(node.names[0].name)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_and_named_files_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+        assert (path.parent / link).exists(), link
+    for name in re.findall(r"`((?:recipes|src|tests|docs|benchmarks)/[^`\s]*\.\w+)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_both_readmes_have_the_same_commands_snippets_and_tables():
+    english, chinese = (ROOT / name for name in ("README.md", "README_zh.md"))
+    for language in ("bash", "python"):
+        assert blocks(english, language) == blocks(chinese, language)
+    headings = [
+        len(re.findall(r"^## ", p.read_text(encoding="utf-8"), flags=re.MULTILINE)) for p in (english, chinese)
+    ]
+    assert headings[0] == headings[1]
+    rows = [re.findall(r"^\| Doge.*$", p.read_text(encoding="utf-8"), flags=re.MULTILINE) for p in (english, chinese)]
+    assert rows[0] == rows[1]
