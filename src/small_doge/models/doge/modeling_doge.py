@@ -22,6 +22,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ... import ops
 from ...ops.attention import causal_mask, compute_scores, zero_rows_without_keys
+from ...ops.elementwise import rms_norm, silu_mul
 from ...ops.reference import reference_attention
 from ...utils.hardware import without_emulated_bf16
 from ..cache import DynamicMaskCache
@@ -45,9 +46,7 @@ class DogeRMSNorm(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """[..., D] -> [..., D], in the type of the input."""
-        # rms_norm accumulates half precision in float32 itself; the cast keeps the type under mixed precision.
-        weight = self.weight.to(hidden_states.dtype)
-        return F.rms_norm(hidden_states, weight.shape, weight, self.variance_epsilon)
+        return rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
     def extra_repr(self) -> str:
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
@@ -254,11 +253,13 @@ class DogeMLP(nn.Module):
         self.up_proj = nn.Linear(hidden, inner, bias=bias)
         self.down_proj = nn.Linear(inner, hidden, bias=bias)
         self.act_fn = ACT2FN[config.hidden_act]
+        self.is_silu = config.hidden_act in ("silu", "swish")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., D] -> [..., D]."""
         gate, up = joint_linear(x, (self.gate_proj, self.up_proj))
-        return self.down_proj(self.act_fn(gate) * up)
+        gated = silu_mul(gate, up) if self.is_silu else self.act_fn(gate) * up
+        return self.down_proj(gated)
 
 
 class DogeCDMoE(DogeMLP):

@@ -1,0 +1,59 @@
+"""Normalisation and gating whose backward passes keep their inputs only, and compute the rest again."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Keeps the input and one number a row; the plain form keeps the normalised input as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        rstd = torch.rsqrt(torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps))
+        ctx.save_for_backward(x, weight, rstd)
+        return (wide * rstd).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        grad = grad.to(rstd.dtype)
+        normal = x * rstd
+        grad_weight = (grad * normal).flatten(0, -2).sum(dim=0)
+        scaled = grad * weight
+        along = torch.linalg.vecdot(scaled, normal).unsqueeze(-1).div_(x.shape[-1])
+        grad_x = scaled.addcmul_(normal, along, value=-1).mul_(rstd)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in the type of x (arXiv:1910.07467).
+
+    Computed in float32 or better. On a GPU, PyTorch's own kernel is both faster and as frugal.
+    """
+    if x.is_cuda or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+    return _RMSNorm.apply(x, weight, eps)
+
+
+class _SiluMul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, up = ctx.saved_tensors
+        grad_up = F.silu(gate).mul_(grad)
+        grad_gate = torch.ops.aten.silu_backward(grad * up, gate)
+        return grad_gate, grad_up
+
+
+def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """silu(gate) * up, keeping gate and up for the backward pass but not silu(gate)."""
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.silu(gate) * up
+    return _SiluMul.apply(gate, up)
