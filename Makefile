@@ -15,15 +15,17 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt Makefile
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "Python 3.11 or later is needed; name one with: make setup PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$(TORCH)'.split('==')[1])" 2>/dev/null || { \
 		if [ -z "$(TORCH_INDEX_URL)" ] && [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 			echo "No NVIDIA GPU found. Where pip's index serves torch with CUDA, several GB are about to come;"; \
 			echo "the CPU build is smaller: make setup TORCH_INDEX_URL=<the CPU index that pytorch.org's start page names>"; \
 		fi; \
+		echo "Installing $(TORCH)"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 			$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH); }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "Installing small-doge and what it needs, in the versions of constraints.txt"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $(STAMP)
 
 demo: setup

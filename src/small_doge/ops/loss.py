@@ -41,7 +41,9 @@ def linear_cross_entropy(
             total = _liger_sum(hidden.to(dtype), weight.to(dtype), targets, ignore_index)
         else:
             chunk_size = chunk_size or max(64, LOGITS_BUDGET // weight.shape[0])
-            total = _ChunkedCrossEntropy.apply(hidden, weight, targets, ignore_index, chunk_size, dtype)
+            total = _ChunkedCrossEntropy.apply(
+                hidden, weight, targets, ignore_index, chunk_size, dtype, torch.compiler.is_compiling()
+            )
     if num_items_in_batch is None:
         return total / (targets != ignore_index).sum()
     return total / torch.as_tensor(num_items_in_batch, device=total.device)
@@ -66,6 +68,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ignore_index: int,
         chunk_size: int,
         dtype: torch.dtype,
+        has_ignored: bool,
     ) -> torch.Tensor:
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         matrix = weight.to(dtype)
@@ -76,13 +79,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             rows = hidden[start : start + chunk_size].to(dtype)
             goal = targets[start : start + chunk_size]
             logits = (rows @ matrix.T).to(total.dtype)
-            total += F.cross_entropy(logits, goal, ignore_index=ignore_index, reduction="sum")
             if not (need_hidden or need_weight):
+                total += F.cross_entropy(logits, goal, ignore_index=ignore_index, reduction="sum")
                 continue
+            ignored = goal == ignore_index
+            safe = goal.masked_fill(ignored, 0).unsqueeze(-1)
+            goal_logit, largest = logits.gather(1, safe), logits.amax(dim=-1, keepdim=True)
             grad = torch.softmax(logits, dim=-1, out=logits)
-            safe = goal.clamp(min=0).unsqueeze(-1)
+            # The largest probability never underflows, so it gives the normaliser without another pass of exponentials.
+            log_normaliser = largest - grad.amax(dim=-1, keepdim=True).log()
+            total += (log_normaliser - goal_logit).masked_fill(ignored.unsqueeze(-1), 0.0).sum()
             grad.scatter_add_(1, safe, torch.full_like(safe, -1, dtype=grad.dtype))
-            grad.masked_fill_((goal == ignore_index).unsqueeze(-1), 0.0)
+            if has_ignored:
+                grad.masked_fill_(ignored.unsqueeze(-1), 0.0)
             grad = grad.to(dtype)
             if need_hidden:
                 grad_hidden[start : start + chunk_size] = grad @ matrix
@@ -102,4 +111,4 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
-        return grad_hidden, grad_weight, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None

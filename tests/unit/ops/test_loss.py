@@ -56,3 +56,11 @@ def test_gradient_follows_the_scale_of_the_loss():
     one = torch.autograd.grad(linear_cross_entropy(x, weight, targets), x)[0]
     three = torch.autograd.grad(linear_cross_entropy(x, weight, targets) * 3, x)[0]
     torch.testing.assert_close(three, one * 3)
+
+
+def test_a_hopeless_target_gives_a_finite_loss():
+    x = torch.tensor([[1000.0]], requires_grad=True)
+    weight = torch.tensor([[1.0], [-1.0]])
+    loss = linear_cross_entropy(x, weight, torch.tensor([1]))
+    assert loss.item() == 2000
+    assert torch.autograd.grad(loss, x)[0].item() == 2.0
