@@ -183,7 +183,7 @@ def run_stage(
         trainer.remove_callback(stock)
     started = time.monotonic()
     _train(trainer, resume)
-    metrics = trainer.evaluate() if test is not None else {}
+    metrics = _final_metrics(trainer) if test is not None else {}
     facts = _collect_facts(trainer, metrics, time.monotonic() - started, resume)
     _save_finished(trainer, tokenizer, output, settings, facts, stage)
     return output
@@ -256,6 +256,13 @@ def _train(trainer: DogeTrainer, resume: Path | None) -> None:
         if "can't allocate memory" in str(error) or "out of memory" in str(error).lower():
             raise UserError(_memory_advice(trainer.args)) from error
         raise
+
+
+def _final_metrics(trainer: DogeTrainer) -> dict[str, float]:
+    """The evaluation at the last step, which may have been made already."""
+    last = trainer.state.log_history[-2:]
+    done = [row for row in last if "eval_loss" in row and row["step"] == trainer.state.global_step]
+    return done[0] if done else trainer.evaluate()
 
 
 def _is_disk_full(error: BaseException) -> bool:
