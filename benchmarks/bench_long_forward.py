@@ -3,7 +3,7 @@
 import argparse
 
 import torch
-from common import build_peer, measure_peak_mib, report, time_in_turn
+from common import build_peer, measure_once, report, time_in_turn
 
 from small_doge import DogeConfig, DogeForCausalLM
 
@@ -39,15 +39,12 @@ def main():
     seconds = time_in_turn({n: prepare("ours", n, args.layers) for n in args.lengths}, args.rounds)
     rows, before = [], None
     for n in args.lengths:
-        row = {"tokens": n, "ours s": seconds[n], "ours MiB": measure_peak_mib(prepare, "ours", n, args.layers)}
+        row = {"tokens": n, "ours s": seconds[n], "ours MiB": measure_once(prepare, "ours", n, args.layers)[0]}
         if before:
             row["growth"] = seconds[n] / before
         before = seconds[n]
         if n == args.peer_length:
-            peer = prepare("peer", n, args.layers)
-            row["peer s"] = time_in_turn({"peer": peer}, 1, warmup=0)["peer"]
-            del peer
-            row["peer MiB"] = measure_peak_mib(prepare, "peer", n, args.layers)
+            row["peer MiB"], row["peer s"] = measure_once(prepare, "peer", n, args.layers)
             row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
             row["speed ratio"] = row["peer s"] / row["ours s"]
         rows.append(row)

@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import platform
-import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -48,20 +47,28 @@ def time_in_turn(runs: dict[str, Callable[[], object]], rounds: int, warmup: int
 
 def _peak(queue: multiprocessing.Queue, prepare: Callable, args: tuple) -> None:
     run = prepare(*args)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open("/proc/self/clear_refs", "w") as file:  # Linux: forget the peak so far
+        file.write("5")
+    before = _status_kib("VmRSS")
+    start = time.perf_counter()
     run()
-    queue.put(max(0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
+    queue.put((max(0, _status_kib("VmHWM") - before) / 2**10, time.perf_counter() - start))
 
 
-def measure_peak_mib(prepare: Callable[..., Callable[[], object]], *args: object) -> float:
-    """MiB that `prepare(*args)()` takes at its peak, beyond what preparing took, in a new process."""
+def _status_kib(field: str) -> int:
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(field))
+
+
+def measure_once(prepare: Callable[..., Callable[[], object]], *args: object) -> tuple[float, float]:
+    """MiB that `prepare(*args)()` takes at its peak beyond what preparing took, and its seconds, in a new process."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_peak, args=(queue, prepare, args))
     process.start()
-    peak = queue.get(timeout=1800)
+    result = queue.get(timeout=1800)
     process.join()
-    return peak
+    return result
 
 
 def report(name: str, rows: list[dict]) -> None:
