@@ -6,15 +6,20 @@ import torch
 import torch.nn.functional as F
 
 
+def _normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (wide * rstd).mul_(weight).to(x.dtype), rstd
+
+
 class _RMSNorm(torch.autograd.Function):
     """Keeps the input and one number a row; the plain form keeps the normalised input as well."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        rstd = torch.rsqrt(torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps))
+        normalised, rstd = _normalise(x, weight, eps)
         ctx.save_for_backward(x, weight, rstd)
-        return (wide * rstd).mul_(weight).to(x.dtype)
+        return normalised
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
@@ -33,8 +38,10 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
     Computed in float32 or better. On a GPU, PyTorch's own kernel is both faster and as frugal.
     """
-    if x.is_cuda or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if x.is_cuda or torch.compiler.is_compiling():
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
+    if not torch.is_grad_enabled():
+        return _normalise(x, weight, eps)[0]
     return _RMSNorm.apply(x, weight, eps)
 
 
@@ -55,5 +62,5 @@ class _SiluMul(torch.autograd.Function):
 def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     """silu(gate) * up, keeping gate and up for the backward pass but not silu(gate)."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.silu(gate) * up
+        return F.silu(gate).mul_(up) if not torch.is_grad_enabled() else F.silu(gate) * up
     return _SiluMul.apply(gate, up)

@@ -8,7 +8,7 @@ from .masking import KeptKeys, plan_chunk
 
 def choose_chunk_size(keep_window_size: int) -> int:
     """Queries per chunk: large enough for efficient products, small beside the window."""
-    return max(32, min(512, keep_window_size // 2))
+    return max(32, min(512, keep_window_size // 8))
 
 
 def streaming_attention(

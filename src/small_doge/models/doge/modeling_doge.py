@@ -243,6 +243,11 @@ def _cached_causal_mask(
     return mask
 
 
+# Tokens that the feed-forward layer takes at once when no gradient is wanted: its inner tensors, several times as wide
+# as the residual stream, then stay small enough to be reused rather than mapped anew (long prompts: less memory, faster).
+TOKENS_AT_ONCE = 2048
+
+
 class DogeMLP(nn.Module):
     """Gated feed-forward layer: W_down(act(W_gate x) * W_up x)."""
 
@@ -257,6 +262,11 @@ class DogeMLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., D] -> [..., D]."""
+        if not torch.is_grad_enabled() and x.shape[-2] > TOKENS_AT_ONCE and not torch.compiler.is_compiling():
+            return torch.cat([self._gate_and_project(part) for part in x.split(TOKENS_AT_ONCE, dim=-2)], dim=-2)
+        return self._gate_and_project(x)
+
+    def _gate_and_project(self, x: torch.Tensor) -> torch.Tensor:
         gate, up = joint_linear(x, (self.gate_proj, self.up_proj))
         gated = silu_mul(gate, up) if self.is_silu else self.act_fn(gate) * up
         return self.down_proj(gated)
