@@ -52,9 +52,7 @@ def main():
                 bf16 = precision == "bf16"
                 emulated = bf16 and not has_fast_bf16("cpu")
                 if emulated and kind == "packed":
-                    print(
-                        f"{size}, bf16, packed: left out, the peer takes over 10 minutes a step where bf16 is emulated"
-                    )
+                    print(f"{size}, bf16, packed: left out where bf16 is emulated: the peer takes too long")
                     continue
                 batch = make_batch(kind)
                 once = {name: measure_once(prepare, name, size, kind, bf16) for name in ("ours", "peer")}

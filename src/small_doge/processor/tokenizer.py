@@ -1,7 +1,7 @@
 """Training a tokenizer: byte-level BPE with Llama 3's splitting, from a stream of texts of any length."""
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -157,9 +157,3 @@ def _wrap(backend: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
     )
-
-
-def iterate_text(rows: Iterable[dict], field: str = "text") -> Iterator[str]:
-    """The texts of rows."""
-    for row in rows:
-        yield row[field]

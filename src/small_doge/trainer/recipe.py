@@ -31,7 +31,7 @@ ALIASES = {
     "no_cuda": "use_cpu",
 }
 SCHEDULE_ALIASES = {"wsd": "warmup_stable_decay", "wsd_scheduler": "warmup_stable_decay"}
-# What machines choose for themselves where a recipe says nothing.
+# The package behind each tracker.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
 

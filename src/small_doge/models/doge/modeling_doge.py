@@ -27,7 +27,6 @@ from ...ops.reference import reference_attention
 from ...utils.hardware import without_emulated_bf16
 from ..cache import DynamicMaskCache
 from .configuration_doge import DogeConfig
-from .projections import joint_linear
 
 
 logger = logging.get_logger(__name__)
@@ -143,7 +142,7 @@ class DogeAttention(nn.Module):
         `attention_mask` is [B, N] over all tokens so far, [B, 1, T, N] for any other pattern, or None.
         """
         batch, num_tokens, _ = hidden_states.shape
-        query, key, value = joint_linear(hidden_states, (self.q_proj, self.k_proj, self.v_proj))
+        query, key, value = self.q_proj(hidden_states), self.k_proj(hidden_states), self.v_proj(hidden_states)
         cos, sin = (x.unsqueeze(1) for x in position_embeddings)
         heads = (batch, num_tokens, -1, self.head_dim)
         query = apply_rotary_pos_emb(self.q_norm(query.view(heads)).transpose(1, 2), cos, sin)
@@ -267,7 +266,7 @@ class DogeMLP(nn.Module):
         return self._gate_and_project(x)
 
     def _gate_and_project(self, x: torch.Tensor) -> torch.Tensor:
-        gate, up = joint_linear(x, (self.gate_proj, self.up_proj))
+        gate, up = self.gate_proj(x), self.up_proj(x)
         gated = silu_mul(gate, up) if self.is_silu else self.act_fn(gate) * up
         return self.down_proj(gated)
 
