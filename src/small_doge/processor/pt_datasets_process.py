@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .packing import pack_best_fit, split_document
-from .sources import default_text_field, open_source, parse_row
+from .sources import check_source_name, default_text_field, open_source, parse_row
 
 
 logger = get_logger(__name__)
@@ -64,6 +64,8 @@ def mix_datasets_by_ratio(
     if total_sample_size != -1 and total_sample_size < 1:
         raise ValueError(f"total_sample_size={total_sample_size} must be positive, or -1 for all")
     shares = _read_shares(datasets_and_ratios)
+    for name, _ in shares:
+        check_source_name(name)
     packed = []
     for name, _ in shares:
         texts = open_source(name, cache_dir)

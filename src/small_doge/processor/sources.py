@@ -35,26 +35,45 @@ def open_source(name: str, cache_dir: str | None = None) -> Dataset:
     Raises:
         ValueError: an unknown name, with the nearest known; an unreadable or empty source.
     """
+    check_source_name(name)
     if name.split(":", 1)[0] == EMBEDDED_PREFIX:
         source = _open_embedded(name, cache_dir)
     elif Path(name).exists():
         source = _open_path(Path(name), cache_dir)
+    elif name in HUB_SOURCES:
+        source = _open_hub(*HUB_SOURCES[name][:2], cache_dir)
+    else:
+        hub_name, _, subset = name.partition(":")
+        source = _open_hub(hub_name, subset or None, cache_dir)
+    if len(source) == 0:
+        raise ValueError(f"data set {name!r} is empty")
+    return source
+
+
+def check_source_name(name: str) -> None:
+    """Refuse a name that leads nowhere, before any source of a mix is fetched.
+
+    Raises:
+        ValueError: an unknown name, with the nearest known, or one that can't be fetched.
+    """
+    prefix, _, rest = name.partition(":")
+    if prefix == EMBEDDED_PREFIX:
+        kind, _, count = rest.partition(":")
+        if kind not in PROPORTIONS:
+            known = [f"{EMBEDDED_PREFIX}:{known}" for known in PROPORTIONS]
+            raise ValueError(unknown_name_message("data set", name, known))
+        if count and (not count.isdigit() or int(count) < 1):
+            raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
+    elif Path(name).exists() or name in HUB_SOURCES:
+        return
     elif name == "python-edu":
         raise ValueError(
             "python-edu: the hub holds only the numbers of its files, whose texts lie in the Software Heritage archive. "
             "Fetch them into a folder of JSON lines first, and name that folder"
         )
-    elif name in HUB_SOURCES:
-        source = _open_hub(*HUB_SOURCES[name][:2], cache_dir)
-    elif _looks_like_hub_name(name):
-        hub_name, _, subset = name.partition(":")
-        source = _open_hub(hub_name, subset or None, cache_dir)
-    else:
+    elif not _looks_like_hub_name(name):
         known = [*HUB_SOURCES, *(f"{EMBEDDED_PREFIX}:{kind}" for kind in PROPORTIONS)]
         raise ValueError(unknown_name_message("data set", name, known) + "; or a file, a folder, or owner/name")
-    if len(source) == 0:
-        raise ValueError(f"data set {name!r} is empty")
-    return source
 
 
 def default_text_field(name: str) -> str:
@@ -85,17 +104,9 @@ def _from_rows(
 
 
 def _open_embedded(name: str, cache_dir: str | None) -> Dataset:
-    parts = name.split(":")
-    kind = parts[1] if len(parts) > 1 else ""
-    if kind not in PROPORTIONS:
-        known = [f"{EMBEDDED_PREFIX}:{known}" for known in PROPORTIONS]
-        raise ValueError(unknown_name_message("data set", name, known))
-    count = DEFAULT_EMBEDDED_DOCUMENTS
-    if len(parts) > 2:
-        if not parts[2].isdigit() or int(parts[2]) < 1:
-            raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
-        count = int(parts[2])
-    return _from_rows(iterate_documents, ("text",), cache_dir, kind=kind, count=count, seed=0)
+    _, kind, *count = name.split(":")
+    documents = int(count[0]) if count else DEFAULT_EMBEDDED_DOCUMENTS
+    return _from_rows(iterate_documents, ("text",), cache_dir, kind=kind, count=documents, seed=0)
 
 
 def _open_hub(name: str, subset: str | None, cache_dir: str | None) -> Dataset:

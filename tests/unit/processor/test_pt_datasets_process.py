@@ -217,3 +217,12 @@ def test_saved_rows_come_back(mix, tmp_path):
 @pytest.mark.parametrize(("total", "ratios"), [(10, [0.7, 0.2, 0.05, 0.05]), (1, [0.5, 0.5]), (100, [1 / 3] * 3)])
 def test_shares_are_whole_and_sum_up(total, ratios):
     assert sum(share_out(total, ratios)) == total
+
+
+def test_a_bad_name_is_told_before_any_source_is_read(mix, monkeypatch):
+    monkeypatch.setattr(
+        "small_doge.processor.pt_datasets_process.open_source", lambda *_: pytest.fail("a source was read")
+    )
+    for bad, message in (("python-edu", "Software Heritage archive"), ("embedded:wrld", "did you mean")):
+        with pytest.raises(ValueError, match=message):
+            mix([{"embedded:world:50": 0.5}, {bad: 0.5}])
