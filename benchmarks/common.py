@@ -1,11 +1,13 @@
 """What the benchmarks share: both models with the same weights, times taken in turn, peaks of memory in a process each."""
 
 import json
+import math
 import multiprocessing
 import platform
 import subprocess
 import time
 from collections.abc import Callable
+from queue import Empty
 
 import torch
 from transformers.models.doge import DogeConfig as PeerConfig
@@ -61,18 +63,29 @@ def _status_kib(field: str) -> int:
 
 
 def measure_once(prepare: Callable[..., Callable[[], object]], *args: object) -> tuple[float, float]:
-    """MiB that `prepare(*args)()` takes at its peak beyond what preparing took, and its seconds, in a new process."""
+    """MiB that `prepare(*args)()` takes at its peak beyond what preparing took, and its seconds, in a new process.
+
+    Both are NaN when that process was killed, as a rule for want of memory.
+    """
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     process = context.Process(target=_peak, args=(queue, prepare, args))
     process.start()
-    result = queue.get(timeout=1800)
-    process.join()
-    return result
+    while True:
+        try:
+            result = queue.get(timeout=1)
+        except Empty:
+            if process.is_alive():
+                continue
+            return math.nan, math.nan  # killed, as a rule for want of memory
+        process.join()
+        return result
 
 
 def report(name: str, rows: list[dict]) -> None:
     """A table, then one line of JSON with the commit and the machine."""
+    # What could not be measured is null: JSON has no NaN.
+    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in rows:
