@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from ..processor import tokenizer as library
 from ..processor.corpus import iterate_mixture
-from ..processor.sources import default_text_field, open_source, parse_row
+from ..processor.forms import iterate_texts
+from ..processor.sources import open_source
 from ..utils.files import whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -59,11 +60,11 @@ def train(
 
 
 def _read_texts(name: str, text_field: str | None):  # noqa: ANN202 (an iterator of texts)
-    field = text_field or default_text_field(name)
-    for row in open_source(name):
-        text = None if row.get("_problem") else parse_row(row).get(field)
-        if isinstance(text, str):
-            yield text
+    """Texts of a source of any form: a text, or the contents of its messages and answers."""
+    source = open_source(name)
+    for part in source.parts:
+        for record in source.read(part):
+            yield from iterate_texts(record.row or {}, text_field)
 
 
 @app.command("inspect")

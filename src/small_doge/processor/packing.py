@@ -1,70 +1,138 @@
 """Documents into rows: several whole documents a row, none of which reads another."""
 
 import bisect
-from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-
-# Documents looked at together: enough to fill rows well, small enough for flat memory.
-WINDOW = 4096
-
-
-def split_document(tokens: list[int], max_length: int) -> list[list[int]]:
-    """Pieces of at most `max_length` tokens."""
-    return [tokens[start : start + max_length] for start in range(0, len(tokens), max_length)]
+from ..utils.suggest import unknown_name_message
+from .formats import IGNORED, Example
 
 
-def pack_best_fit(documents: Iterable[list[int]], max_length: int, window: int = WINDOW) -> Iterator[dict]:
-    """Best-fit-decreasing packing, a window of documents at a time.
+PACKINGS = ("best_fit", "wrapped", "none")
+
+
+@dataclass
+class Row:
+    """A packed row.
 
     Args:
-        documents: token lists; longer ones are split.
-        max_length: tokens of a row.
-        window: documents looked at together.
-
-    Yields:
-        {"input_ids": at most `max_length` tokens, "seq_lengths": tokens of each document in the row}.
+        tokens: int32.
+        labels: int32 with -100 where nothing is learnt, or None.
+        lengths: tokens of each document, or piece of one, in it.
+        keys: of the documents.
+        fields: of a stage that gives messages, in place of tokens.
     """
-    waiting: list[list[int]] = []
-    for document in documents:
-        waiting += split_document(document, max_length)
-        if len(waiting) >= window:
-            yield from _pack_window(waiting, max_length)
-            waiting = []
-    yield from _pack_window(waiting, max_length)
+
+    tokens: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    lengths: list[int] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
+    fields: dict = field(default_factory=dict)
 
 
-def _pack_window(documents: list[list[int]], max_length: int) -> Iterator[dict]:
-    rows: list[list[list[int]]] = []
+def choose_packing(packing: bool | str) -> str:
+    """`best_fit`, `wrapped` or `none`; True stands for the first and False for the last.
+
+    Raises:
+        ValueError: another word.
+    """
+    if isinstance(packing, bool):
+        return "best_fit" if packing else "none"
+    if packing not in PACKINGS:
+        raise ValueError(unknown_name_message("packing", str(packing), PACKINGS))
+    return packing
+
+
+def pack(examples: list[Example], max_length: int, packing: str, split_long: bool) -> list[Row]:
+    """Rows of at most `max_length` tokens.
+
+    Args:
+        examples: a block of them.
+        max_length: tokens of a row.
+        packing: best_fit: whole documents, the longest first, each into the fullest row that has room. wrapped: one
+            after the other, cut where a row is full. none: a document a row.
+        split_long: whether a document longer than a row goes on in the next, or is cut.
+    """
+    if packing == "wrapped":
+        return _wrap(examples, max_length)
+    pieces = [
+        (example, start, min(start + max_length, len(example.tokens)))
+        for example in examples
+        for start in range(0, len(example.tokens) if split_long and packing != "none" else 1, max_length)
+    ]
+    if packing == "none":
+        return [_join([piece]) for piece in pieces]
+    groups = plan_best_fit([stop - start for _, start, stop in pieces], max_length)
+    return [_join([pieces[i] for i in group]) for group in groups]
+
+
+def plan_best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
+    """Best-fit-decreasing bin packing: which lengths share a row."""
+    rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (free tokens, row), sorted
-    for document in sorted(documents, key=len, reverse=True):
-        place = bisect.bisect_left(free, (len(document), -1))
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        place = bisect.bisect_left(free, (length, -1))
         if place == len(free):
-            rows.append([document])
-            bisect.insort(free, (max_length - len(document), len(rows) - 1))
+            rows.append([index])
+            space, row = max_length, len(rows) - 1
         else:
             space, row = free.pop(place)
-            rows[row].append(document)
-            bisect.insort(free, (space - len(document), row))
-    for members in rows:
-        yield {"input_ids": [token for doc in members for token in doc], "seq_lengths": [len(doc) for doc in members]}
+            rows[row].append(index)
+        bisect.insort(free, (space - length, row))
+    return rows
+
+
+def _wrap(examples: list[Example], max_length: int) -> list[Row]:
+    rows: list[Row] = []
+    members: list[tuple[Example, int, int]] = []
+    room = max_length
+    for example in examples:
+        start = 0
+        while start < len(example.tokens):
+            stop = min(start + room, len(example.tokens))
+            members.append((example, start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                rows.append(_join(members))
+                members, room = [], max_length
+    return [*rows, _join(members)] if members else rows
+
+
+def _join(members: list[tuple[Example, int, int]]) -> Row:
+    tokens = np.concatenate([example.tokens[start:stop] for example, start, stop in members])
+    labels = None
+    if members[0][0].labels is not None:
+        labels = np.concatenate([example.labels[start:stop] for example, start, stop in members])
+    return Row(tokens, labels, [b - a for _, a, b in members], [example.key for example, _, _ in members])
 
 
 class PackedCollator:
     """Joins rows of packed documents into one row without padding.
 
     `position_ids` restart at each document, which tells the model where attention may not cross; the first token of a
-    document has no label, because nothing before it predicts it.
+    document has no label, because nothing before it predicts it. Padding of rows that were saved padded is dropped.
     """
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """[1, N] tensors `input_ids`, `labels`, `position_ids` from rows of `input_ids` and `seq_lengths`."""
-        input_ids = torch.cat([torch.as_tensor(row["input_ids"], dtype=torch.int64) for row in rows])
+        """[1, N] tensors `input_ids`, `labels`, `position_ids` from rows of `input_ids`, `seq_lengths`, maybe `labels`."""
         lengths = [int(n) for row in rows for n in row["seq_lengths"]]
-        if sum(lengths) != len(input_ids):
-            raise ValueError(f"seq_lengths sum to {sum(lengths)}, but the rows hold {len(input_ids)} tokens")
+        filled = [sum(row["seq_lengths"]) for row in rows]
+        for row, length in zip(rows, filled, strict=True):
+            padded = "attention_mask" in row
+            if len(row["input_ids"]) < length or (len(row["input_ids"]) > length and not padded):
+                raise ValueError(f"seq_lengths sum to {length}, but the row holds {len(row['input_ids'])} tokens")
+        input_ids = _cut_and_join([row["input_ids"] for row in rows], filled)
+        learnt = _cut_and_join([row.get("labels", row["input_ids"]) for row in rows], filled)
         position_ids = torch.cat([torch.arange(n) for n in lengths])
-        labels = input_ids.masked_fill(position_ids == 0, -100)
+        labels = learnt.masked_fill(position_ids == 0, IGNORED)
         batch = {"input_ids": input_ids, "labels": labels, "position_ids": position_ids}
         return {name: tensor.unsqueeze(0) for name, tensor in batch.items()}
+
+
+def _cut_and_join(columns: list, lengths: list[int]) -> torch.Tensor:
+    cut = [torch.as_tensor(tokens, dtype=torch.int64)[:n] for tokens, n in zip(columns, lengths, strict=True)]
+    return torch.cat(cut)

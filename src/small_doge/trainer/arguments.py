@@ -42,9 +42,24 @@ class DataArguments:
     test_size: int = field(default=0, metadata={"help": "Rows held out for evaluation."})
     dataset_text_field: str | None = field(default=None, metadata={"help": "Field with the text; text if not set."})
     max_length: int = field(default=2048, metadata={"help": "Tokens of a row."})
-    packing: bool = field(default=True, metadata={"help": "Several whole documents a row, none reading another."})
+    packing: bool | str = field(
+        default=True,
+        metadata={"help": "true or best_fit: several whole documents a row, none reading another; wrapped; false."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read, tokenise and pack while training, in flat memory, nothing kept on disk."},
+    )
+    apply_chat_template: bool = field(
+        default=False, metadata={"help": "Rows with an answered prompt become chat turns."}
+    )
+    identity: str | None = field(
+        default=None, metadata={"help": "What the model says when asked who it is, put before some chats."}
+    )
     dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
-    max_bad_rows: int = field(default=1000, metadata={"help": "Unusable rows a data set may have; they are skipped."})
+    max_bad_rows: int = field(
+        default=1000, metadata={"help": "Unusable rows a data set may lose; they are kept in a side file."}
+    )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where prepared data are kept; a folder in output_dir if not set."}
     )

@@ -10,10 +10,11 @@ import yaml
 from datasets import Dataset
 from transformers import Trainer
 
-from ..utils.files import write_text
+from ..processor.stream import StreamLoader
+from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
-from .checkpoints import RECIPE, rotate, write_manifest
+from .checkpoints import DATA_POSITION, RECIPE, rotate, write_manifest
 
 
 logger = get_logger(__name__)
@@ -26,6 +27,7 @@ class DogeTrainer(Trainer):
         settings: the resolved recipe, saved with each checkpoint.
         eval_bytes: bytes of text behind the evaluation rows, for bits per byte; None if unknown.
         optimizer_state: file with an optimizer's state to start from.
+        stream: batches of a streamed data set, whose position each checkpoint keeps.
         kwargs: of `transformers.Trainer`.
     """
 
@@ -35,12 +37,18 @@ class DogeTrainer(Trainer):
         settings: dict[str, Any],
         eval_bytes: int | None = None,
         optimizer_state: Path | None = None,
+        stream: StreamLoader | None = None,
         **kwargs: Any,
     ) -> None:
+        self.stream = stream
         self.settings = settings
         self.eval_bytes = eval_bytes
         self.optimizer_state = optimizer_state
         super().__init__(*args, **kwargs)
+
+    def get_train_dataloader(self) -> Any:
+        """A stream is read as it is: its loader gives each process its part already."""
+        return super().get_train_dataloader() if self.stream is None else self.stream
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """The warmup-stable-decay schedule is ours; others are those of `transformers`."""
@@ -89,6 +97,10 @@ class DogeTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             write_text(folder / RECIPE, yaml.safe_dump(self.settings, sort_keys=False, allow_unicode=True))
+            if self.stream is not None:
+                steps = self.state.global_step - self.stream.first_step
+                position = self.stream.state_after(steps * self.args.gradient_accumulation_steps)
+                write_json(folder / DATA_POSITION, position)
             write_manifest(folder)
             rotate(self.args.output_dir, limit)
 

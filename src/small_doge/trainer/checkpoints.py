@@ -14,6 +14,7 @@ logger = get_logger(__name__)
 
 MANIFEST = "manifest.json"
 RECIPE = "recipe.yaml"
+DATA_POSITION = "data_position.json"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -53,6 +54,11 @@ def find_damage(folder: str | Path) -> str | None:
         if _checksum(path) != expected["crc32"]:
             return f"{name} is damaged (checksum)"
     return None
+
+
+def read_step(folder: str | Path) -> int:
+    """The step at which a checkpoint was written."""
+    return int(_NAME.match(Path(folder).name)[1])
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:

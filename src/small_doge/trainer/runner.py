@@ -1,11 +1,11 @@
 """One way to run a stage: prepare, resume, train, and leave a complete model folder."""
 
-import hashlib
 import json
+import math
 import os
 import shutil
+import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from transformers.trainer_callback import ProgressCallback as StockProgressCallb
 from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor import mix_datasets_by_ratio
 from ..processor.packing import PackedCollator
+from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
-from ..utils.files import whole_folder, write_json, write_text
+from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED
 from .arguments import DataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
 from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
-from .checkpoints import RECIPE, find_last_whole, list_checkpoints
+from .checkpoints import DATA_POSITION, RECIPE, find_last_whole, list_checkpoints, read_step
 from .pictures import plot_training
 
 
@@ -75,33 +76,23 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
     return doge
 
 
-def prepare_data(data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int) -> DatasetDict:
-    """The rows to train on: loaded, or mixed once and kept, so that a resumed run never tokenises again."""
+def prepare_data(
+    data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int
+) -> dict[str, Any]:
+    """The rows to train on by split: loaded; or mixed once and kept, so that a resumed run never tokenises again; or streamed."""
     if data.dataset_name is not None:
         if not Path(data.dataset_name).is_dir():
             raise ValueError(
-                f"dataset_name={data.dataset_name}: there is no such folder; make it with mix_datasets_by_ratio"
+                f"dataset_name={data.dataset_name}: there is no such folder; make it with small-doge data prepare"
             )
         rows = load_from_disk(data.dataset_name)
         rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
-    else:
-        cache = Path(data.cache_dir or Path(output_dir) / "data")
-        folder = cache / f"prepared-{_data_key(data, tokenizer, seed)}"
-        if folder.is_dir():
-            logger.info("data: using %s", folder)
-        else:
-            with whole_folder(folder) as new:
-                _mix(data, tokenizer, seed, str(cache / "sources")).save_to_disk(str(new))
-        rows = load_from_disk(str(folder))
-    missing = {"input_ids", "seq_lengths"} - set(rows["train"].column_names)
-    if missing:
-        raise ValueError(
-            f"the training rows have no column {', '.join(sorted(missing))}; make them with mix_datasets_by_ratio"
-        )
-    return rows
-
-
-def _mix(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int, cache_dir: str) -> DatasetDict:
+        missing = {"input_ids", "seq_lengths"} - set(rows["train"].column_names)
+        if missing:
+            raise ValueError(
+                f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
+            )
+        return rows
     return mix_datasets_by_ratio(
         data.datasets_and_ratios,
         total_sample_size=data.total_sample_size,
@@ -111,23 +102,13 @@ def _mix(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int, cac
         packing=data.packing,
         dataset_num_proc=data.dataset_num_proc,
         seed=seed,
-        cache_dir=cache_dir,
+        cache_dir=data.cache_dir or str(Path(output_dir) / "data"),
+        apply_chat_template=data.apply_chat_template,
+        identity=data.identity,
         test_size=data.test_size,
         max_bad_rows=data.max_bad_rows,
+        streaming=data.streaming,
     )
-
-
-def _data_key(data: DataArguments, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
-    """What the prepared rows depend on."""
-    settings = {k: v for k, v in asdict(data).items() if k not in ("cache_dir", "dataset_num_proc", "max_bad_rows")}
-    names = [name for entry in data.datasets_and_ratios or [] for name in entry]
-    files = sorted(
-        f for name in names for f in ([Path(name)] if Path(name).is_file() else Path(name).rglob("*")) if f.is_file()
-    )
-    stamps = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
-    content = json.dumps([settings, seed, stamps, backend], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def run_stage(
@@ -167,10 +148,12 @@ def run_stage(
     test = rows.get("test")
     progress = ProgressCallback()
     args.include_num_input_tokens_seen = "all"
+    stream = _open_stream(rows["train"], data_args, args, resume) if data_args.streaming else None
     trainer = DogeTrainer(
         model=model,
         args=args,
         train_dataset=rows["train"],
+        stream=stream,
         eval_dataset=test,
         processing_class=tokenizer,
         data_collator=PackedCollator(),
@@ -234,6 +217,38 @@ def _check_disk(output: Path, model: DogeForCausalLM, args: StageArguments) -> N
             f"the disk of {output} has {free / 2**30:.1f} GiB free, and {kept} checkpoints need {needed / 2**30:.1f} GiB: "
             "free some space, lower save_total_limit, or choose another output_dir"
         )
+
+
+def _open_stream(rows: MixedStream, data: DataArguments, args: StageArguments, resume: Path | None) -> StreamLoader:
+    """Batches of a stream from where the checkpoint stands; `max_steps` follows from the rows where it is not set."""
+    batch = args.per_device_train_batch_size
+    if args.max_steps <= 0:
+        if data.total_sample_size == -1:
+            raise ValueError(
+                "streaming needs to know how long to train: set max_steps, or total_sample_size to a number of rows"
+            )
+        per_step = batch * args.gradient_accumulation_steps * args.world_size
+        args.max_steps = max(1, int(data.total_sample_size * args.num_train_epochs) // per_step)
+    if args.dataloader_num_workers > 1:
+        logger.warning("dataloader_num_workers=%d: a stream is prepared by one process", args.dataloader_num_workers)
+    if resume is not None:
+        position = resume / DATA_POSITION
+        if not position.is_file():
+            raise ValueError(
+                f"streaming=true, but {resume} was not trained on a stream; pass --overwrite true to start over"
+            )
+        rows.load_state_dict(json.loads(position.read_text(encoding="utf-8")))
+    args.ignore_data_skip = True  # the position is restored, nothing is to be skipped
+    return StreamLoader(
+        rows,
+        batch,
+        args.process_index,
+        args.world_size,
+        PackedCollator(),
+        turns=sys.maxsize if data.total_sample_size == -1 else math.ceil(args.num_train_epochs),
+        fetch_ahead=args.dataloader_num_workers > 0,
+        first_step=read_step(resume) if resume else 0,
+    )
 
 
 def _train(trainer: DogeTrainer, resume: Path | None) -> None:

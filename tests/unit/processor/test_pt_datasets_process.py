@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from small_doge.processor import mix_datasets_by_radio, mix_datasets_by_ratio
-from small_doge.processor.pt_datasets_process import share_out
+from small_doge.processor.engine import share_out
 
 
 @pytest.fixture
@@ -121,11 +121,19 @@ def test_bad_rows_are_counted_with_reasons_and_skipped(mix, tmp_path, messages, 
     )
     rows = mix([{str(path): 1.0}])
     assert texts(rows["train"], tiny_tokenizer) == ["fine", "fine"]
-    assert (
-        "skipped 7 of 9 rows" in messages.text
-        and "text is null" in messages.text
-        and "text is int, not text" in messages.text
-    )
+    assert "skipped 7 of 9 rows" in messages.text
+    (side_file,) = (tmp_path / "cache").glob("prepared-*/failed_rows.jsonl")
+    failed = [json.loads(line) for line in side_file.read_text().splitlines()]
+    assert sorted(row["reason"] for row in failed) == [
+        "invalid JSON (Expecting property name enclosed in double quotes)",
+        "invalid UTF-8 at byte 10",
+        "no field 'text'",
+        "not a JSON object",
+        "text is empty",
+        "text is int, not text",
+        "text is null",
+    ]
+    assert {row["source"] for row in failed} == {str(path)} and failed[0]["where"].startswith("bad.jsonl byte ")
     with pytest.raises(ValueError, match=r"7 of 9 rows can't be used, more than max_bad_rows=2 allows.*invalid UTF-8"):
         mix([{str(path): 1.0}], max_bad_rows=2)
 
@@ -175,6 +183,7 @@ def test_a_short_source_repeats_and_ratios_count_rows(mix, tmp_path):
         ([{"embedded:world": 1.5}], {}, "the ratio of 'embedded:world' is 1.5"),
         ([], {}, "datasets_and_ratios is empty"),
         ([{"a": 0.5, "b": 0.5}], {}, "each entry is a dict of one name"),
+        ([{"embedded:world": 0.5}, {"embedded:world": 0.5}], {}, "'embedded:world' is named twice"),
         ([{"embedded:wrld": 1.0}], {}, "did you mean 'embedded:world'"),
         ([{"fineweb_edu": 1.0}], {}, "did you mean 'fineweb-edu'"),
         ([{"embedded:world:0": 1.0}], {}, "must be a positive whole number"),
@@ -196,18 +205,6 @@ def test_an_empty_source_is_named(mix, tmp_path):
         mix([{str(tmp_path / "e.jsonl"): 1.0}])
 
 
-def test_hub_sources_load_from_a_local_copy_of_the_hub(mix, monkeypatch, tiny_tokenizer):
-    calls = []
-
-    def fake(name, subset, split, cache_dir):
-        calls.append((name, subset, split))
-        return Dataset.from_dict({"text": ["from the hub"] * 4})
-
-    monkeypatch.setattr("small_doge.processor.sources.load_dataset", fake)
-    assert texts(mix([{"finemath": 0.5}, {"someone/set:part": 0.5}])["train"], tiny_tokenizer) == ["from the hub"] * 8
-    assert calls == [("HuggingFaceTB/finemath", "finemath-4plus", "train"), ("someone/set", "part", "train")]
-
-
 def test_saved_rows_come_back(mix, tmp_path):
     rows = mix([{"embedded:world:50": 1.0}])
     rows.save_to_disk(tmp_path / "pt_dataset")
@@ -220,9 +217,6 @@ def test_shares_are_whole_and_sum_up(total, ratios):
 
 
 def test_a_bad_name_is_told_before_any_source_is_read(mix, monkeypatch):
-    monkeypatch.setattr(
-        "small_doge.processor.pt_datasets_process.open_source", lambda *_: pytest.fail("a source was read")
-    )
-    for bad, message in (("python-edu", "Software Heritage archive"), ("embedded:wrld", "did you mean")):
-        with pytest.raises(ValueError, match=message):
-            mix([{"embedded:world:50": 0.5}, {bad: 0.5}])
+    monkeypatch.setattr("small_doge.processor.engine.open_source", lambda *_: pytest.fail("a source was read"))
+    with pytest.raises(ValueError, match="did you mean 'embedded:world'"):
+        mix([{"embedded:world:50": 0.5}, {"embedded:wrld": 0.5}])

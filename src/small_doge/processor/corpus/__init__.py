@@ -31,9 +31,9 @@ def write_document(kind: str, index: int, seed: int = 0) -> str:
     return _WRITERS[kind](World.of(seed), random_source(seed, kind, index))
 
 
-def iterate_documents(kind: str, count: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    """The first `count` documents of a kind, as rows with a `text`."""
-    for index in range(count):
+def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> Iterator[dict[str, str]]:
+    """Documents `start` to `count` of a kind, as rows with a `text`."""
+    for index in range(start, count):
         yield {"text": write_document(kind, index, seed)}
 
 

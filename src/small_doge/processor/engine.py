@@ -1,0 +1,379 @@
+"""The one engine behind every data set: sources in units, units in blocks, blocks into rows, rows mixed by ratio.
+
+A unit is a group of parts, a block at most `BLOCK_ROWS` documents of a unit that lie together. A block is read, shuffled,
+tokenised and packed by itself, so its rows depend on nothing but where it starts. That is why the rows of a prepared set, of
+a stream, and of many machines are the same, and why each can go on from any row.
+"""
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from transformers import PreTrainedTokenizerBase
+
+from ..utils.logging import get_logger
+from ..utils.suggest import unknown_name_message
+from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format, is_preference
+from .packing import Row, choose_packing, pack
+from .readers import PART_BYTES, Part
+from .sources import Source, check_source_name, open_source
+
+
+logger = get_logger(__name__)
+
+# Documents and characters that are shuffled and packed together: enough to fill rows well, little enough for flat memory.
+BLOCK_ROWS = 4096
+BLOCK_CHARACTERS = 8_000_000
+DEFAULT_MAX_BAD_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Parts of a source that one process works through.
+
+    Args:
+        source: index in the mix.
+        number: of the unit, in the order of reading.
+        parts: in the order of reading.
+    """
+
+    source: int
+    number: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Everything that the rows of a data set depend on.
+
+    Args:
+        names: of the sources.
+        ratios: shares that sum to 1.
+        total: training rows, -1 for every row of every source once.
+        test_size: rows held out.
+        form: of the rows.
+        packing: best_fit, wrapped or none.
+        padding: rows are padded to `max_length` and carry an attention mask.
+        seed: of every shuffle.
+        max_bad_rows: rows that a source may lose.
+    """
+
+    names: tuple[str, ...]
+    ratios: tuple[float, ...]
+    total: int = -1
+    test_size: int = 0
+    form: Format = field(default_factory=Format)
+    packing: str = "best_fit"
+    padding: bool = False
+    seed: int = 233
+    max_bad_rows: int = DEFAULT_MAX_BAD_ROWS
+
+    @classmethod
+    def of(cls, datasets_and_ratios: list[dict[str, float]], packing: bool | str = True, **settings: Any) -> "Mix":
+        """A mix as users write it.
+
+        Raises:
+            ValueError: ratios, names or sizes that don't fit.
+        """
+        names, ratios = _read_shares(datasets_and_ratios)
+        mix = cls(names, ratios, packing=choose_packing(packing), **settings)
+        if mix.total != -1 and mix.total < 1:
+            raise ValueError(f"total_sample_size={mix.total} must be positive, or -1 for all")
+        if mix.test_size < 0:
+            raise ValueError(f"test_size={mix.test_size} must not be negative")
+        for name in names:
+            check_source_name(name)
+        if not mix.form.gives_tokens:
+            mix = replace(mix, packing="none")
+        return mix
+
+
+class Position(NamedTuple):
+    """Where a stream of one source stands: the block, and the rows of it that are done."""
+
+    turn: int = 0
+    unit: int = 0
+    part: int = 0
+    record: int | None = None
+    row: int = 0
+
+
+@dataclass
+class Report:
+    """What happened to the rows of a source."""
+
+    rows: int = 0
+    documents: int = 0
+    packed_rows: int = 0
+    tokens: int = 0
+    learnt: int = 0
+    cut: int = 0
+    held_out: int = 0
+    skipped: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, other: "Report") -> None:
+        """Sum up."""
+        for name in ("rows", "documents", "packed_rows", "tokens", "learnt", "cut", "held_out", "skipped"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failed += other.failed
+
+
+class Engine:
+    """Rows of a mix, unit by unit.
+
+    Args:
+        mix: what to make.
+        tokenizer: of the model.
+        held_out: keys of the documents and rows of the test split, which training rows must not hold.
+    """
+
+    def __init__(self, mix: Mix, tokenizer: PreTrainedTokenizerBase, held_out: frozenset[int] | None = None) -> None:
+        self.sources = [open_source(name) for name in mix.names]
+        if mix.form.stage == "dpo" and mix.form.formatting_func is None:
+            mix, self.sources = _keep_preferences(mix, self.sources)
+        self.mix, self.tokenizer = mix, tokenizer
+        self.units = [_group_parts(source, index, mix.seed) for index, source in enumerate(self.sources)]
+        self.encoders = [Encoder(tokenizer, mix.form, source.entry) for source in self.sources]
+        self.held_out = held_out
+
+    def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
+        """Training rows of a unit, each with the position after it.
+
+        Args:
+            unit: one of `units`.
+            report: is added to.
+            start: where an earlier reading stopped.
+        """
+        yield from self._read(unit, report, start or Position(0, unit.number), self.held_out or frozenset())
+
+    def find_test_rows(self) -> list[tuple[Row, str]]:
+        """The test rows and their sources: the first of each. Their documents are kept out of training from now on."""
+        counts = share_out(self.mix.test_size, list(self.mix.ratios))
+        found: list[list[Row]] = []
+        for index, count in enumerate(counts):
+            rows: list[Row] = []
+            for unit in self.units[index]:
+                if len(rows) < count:
+                    for row, _ in self._read(unit, Report(), Position(0, unit.number), frozenset()):
+                        rows.append(row)
+                        if len(rows) == count:
+                            break
+            if len(rows) < count:
+                raise ValueError(
+                    f"data set {self.mix.names[index]!r} has {len(rows)} rows; test_size={self.mix.test_size} leaves "
+                    "none for training"
+                )
+            found.append(rows)
+        test = [row for rows in found for row in rows]
+        self.held_out = frozenset(key for row in test for key in (*row.keys, _row_key(row)))
+        taken = [iter(rows) for rows in found]
+        return [(next(taken[i]), self.mix.names[i]) for i in interleave(list(self.mix.ratios), counts)]
+
+    def check_first_rows(self) -> None:
+        """Read the first rows of each source, so that a wrong field is told before hours of work.
+
+        Raises:
+            ValueError: there are none, or none of them can be used, with the reason.
+        """
+        for source, encoder in zip(self.sources, self.encoders, strict=True):
+            first = list(islice((r for part in source.parts for r in source.read(part)), BATCH_ROWS))
+            if not first:
+                raise ValueError(f"data set {source.name!r} is empty")
+            usable = [record for record in first if record.row is not None]
+            results = encoder.encode([record.row for record in usable])
+            if any(isinstance(result, Example) or result == SKIPPED for result in results):
+                continue
+            where, why = (usable[0].where, results[0]) if usable else (first[0].where, first[0].problem)
+            advice = "set dataset_text_field, pass a formatting_func, or check the stage"
+            if why == f"no field {encoder.text_field!r}":
+                why = unknown_name_message("field", encoder.text_field, usable[0].row)
+            raise ValueError(
+                f"data set {source.name!r} has no usable row among its first {len(first)}: {where}: {why}; {advice} "
+                f"({self.mix.form.stage})"
+            )
+
+    def _read(
+        self, unit: Unit, report: Report, start: Position, excluded: frozenset[int]
+    ) -> Iterator[tuple[Row, Position]]:
+        mix = self.mix
+        for block, here, following in self._read_blocks(unit, report, start):
+            self.check_failures(unit.source, report)
+            kept = [example for example in block if example.key not in excluded]
+            report.held_out += len(block) - len(kept)
+            seed = f"{mix.seed}/{mix.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
+            rng = random.Random(seed)
+            rng.shuffle(kept)
+            rows = self._pack(kept)
+            if excluded:  # pieces of different documents may be the same
+                rows = [row for row in rows if _row_key(row) not in excluded]
+            rng.shuffle(rows)  # best-fit packing put the longest documents first
+            skip = start.row if here[:4] == start[:4] else 0
+            for number, row in enumerate(rows):
+                if number >= skip:
+                    _count(row, report)
+                    yield row, (here._replace(row=number + 1) if number + 1 < len(rows) else following)
+
+    def _pack(self, examples: list[Example]) -> list[Row]:
+        mix = self.mix
+        if not mix.form.gives_tokens:
+            return [Row(keys=[e.key], lengths=[e.size], fields=e.fields) for e in examples]
+        return pack(examples, mix.form.max_length, mix.packing, split_long=mix.form.stage == "pt")
+
+    def _read_blocks(
+        self, unit: Unit, report: Report, start: Position
+    ) -> Iterator[tuple[list[Example], Position, Position]]:
+        """(examples, where the block starts, where the next one starts)."""
+        source, encoder = self.sources[unit.source], self.encoders[unit.source]
+        here = start._replace(row=0)
+        block: list[Example] = []
+        batch: list[tuple[dict, str]] = []
+        rows = characters = waiting = 0
+        for index in range(start.part, len(unit.parts)):
+            for record in source.read(unit.parts[index], start.record if index == start.part else None):
+                report.rows += 1
+                rows += 1
+                if record.row is None:
+                    report.failed.append({"source": source.name, "where": record.where, "reason": record.problem})
+                else:
+                    size = _estimate_size(record.row)
+                    batch.append((record.row, record.where))
+                    characters, waiting = characters + size, waiting + size
+                full = rows >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS
+                if full or len(batch) >= BATCH_ROWS or waiting >= BATCH_CHARACTERS:
+                    block += _encode(encoder, source, batch, report)
+                    batch, waiting = [], 0
+                if full:
+                    following = here._replace(part=index, record=record.next)
+                    yield block, here, following
+                    block, here, rows, characters = [], following, 0, 0
+        block += _encode(encoder, source, batch, report)
+        if block:
+            yield block, here, Position(start.turn, unit.number + 1)
+
+    def check_failures(self, index: int, report: Report) -> None:
+        """Refuse a source that lost too many rows.
+
+        Raises:
+            ValueError: more than `max_bad_rows`, with the first reasons.
+        """
+        if len(report.failed) > self.mix.max_bad_rows:
+            raise ValueError(
+                f"data set {self.mix.names[index]!r}: {len(report.failed)} of {report.rows} rows can't be used, more than "
+                f"max_bad_rows={self.mix.max_bad_rows} allows: {describe_failures(report)}"
+            )
+
+
+def describe_failures(report: Report, shown: int = 3) -> str:
+    """The first few failed rows and their reasons."""
+    first = "; ".join(f"{row['where']}: {row['reason']}" for row in report.failed[:shown])
+    return first + (f"; and {len(report.failed) - shown} more" if len(report.failed) > shown else "")
+
+
+def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
+    """Which source gives each row, by the highest-averages rule of Webster; one that is used up drops out.
+
+    Args:
+        ratios: shares.
+        counts: rows of each, -1 for no end.
+    """
+    taken = [0] * len(ratios)
+    alive = [i for i, count in enumerate(counts) if count != 0]
+    while alive:
+        index = min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
+        taken[index] += 1
+        yield index
+        if taken[index] == counts[index]:
+            alive.remove(index)
+
+
+def share_out(total: int, ratios: list[float]) -> list[int]:
+    """Whole numbers that sum to `total`, in proportion to `ratios`, by largest remainder."""
+    exact = [total * ratio for ratio in ratios]
+    counts = [math.floor(x + 1e-9) for x in exact]
+    order = sorted(range(len(ratios)), key=lambda i: (counts[i] - exact[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def _read_shares(datasets_and_ratios: list[dict[str, float]]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    names, ratios = [], []
+    for entry in datasets_and_ratios:
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ValueError(f"datasets_and_ratios: each entry is a dict of one name and its ratio, got {entry!r}")
+        ((name, ratio),) = entry.items()
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
+            raise ValueError(f"datasets_and_ratios: the ratio of {name!r} is {ratio!r}; it must lie in (0, 1]")
+        if name in names:
+            raise ValueError(f"datasets_and_ratios: {name!r} is named twice; add up its ratios")
+        names.append(name)
+        ratios.append(float(ratio))
+    if not names:
+        raise ValueError("datasets_and_ratios is empty: name at least one data set")
+    if abs(math.fsum(ratios) - 1.0) > 1e-6:
+        raise ValueError(f"datasets_and_ratios: the ratios sum to {math.fsum(ratios):g}, not 1")
+    return tuple(names), tuple(ratios)
+
+
+def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source]]:
+    """A mix for DPO without the sources that hold no preferences; the others keep their proportions."""
+    kept = []
+    for index, source in enumerate(sources):
+        first = next((record.row for record in source.read(source.parts[0]) if record.row is not None), {})
+        if is_preference(first):
+            kept.append(index)
+        else:
+            logger.info("data set %r holds no preferences: DPO leaves it out", source.name)
+    if not kept:
+        raise ValueError("stage dpo: none of the data sets holds preferences, rows with chosen and rejected answers")
+    total = math.fsum(mix.ratios[i] for i in kept)
+    names, ratios = tuple(mix.names[i] for i in kept), tuple(mix.ratios[i] / total for i in kept)
+    return replace(mix, names=names, ratios=ratios), [sources[i] for i in kept]
+
+
+def _group_parts(source: Source, index: int, seed: int) -> list[Unit]:
+    """Parts in a seeded order, small ones together."""
+    parts = list(source.parts)
+    random.Random(f"{seed}/{source.name}").shuffle(parts)
+    groups: list[list[Part]] = [[]]
+    for part in parts:
+        if groups[-1] and sum(p.size for p in groups[-1]) + part.size > PART_BYTES:
+            groups.append([])
+        groups[-1].append(part)
+    return [Unit(index, number, tuple(group)) for number, group in enumerate(groups)]
+
+
+def _encode(encoder: Encoder, source: Source, batch: list[tuple[dict, str]], report: Report) -> list[Example]:
+    examples = []
+    for (_, where), result in zip(batch, encoder.encode([row for row, _ in batch]), strict=True):
+        if isinstance(result, Example):
+            report.documents += 1
+            report.cut += result.size > encoder.form.max_length and encoder.form.stage != "pt"
+            examples.append(result)
+        elif result == SKIPPED:
+            report.skipped += 1
+        else:
+            report.failed.append({"source": source.name, "where": where, "reason": result})
+    return examples
+
+
+def _estimate_size(row: dict[str, Any]) -> int:
+    """Characters of a row, near enough to bound a block."""
+    return sum(len(value) if isinstance(value, str) else 16 + len(str(value)) for value in row.values())
+
+
+def _row_key(row: Row) -> int:
+    return xxhash.xxh64_intdigest(row.tokens.tobytes()) if row.tokens is not None else row.keys[0]
+
+
+def _count(row: Row, report: Report) -> None:
+    report.packed_rows += 1
+    report.tokens += sum(row.lengths)
+    if row.labels is not None:
+        report.learnt += int(np.count_nonzero(row.labels != -100))

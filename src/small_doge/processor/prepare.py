@@ -1,0 +1,396 @@
+"""A mix on disk: unit files that a killed run goes on from, joined into one data set."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict
+from itertools import islice
+from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
+from typing import Any
+
+import dill
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, DatasetDict
+from datasets.fingerprint import Hasher
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from ..utils.errors import UserError
+from ..utils.files import write_json, write_text
+from ..utils.logging import get_logger
+from .engine import Engine, Mix, Report, Unit, describe_failures, interleave, share_out
+from .formats import row_schema
+from .packing import Row
+
+
+logger = get_logger(__name__)
+
+BATCH = 1000
+REPORT, FAILED, FINISHED = "report.json", "failed_rows.jsonl", "finished.json"
+
+
+def prepare(
+    mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path, num_proc: int | None = None
+) -> DatasetDict:
+    """Make a mix, or go on with one that was begun, or load one that is done.
+
+    Args:
+        mix: what to make.
+        tokenizer: of the model.
+        cache_dir: keeps a folder for each mix.
+        num_proc: processes that work through units.
+
+    Returns:
+        `train` and, if asked for, `test`.
+
+    Raises:
+        UserError: the disk is full, or a process was killed; the same call goes on.
+        ValueError: sources that can't be read, are empty, or lose too many rows.
+    """
+    preparation = Preparation(mix, tokenizer, cache_dir)
+    if preparation.is_finished:
+        logger.info("data: using %s", preparation.folder)
+        preparation.check_failures()
+    else:
+        with _explained(preparation.folder):
+            preparation.make_units(num_proc)
+            preparation.join()
+    return preparation.load()
+
+
+class Preparation:
+    """The folder in which a mix is made.
+
+    Args:
+        mix: what to make.
+        tokenizer: of the model.
+        cache_dir: keeps a folder for each mix.
+    """
+
+    def __init__(self, mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path) -> None:
+        self.engine = Engine(mix, tokenizer)
+        mix = self.mix = self.engine.mix
+        self.folder = Path(cache_dir) / f"prepared-{_compute_key(mix, tokenizer, self.engine)}"
+        self.schema = row_schema(mix.form, mix.padding)
+        self.train_counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all is there."""
+        return (self.folder / FINISHED).is_file()
+
+    def start(self) -> None:
+        """Check the first rows, and choose the test rows; done once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        chosen = self.folder / "held_out.json"
+        if not chosen.is_file():
+            self.engine.check_first_rows()
+            rows = self.engine.find_test_rows()
+            if rows:
+                _write_rows(self.folder / "test.arrow", iter(rows), self.schema, self.engine)
+            write_json(chosen, sorted(self.engine.held_out))
+        self.engine.held_out = frozenset(json.loads(chosen.read_text(encoding="utf-8")))
+
+    def make_units(self, num_proc: int | None = None) -> None:
+        """Write the units that are still missing, until each source has the rows that are wanted of it."""
+        self.start()
+        units = [unit for group in self.engine.units for unit in group]
+        with tqdm(total=len(units), desc="preparing", unit="part", disable=None, dynamic_ncols=True) as bar:
+            if num_proc and num_proc > 1 and len(units) > 1:
+                self._make_in_processes(units, num_proc, bar)
+                return
+            for group in self.engine.units:
+                for unit in group:
+                    if not self._has_enough(unit):
+                        report = self.make_unit(unit)
+                        bar.set_postfix_str(f"{report.tokens:,} tokens of {self.mix.names[unit.source]}")
+                    bar.update()
+
+    def make_unit(self, unit: Unit) -> Report:
+        """Write one unit, if it is not there: rows, and what happened to them."""
+        rows, summary = self._unit_files(unit)
+        if summary.is_file():
+            return _read_report(summary)
+        report = Report()
+        name = self.mix.names[unit.source]
+        wanted = self.train_counts[unit.source]
+        pairs = ((row, name) for row, _ in self.engine.read_unit(unit, report))
+        # Not a row more than can be used: the rows of a unit do not depend on how many of them are read.
+        try:
+            _write_rows(rows, pairs if wanted == -1 else islice(pairs, wanted), self.schema, self.engine)
+        finally:
+            keep_failures(self.folder / "units" / f"{summary.stem}.failed.jsonl", [report])
+        write_json(summary, asdict(report))
+        return report
+
+    def _make_in_processes(self, units: list[Unit], num_proc: int, bar: tqdm) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        method = "fork" if "fork" in get_all_start_methods() else "spawn"
+        payload = dill.dumps(self)
+        with ProcessPoolExecutor(num_proc, get_context(method), initializer=_load_worker, initargs=(payload,)) as pool:
+            for start in range(0, len(units), num_proc):
+                batch = [unit for unit in units[start : start + num_proc] if not self._has_enough(unit)]
+                for report in pool.map(_make_unit, batch):
+                    bar.set_postfix_str(f"{report.tokens:,} tokens")
+                bar.update(len(units[start : start + num_proc]))
+
+    def _has_enough(self, unit: Unit) -> bool:
+        """Whether the units before this one give all the rows that are wanted."""
+        wanted = self.train_counts[unit.source]
+        if wanted == -1:
+            return False
+        earlier = [self._unit_files(u)[1] for u in self.engine.units[unit.source][: unit.number]]
+        return sum(_read_report(path).packed_rows for path in earlier if path.is_file()) >= wanted
+
+    def _unit_files(self, unit: Unit) -> tuple[Path, Path]:
+        stem = self.folder / "units" / f"{unit.source:03d}-{unit.number:06d}"
+        return stem.with_suffix(".arrow"), stem.with_suffix(".json")
+
+    def join(self) -> None:
+        """Interleave the units' rows into `train.arrow`, write the report and the failed rows, and drop the units.
+
+        Raises:
+            ValueError: a source without rows, or with too many failed ones.
+        """
+        reports, tables = [], []
+        for index, group in enumerate(self.engine.units):
+            made = [unit for unit in group if self._unit_files(unit)[1].is_file()]
+            report = Report()
+            for unit in made:
+                report.add(_read_report(self._unit_files(unit)[1]))
+            reports.append(report)
+            tables.append([_open_table(self._unit_files(unit)[0]) for unit in made])
+            keep_failures(self.folder / FAILED, reports)
+            self.engine.check_failures(index, report)
+            if sum(len(table) for table in tables[-1]) == 0:
+                self._raise_empty(index, report)
+        self._warn(reports)
+        available = [sum(map(len, group)) for group in tables]
+        counts = available if self.mix.total == -1 else self.train_counts
+        _join_tables(self.folder / "train.arrow", tables, interleave(list(self.mix.ratios), counts), self.schema)
+        write_json(self.folder / REPORT, self._describe(reports, available, counts))
+        write_json(self.folder / FINISHED, {"finished_at": time.time()})
+        del tables
+        shutil.rmtree(self.folder / "units")
+
+    def check_failures(self) -> None:
+        """Hold the failed rows of a finished preparation against the present `max_bad_rows`."""
+        path = self.folder / FAILED
+        failed = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+        sources = json.loads((self.folder / REPORT).read_text("utf-8"))["sources"]
+        for index, name in enumerate(self.mix.names):
+            mine = [row for row in failed if row["source"] == name]
+            self.engine.check_failures(index, Report(rows=sources[name]["rows"], failed=mine))
+
+    def load(self) -> DatasetDict:
+        """The finished data set, mapped from disk."""
+        splits = {name: self.folder / f"{name}.arrow" for name in ("train", "test")}
+        return DatasetDict({name: Dataset.from_file(str(path)) for name, path in splits.items() if path.is_file()})
+
+    def _raise_empty(self, index: int, report: Report) -> None:
+        name = self.mix.names[index]
+        if report.held_out:
+            raise ValueError(
+                f"data set {name!r}: every training row also stands in the test split; lower test_size={self.mix.test_size} "
+                "or add data"
+            )
+        raise ValueError(f"data set {name!r} has no usable row: {describe_failures(report)}")
+
+    def _warn(self, reports: list[Report]) -> None:
+        if self.mix.total == -1 and len(self.mix.names) > 1:
+            logger.info("total_sample_size=-1: every row of every data set is used once, whatever the ratios")
+        for name, wanted, report in zip(self.mix.names, self.train_counts, reports, strict=True):
+            if report.failed:
+                logger.warning(
+                    "data set %r: skipped %d of %d rows: %s; all are in %s",
+                    name,
+                    len(report.failed),
+                    report.rows,
+                    describe_failures(report),
+                    self.folder / FAILED,
+                )
+            if report.packed_rows < wanted:
+                times = wanted / report.packed_rows
+                logger.warning(
+                    "data set %r has %d rows, %d are wanted: it repeats %.1f times",
+                    name,
+                    report.packed_rows,
+                    wanted,
+                    times,
+                )
+
+    def _describe(self, reports: list[Report], available: list[int], counts: list[int]) -> dict[str, Any]:
+        form = self.mix.form
+        sources = {}
+        for name, ratio, report, rows, used in zip(
+            self.mix.names, self.mix.ratios, reports, available, counts, strict=True
+        ):
+            facts = {k: v for k, v in asdict(report).items() if k != "failed"}
+            facts |= {"failed": len(report.failed), "ratio": ratio, "available": rows, "used": used}
+            if form.gives_tokens:
+                facts["fill_rate"] = round(report.tokens / max(1, report.packed_rows * form.max_length), 4)
+            sources[name] = facts
+        packed, tokens = (sum(getattr(r, name) for r in reports) for name in ("packed_rows", "tokens"))
+        if form.gives_tokens and self.mix.packing != "none":
+            logger.info(
+                "packed %d documents into %d rows, %.1f%% full",
+                sum(r.documents for r in reports),
+                packed,
+                100 * tokens / (packed * form.max_length),
+            )
+        settings = {k: v for k, v in asdict(form).items() if k != "formatting_func"}
+        return {**settings, "packing": self.mix.packing, "seed": self.mix.seed, "sources": sources}
+
+
+def keep_failures(path: Path, reports: list[Report]) -> None:
+    """The side file: a line for each row that could not be used."""
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for report in reports for row in report.failed]
+    if lines:
+        write_text(path, "".join(lines))
+
+
+_worker: Preparation | None = None
+
+
+def _load_worker(payload: bytes) -> None:
+    global _worker
+    _worker = dill.loads(payload)
+
+
+def _make_unit(unit: Unit) -> Report:
+    return _worker.make_unit(unit)
+
+
+class _explained:
+    """Failures of the machine in words; what was done stays."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, BrokenProcessPool):
+            raise UserError(
+                "a process that prepares data was killed, perhaps for want of memory. Run the same command again: it goes "
+                f"on from {self.folder}; dataset_num_proc=1 needs the least memory"
+            ) from error
+        if isinstance(error, OSError) and error.errno == 28:
+            raise UserError(
+                f"the disk of {self.folder} is full. Free some space, or set cache_dir to another disk, and run the same "
+                "command again: finished parts are kept"
+            ) from error
+
+
+def _compute_key(mix: Mix, tokenizer: PreTrainedTokenizerBase, engine: Engine) -> str:
+    """What the rows depend on: settings, tokenizer, and the files of the sources."""
+    settings = {k: v for k, v in asdict(mix).items() if k not in ("max_bad_rows", "form")}
+    form = {k: v for k, v in asdict(mix.form).items() if k != "formatting_func"}
+    form["formatting_func"] = Hasher.hash(mix.form.formatting_func) if mix.form.formatting_func else None
+    parts = [asdict(part) for source in engine.sources for part in source.parts]
+    backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
+    specials = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template]
+    content = json.dumps([settings, form, parts, backend, specials], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def build_columns(rows: list[tuple[Row, str]], schema: pa.Schema, engine: Engine) -> pa.RecordBatch:
+    """Rows and the names of their sources as Arrow."""
+    columns: dict[str, pa.Array] = {"source": pa.array([name for _, name in rows], pa.string())}
+    if "input_ids" in schema.names:
+        columns["seq_lengths"] = _list_array([np.asarray(row.lengths, dtype=np.int32) for row, _ in rows])
+        tokens, labels = [row.tokens for row, _ in rows], [row.labels for row, _ in rows]
+        if "attention_mask" in schema.names:
+            length, padding = engine.mix.form.max_length, engine.tokenizer.pad_token_id
+            columns["attention_mask"] = _list_array(
+                [np.pad(np.ones(len(t), dtype=np.int32), (0, length - len(t))) for t in tokens]
+            )
+            tokens = [np.pad(t, (0, length - len(t)), constant_values=padding) for t in tokens]
+            labels = [x if x is None else np.pad(x, (0, length - len(x)), constant_values=-100) for x in labels]
+        columns["input_ids"] = _list_array(tokens)
+        if "labels" in schema.names:
+            learnt = [t if x is None else x for t, x in zip(tokens, labels, strict=True)]
+            columns["labels"] = _list_array(learnt)
+    else:
+        for name in schema.names:
+            if name != "source":
+                columns[name] = pa.array([row.fields[name] for row, _ in rows], schema.field(name).type)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _list_array(values: list[np.ndarray]) -> pa.ListArray:
+    offsets = np.zeros(len(values) + 1, dtype=np.int32)
+    np.cumsum([len(v) for v in values], out=offsets[1:])
+    joined = np.concatenate(values) if values else np.zeros(0, dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined.astype(np.int32, copy=False)))
+
+
+def _write_rows(path: Path, rows: Iterator[tuple[Row, str]], schema: pa.Schema, engine: Engine) -> None:
+    with _arrow_file(path, schema) as writer:
+        while batch := list(islice(rows, BATCH)):
+            writer.write_batch(build_columns(batch, schema, engine))
+
+
+class _arrow_file:
+    """A file in the form that `datasets` maps, which takes its name when it is whole."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
+        self.writer = pa.ipc.new_stream(str(self.temporary), schema)
+
+    def __enter__(self) -> pa.RecordBatchStreamWriter:
+        return self.writer
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        try:
+            self.writer.close()
+            if kind is None:
+                os.replace(self.temporary, self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)
+
+
+def _open_table(path: Path) -> pa.Table:
+    return pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+
+
+def _join_tables(path: Path, tables: list[list[pa.Table]], order: Iterator[int], schema: pa.Schema) -> None:
+    """Rows of several sources in the given order; a source that is used up begins again."""
+    joined = [pa.concat_tables(group) for group in tables]
+    taken = [0] * len(joined)
+    with _arrow_file(path, schema) as writer:
+        while chosen := np.fromiter(islice(order, BATCH), dtype=np.int64).tolist():
+            slices: list[pa.Table] = []
+            start_of: dict[int, int] = {}
+            for index in sorted(set(chosen)):
+                start_of[index] = sum(map(len, slices))
+                slices.append(_take_in_turn(joined[index], taken[index], chosen.count(index)))
+                taken[index] += chosen.count(index)
+            places = []
+            for index in chosen:
+                places.append(start_of[index])
+                start_of[index] += 1
+            writer.write_table(pa.concat_tables(slices).combine_chunks().take(pa.array(places)))
+
+
+def _take_in_turn(table: pa.Table, start: int, count: int) -> pa.Table:
+    pieces = []
+    while count:
+        begin = start % len(table)
+        pieces.append(table.slice(begin, count))
+        count -= len(pieces[-1])
+        start += len(pieces[-1])
+    return pa.concat_tables(pieces)
+
+
+def _read_report(path: Path) -> Report:
+    return Report(**json.loads(path.read_text(encoding="utf-8")))

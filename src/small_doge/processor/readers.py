@@ -1,0 +1,277 @@
+"""Parts of sources: ranges of rows of files, local or remote, read from any position.
+
+A reader yields `Record`s; `next` of a record is the position from which reading goes on after it.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset
+
+from .corpus import iterate_documents
+
+
+LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz")
+TEXT = (".txt", ".txt.gz", ".md")
+FILE_SUFFIXES = (*LINES, ".parquet", ".arrow", *TEXT)
+# Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a part.
+PART_BYTES = 64 * 2**20
+PART_ROWS = 50_000
+PARAGRAPH = 2000
+
+
+class Record(NamedTuple):
+    """A row, or why there is none; where it stands; and where the next one starts."""
+
+    row: dict[str, Any] | None
+    problem: str
+    where: str
+    next: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of a file.
+
+    Args:
+        kind: lines, text, parquet, arrow or embedded.
+        path: local path, URL, or the kind of document of the embedded corpus.
+        start: first byte of plain lines, first row group of parquet, else first row.
+        stop: end of the range, or None for all.
+        size: bytes or, where these are not known, an estimate: for grouping parts alone.
+        version: of the file's content: size and time of change.
+    """
+
+    kind: str
+    path: str
+    start: int = 0
+    stop: int | None = None
+    size: int = 0
+    version: str = ""
+
+    def read(self, position: int | None = None) -> Iterator[Record]:
+        """Records from a position that an earlier record named, or from the start.
+
+        Raises:
+            ValueError: the file is torn, damaged, or can't be read.
+        """
+        last = "its start"
+        try:
+            for record in _READERS[self.kind](self, self.start if position is None else position):
+                yield record
+                last = record.where.removeprefix(Path(self.path).name).strip()
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{self.path} is damaged after {last} ({error}); fetch it again") from error
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{self.path} can't be read ({error}); if it is torn, fetch it again; if the connection was lost, run again"
+            ) from error
+
+
+def split_file(path: str) -> list[Part]:
+    """The parts of a file, local or remote.
+
+    Raises:
+        ValueError: an unknown kind of file, or one that can't be read.
+    """
+    kind = _kind_of(path)
+    size, version = _describe(path)
+    if kind == "parquet":
+        try:
+            with fsspec.open(path, "rb") as file:
+                metadata = pq.ParquetFile(file).metadata
+            groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
+        return [Part(kind, path, a, b, sum(groups[a:b]), version) for a, b in _group(groups, PART_BYTES)]
+    if kind == "arrow":
+        rows = len(Dataset.from_file(path))
+        return [
+            Part(kind, path, a, min(a + PART_ROWS, rows), size * PART_ROWS // max(rows, 1), version)
+            for a in range(0, rows, PART_ROWS)
+        ]
+    if kind == "lines" and not path.endswith(".gz") and not _holds_array(path):
+        return [
+            Part(kind, path, a, min(a + PART_BYTES, size), min(PART_BYTES, size - a), version)
+            for a in range(0, size, PART_BYTES)
+        ]
+    return [Part(kind, path, 0, None, size * 3 if path.endswith(".gz") else size, version)]
+
+
+def embedded_parts(kind: str, documents: int) -> list[Part]:
+    """Parts of the embedded corpus; its documents are about 500 characters long."""
+    return [
+        Part("embedded", kind, a, min(a + PART_ROWS, documents), 500 * min(PART_ROWS, documents - a))
+        for a in range(0, documents, PART_ROWS)
+    ]
+
+
+def _group(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
+    start = total = 0
+    for index, size in enumerate(sizes):
+        total += size
+        if total >= limit or index == len(sizes) - 1:
+            yield start, index + 1
+            start, total = index + 1, 0
+
+
+def _kind_of(path: str) -> str:
+    if path.endswith(LINES):
+        return "lines"
+    if path.endswith(TEXT):
+        return "text"
+    for kind in ("parquet", "arrow"):
+        if path.endswith("." + kind):
+            return kind
+    raise ValueError(f"{path}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
+
+
+def _describe(path: str) -> tuple[int, str]:
+    if Path(path).exists():
+        stat = Path(path).stat()
+        return stat.st_size, f"{stat.st_size}-{stat.st_mtime_ns}"
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(path)
+        info = filesystem.info(inner)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} can't be read ({error}); check the name and the connection") from error
+    return int(info.get("size") or 0), str(info.get("ETag") or info.get("blob_id") or info.get("size"))
+
+
+def _iterate_lines(part: Part, position: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number of the line or its byte, position of the next, line). Lines that start before `part.stop` belong here."""
+    packed = part.path.endswith(".gz")
+    with fsspec.open(part.path, "rb", compression="gzip" if packed else None) as file:
+        if packed:  # positions are line numbers: what comes before is unpacked, not parsed
+            for number, line in enumerate(file):
+                if number >= position:
+                    yield number + 1, number + 1, line
+            return
+        if position > 0 and position == part.start:  # the line that reaches into the range belongs to the one before
+            file.seek(position - 1)
+            position += len(file.readline()) - 1
+        else:
+            file.seek(position)
+        stop = part.stop if part.stop is not None else float("inf")
+        while position < stop and (line := file.readline()):
+            position += len(line)
+            yield position - len(line), position, line
+
+
+def _read_lines(part: Part, position: int) -> Iterator[Record]:
+    if _holds_array(part.path):
+        yield from _read_array(part, position)
+        return
+    name = Path(part.path).name
+    unit = "line" if part.path.endswith(".gz") else "byte"
+    for number, following, line in _iterate_lines(part, position):
+        if not line.strip():
+            continue
+        where = f"{name} {unit} {number}"
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            yield Record(None, f"invalid UTF-8 at byte {error.start}", where, following)
+            continue
+        except json.JSONDecodeError as error:
+            yield Record(None, f"invalid JSON ({error.msg})", where, following)
+            continue
+        if isinstance(row, dict):
+            yield Record(row, "", where, following)
+        else:
+            yield Record(None, "not a JSON object", where, following)
+
+
+def _holds_array(path: str) -> bool:
+    """Whether a .json file is one array of rows rather than a row a line."""
+    if not path.endswith((".json", ".json.gz")):
+        return False
+    with fsspec.open(path, "rb", compression="infer") as file:
+        return file.read(1024).lstrip()[:1] == b"["
+
+
+def _read_array(part: Part, position: int) -> Iterator[Record]:
+    with fsspec.open(part.path, "rb", compression="infer") as file:
+        try:
+            rows = json.loads(file.read())
+        except ValueError as error:
+            raise ValueError(f"{part.path} is not valid JSON: {error}") from error
+    for number, row in enumerate(rows[position:], start=position):
+        problem = "" if isinstance(row, dict) else "not a JSON object"
+        yield Record(None if problem else row, problem, f"{Path(part.path).name} entry {number}", number + 1)
+
+
+def _read_text(part: Part, position: int) -> Iterator[Record]:
+    """Paragraphs, joined until they make about 2,000 characters. Positions are line numbers."""
+    lines: list[str] = []
+    size, number = 0, position
+    where = f"{Path(part.path).name} line {{}}"
+    with fsspec.open(part.path, "rb", compression="gzip" if part.path.endswith(".gz") else None) as file:
+        for number, raw in enumerate(file, start=1):
+            if number <= position:
+                continue
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                yield Record(None, f"invalid UTF-8 at byte {error.start}", where.format(number), number)
+                continue
+            lines.append(line)
+            size += len(line)
+            if size > PARAGRAPH and not line.strip():
+                yield Record({"text": "".join(lines).strip()}, "", where.format(number), number)
+                lines, size = [], 0
+    if "".join(lines).strip():
+        yield Record({"text": "".join(lines).strip()}, "", where.format(number), number)
+
+
+# A part of parquet starts at a group; a position inside it is (group + 1) * 2^32 + row of the group.
+_ROW_BITS = 32
+
+
+def _read_parquet(part: Part, position: int) -> Iterator[Record]:
+    inside = position >= 2**_ROW_BITS
+    group, skip = ((position >> _ROW_BITS) - 1, position % 2**_ROW_BITS) if inside else (position, 0)
+    name = Path(part.path).name
+    with fsspec.open(part.path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        stop = part.stop if part.stop is not None else parquet.metadata.num_row_groups
+        for index in range(group, stop):
+            number = 0
+            for batch in parquet.iter_batches(256, row_groups=[index]):
+                if number + len(batch) > skip:
+                    for offset, row in enumerate(batch.to_pylist()):
+                        if number + offset >= skip:
+                            following = ((index + 1) << _ROW_BITS) + number + offset + 1
+                            yield Record(row, "", f"{name} group {index} row {number + offset}", following)
+                number += len(batch)
+            skip = 0
+
+
+def _read_arrow(part: Part, position: int) -> Iterator[Record]:
+    rows = Dataset.from_file(part.path)
+    for start in range(position, part.stop, 256):
+        batch = rows.with_format("arrow")[start : min(start + 256, part.stop)].to_pylist()
+        for number, row in enumerate(batch, start=start):
+            yield Record(row, "", f"{Path(part.path).name} row {number}", number + 1)
+
+
+def _read_embedded(part: Part, position: int) -> Iterator[Record]:
+    for number, row in enumerate(iterate_documents(part.path, part.stop, start=position), start=position):
+        yield Record(row, "", f"{part.path} document {number}", number + 1)
+
+
+_READERS: dict[str, Callable[[Part, int], Iterator[Record]]] = {
+    "lines": _read_lines,
+    "text": _read_text,
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+    "embedded": _read_embedded,
+}

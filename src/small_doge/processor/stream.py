@@ -1,0 +1,197 @@
+"""A mix that is never on disk: rows as they are read, from any position, in flat memory."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..utils.logging import get_logger
+from .engine import Engine, Position, Report, describe_failures, share_out
+from .packing import Row
+from .prepare import keep_failures
+
+
+logger = get_logger(__name__)
+
+
+class MixedStream(IterableDataset):
+    """The rows that `prepare` would write, in the same order, made as they are asked for.
+
+    Its position is a few numbers a source: see `state_dict`. Going on from one reads again no more than the block that a
+    source stands in, at most 4,096 documents.
+
+    Args:
+        engine: of the mix.
+        side_file: keeps the rows that can't be used, with their reasons.
+    """
+
+    def __init__(self, engine: Engine, side_file: Path | None = None) -> None:
+        self.engine, self.side_file = engine, side_file
+        mix = engine.mix
+        self.reports = [Report() for _ in mix.names]
+        self.test_rows = [self._as_dict(row, name) for row, name in engine.find_test_rows()]
+        self.counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
+        self._warned: set[int] = set()
+        self._state = self._start()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows from the present position to the end of the mix; the position moves along."""
+        for row, state in self.iterate_with_states():
+            self._state = state
+            yield row
+
+    def iterate_with_states(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+        """Each row with the state after it."""
+        taken, positions = list(self._state["taken"]), [Position(*p) for p in self._state["positions"]]
+        ended = list(self._state["ended"])
+        readers = [self._read_source(i, position) for i, position in enumerate(positions)]
+        ratios = self.engine.mix.ratios
+        while alive := [i for i, done in enumerate(ended) if not done and taken[i] != self.counts[i]]:
+            index = min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
+            found = next(readers[index], None)
+            if found is None:
+                ended[index] = True
+                continue
+            row, positions[index] = found
+            taken[index] += 1
+            state = {"taken": list(taken), "positions": [list(p) for p in positions], "ended": list(ended)}
+            yield self._as_dict(row, self.engine.mix.names[index]), state
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: rows taken of each source, and where each stands."""
+        return self._state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a position.
+
+        Raises:
+            ValueError: the position of another mix.
+        """
+        if not {"taken", "positions", "ended"} <= set(state) or len(state["taken"]) != len(self.counts):
+            raise ValueError(
+                "the saved position in the data belongs to another mix: restore datasets_and_ratios, or start over"
+            )
+        self._state = state
+
+    def rewind(self) -> None:
+        """Back to the first row."""
+        self._state = self._start()
+
+    def _start(self) -> dict[str, Any]:
+        sources = len(self.counts)
+        return {"taken": [0] * sources, "positions": [list(Position())] * sources, "ended": [False] * sources}
+
+    def _read_source(self, index: int, start: Position) -> Iterator[tuple[Row, Position]]:
+        """Rows of a source from a position; again from its start if more are wanted than it has."""
+        units, position, found = self.engine.units[index], start, start != Position()
+        while True:
+            for unit in units[position.unit :]:
+                for row, following in self.engine.read_unit(unit, self.reports[index], position):
+                    found = True
+                    yield row, following
+                if position.turn == 0:
+                    self._tell_failures(index)
+                position = Position(position.turn, unit.number + 1)
+            if not found:
+                raise ValueError(
+                    f"data set {self.engine.mix.names[index]!r} has no usable row: {describe_failures(self.reports[index])}"
+                )
+            if self.counts[index] == -1:
+                return
+            position = Position(position.turn + 1)
+
+    def _tell_failures(self, index: int) -> None:
+        report = self.reports[index]
+        self.engine.check_failures(index, report)
+        if self.side_file is not None:
+            keep_failures(self.side_file, self.reports)
+        if report.failed and index not in self._warned:
+            self._warned.add(index)
+            logger.warning(
+                "data set %r: rows that can't be used are skipped: %s%s",
+                self.engine.mix.names[index],
+                describe_failures(report),
+                f"; all are in {self.side_file}" if self.side_file else "",
+            )
+
+    def _as_dict(self, row: Row, source: str) -> dict[str, Any]:
+        if row.tokens is None:
+            return {**row.fields, "source": source}
+        columns: dict[str, Any] = {"input_ids": row.tokens, "seq_lengths": row.lengths}
+        if self.engine.mix.form.stage == "sft":
+            columns["labels"] = row.tokens if row.labels is None else row.labels
+        return {**columns, "source": source}
+
+
+class _Batches(IterableDataset):
+    """This process's part of each batch, with the position after the whole of it."""
+
+    def __init__(self, stream: MixedStream, rows: int, rank: int, world: int, collate: Callable, turns: int) -> None:
+        self.stream, self.rows, self.rank, self.world = stream, rows, rank, world
+        self.collate, self.turns = collate, turns
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], dict[str, Any]]]:
+        waiting: list[dict] = []
+        for turn in range(self.stream.state_dict().get("turn", 0), self.turns):
+            for row, state in self.stream.iterate_with_states():
+                waiting.append(row)
+                if len(waiting) == self.rows * self.world:
+                    mine = waiting[self.rank * self.rows : (self.rank + 1) * self.rows]
+                    yield self.collate(mine), {**state, "turn": turn}
+                    waiting = []
+            self.stream.rewind()
+
+
+class StreamLoader:
+    """Batches of a stream, one after the other, for any number of processes.
+
+    Every process reads the whole stream and keeps its part of each batch, so the position is the same in all of them and a
+    run may go on with another number of processes. Batches that were fetched ahead but not trained on do not count: the
+    position after each batch travels with it.
+
+    Args:
+        stream: of rows.
+        rows: of a batch on one process.
+        rank: of this process.
+        world: number of processes.
+        collate: makes tensors of rows.
+        turns: how often the mix is gone through.
+        fetch_ahead: whether a process of its own prepares batches.
+        first_step: of training, at which this loader begins.
+    """
+
+    def __init__(
+        self,
+        stream: MixedStream,
+        rows: int,
+        rank: int,
+        world: int,
+        collate: Callable,
+        turns: int = 1,
+        fetch_ahead: bool = False,
+        first_step: int = 0,
+    ) -> None:
+        self.first_step = first_step
+        self.dataset = stream
+        self.batches = _Batches(stream, rows, rank, world, collate, turns)
+        self.fetch_ahead = fetch_ahead
+        self.given = 0
+        self._states: dict[int, dict[str, Any]] = {0: stream.state_dict()}
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        # Its own generator: starting a loader would else draw from the one that dropout uses.
+        loader = DataLoader(
+            self.batches, batch_size=None, num_workers=int(self.fetch_ahead), generator=torch.Generator()
+        )
+        for batch, state in loader:
+            self.given += 1
+            self._states[self.given] = state
+            yield batch
+
+    def state_after(self, batches: int) -> dict[str, Any]:
+        """The position after that many batches of this loader; earlier ones are forgotten."""
+        state = self._states[batches]
+        self._states = {n: s for n, s in self._states.items() if n >= batches}
+        return state

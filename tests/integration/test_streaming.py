@@ -1,0 +1,50 @@
+"""Training on a stream through the real command line."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+STREAMED = {"streaming": True, "datasets_and_ratios": [{"embedded:world:300": 0.8}, {"embedded:arithmetic:100": 0.2}]}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("streamed")
+
+
+@pytest.fixture
+def unbroken(shared, train):
+    if not (shared / "unbroken" / "finished.json").exists():
+        train(shared / "unbroken", **STREAMED)
+    return shared / "unbroken"
+
+
+def assert_same_weights(one, two):
+    theirs = load_file(two / "model.safetensors")
+    for name, tensor in load_file(one / "model.safetensors").items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_on_a_stream_that_is_stopped_ends_with_the_same_weights(unbroken, train, tmp_path, workers):
+    out = tmp_path / "stopped"
+    shutil.copytree(unbroken, out)
+    (out / "finished.json").unlink()
+    for name in ("checkpoint-8", "checkpoint-10"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    done = train(out, dataloader_num_workers=workers, **STREAMED)
+    assert "going on from" in done.stderr and "checkpoint-4" in done.stderr
+    assert_same_weights(out, unbroken)
+
+
+def test_without_an_end_the_length_of_the_run_must_be_set(train, tmp_path):
+    done = train(tmp_path / "endless", check=False, total_sample_size=-1, max_steps=-1, **STREAMED)
+    assert done.returncode == 1 and "streaming needs to know how long to train: set max_steps" in done.stderr
+
+
+def test_a_run_goes_through_the_stream_once_an_epoch(train, tmp_path):
+    train(tmp_path / "epochs", max_steps=-1, num_train_epochs=2, eval_strategy="no", test_size=0, **STREAMED)
+    assert (tmp_path / "epochs" / "checkpoint-24").is_dir()  # 96 rows, 8 a step, twice

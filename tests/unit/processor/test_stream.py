@@ -1,0 +1,134 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from small_doge.processor import engine, ft_datasets_process, pt_datasets_process, readers
+from small_doge.processor.engine import interleave
+from small_doge.processor.packing import PackedCollator
+from small_doge.processor.stream import StreamLoader
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Several blocks, parts and units in a small source."""
+    monkeypatch.setattr(engine, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(engine, "PART_BYTES", 4000)
+    monkeypatch.setattr(readers, "PART_BYTES", 3000)
+    monkeypatch.setattr(readers, "PART_ROWS", 30)
+
+
+@pytest.fixture
+def lines(tmp_path):
+    path = tmp_path / "chats.jsonl"
+    with open(path, "w") as file:
+        for i in range(70):
+            turns = [{"role": "user", "content": f"What is {i} + 1?"}, {"role": "assistant", "content": f"{i + 1}"}]
+            file.write(json.dumps({"messages": turns}) + "\n")
+    return str(path)
+
+
+MIX = [{"embedded:world:100": 0.7}, {"embedded:arithmetic:40": 0.3}]
+
+
+def mixes(stage, lines):
+    """(door, mix) of a stage."""
+    if stage == "pt":
+        return pt_datasets_process, MIX
+    return ft_datasets_process, [{lines: 0.6}, {"embedded:world:60": 0.4}]
+
+
+def plain(row):
+    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()}
+
+
+@pytest.mark.parametrize("packing", [True, "wrapped", False])
+@pytest.mark.parametrize("stage", ["pt", "sft"])
+@pytest.mark.parametrize("total", [-1, 30, 300])
+def test_a_stream_gives_the_prepared_rows_in_their_order(tiny_tokenizer, tmp_path, lines, stage, packing, total):
+    door, mix = mixes(stage, lines)
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "packing": packing, "total_sample_size": total}
+    options["test_size"] = 5
+    prepared = door.mix_datasets_by_ratio(mix, cache_dir=str(tmp_path / "cache"), **options)
+    streamed = door.mix_datasets_by_ratio(mix, streaming=True, **options)
+    assert [plain(row) for row in streamed["train"]] == list(prepared["train"])
+    assert list(streamed["test"].select_columns(prepared["test"].column_names)) == list(prepared["test"])
+
+
+@pytest.mark.parametrize("total", [-1, 60])
+def test_a_stream_goes_on_from_any_row(tiny_tokenizer, total):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": total, "streaming": True}
+    stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+    both = list(stream.iterate_with_states())
+    rows = [plain(row) for row, _ in both]
+    for done in (0, 1, 7, len(rows) // 2, len(rows) - 1):
+        again = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+        again.load_state_dict(json.loads(json.dumps(both[done][1])))
+        assert [plain(row) for row in again] == rows[done + 1 :]
+
+
+def test_going_on_reads_no_earlier_block_again(tiny_tokenizer, monkeypatch):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "streaming": True}
+    one = [{"embedded:world:100": 1.0}]
+    stream = pt_datasets_process.mix_datasets_by_ratio(one, **options)["train"]
+    both = list(stream.iterate_with_states())
+    again = pt_datasets_process.mix_datasets_by_ratio(one, **options)["train"]
+    again.load_state_dict(both[-3][1])
+    assert len(list(again)) == 2
+    assert again.reports[0].rows <= engine.BLOCK_ROWS < stream.reports[0].rows
+
+
+def test_a_position_of_another_mix_is_refused(tiny_tokenizer):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "streaming": True}
+    two = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+    one = pt_datasets_process.mix_datasets_by_ratio([{"embedded:world:100": 1.0}], **options)["train"]
+    with pytest.raises(ValueError, match="belongs to another mix"):
+        one.load_state_dict(two.state_dict())
+
+
+@pytest.mark.parametrize("fetch_ahead", [False, True])
+def test_batches_fetched_ahead_do_not_count(tiny_tokenizer, fetch_ahead):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 40, "streaming": True}
+
+    def load(state=None):
+        stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+        if state:
+            stream.load_state_dict(state)
+        return StreamLoader(stream, 4, 0, 1, PackedCollator(), turns=2, fetch_ahead=fetch_ahead)
+
+    whole = [batch["input_ids"].tolist() for batch in load()]
+    assert len(whole) == 20 and whole[:10] == whole[10:]
+    for done in (3, 10, 13):
+        loader = load()
+        for number, _ in enumerate(loader, start=1):
+            if number == done + 1:  # one more than was trained on
+                break
+        rest = [batch["input_ids"].tolist() for batch in load(loader.state_after(done))]
+        assert rest == whole[done:]
+
+
+def test_processes_share_each_batch(tiny_tokenizer):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 24, "streaming": True}
+
+    def batches(rows, rank, world):
+        stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+        return [b["input_ids"][0].tolist() for b in StreamLoader(stream, rows, rank, world, PackedCollator())]
+
+    alone, first, second = batches(4, 0, 1), batches(2, 0, 2), batches(2, 1, 2)
+    assert alone == [a + b for a, b in zip(first, second, strict=True)]
+
+
+@given(
+    ratios=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    counts=st.lists(st.integers(0, 30), min_size=4, max_size=4),
+)
+@settings(max_examples=50, deadline=None)
+def test_interleaving_uses_every_row_and_keeps_the_shares(ratios, counts):
+    shares = [r / sum(ratios) for r in ratios]
+    counts = counts[: len(ratios)]
+    order = list(interleave(shares, counts))
+    assert [order.count(i) for i in range(len(ratios))] == counts
+    until = min((c / s for c, s in zip(counts, shares, strict=True)), default=0)
+    for i, share in enumerate(shares):
+        assert abs(order[: int(until)].count(i) - share * int(until)) <= len(ratios)
