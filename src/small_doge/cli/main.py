@@ -6,13 +6,13 @@ import sys
 import typer
 
 from ..utils.errors import SHOWN_PLAINLY
-from . import demo, env, generate, tokenizer, train, upcycle
+from . import data, demo, env, generate, tokenizer, train, upcycle
 
 
 app = typer.Typer(
     help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
     "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
-    "[bold]train[/], [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
+    "[bold]data[/], [bold]train[/], [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("env")(env.show_environment)
 app.command("demo", context_settings=train.ANY_SETTING)(demo.run_demo)
 app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")
 app.command("generate")(generate.generate_text)
 app.command("upcycle")(upcycle.upcycle)

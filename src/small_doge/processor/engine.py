@@ -21,6 +21,7 @@ from ..utils.suggest import unknown_name_message
 from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format, is_preference
 from .packing import Row, choose_packing, pack
 from .readers import PART_BYTES, Part
+from .report import Report, describe_failures
 from .sources import Source, check_source_name, open_source
 
 
@@ -101,27 +102,6 @@ class Position(NamedTuple):
     part: int = 0
     record: int | None = None
     row: int = 0
-
-
-@dataclass
-class Report:
-    """What happened to the rows of a source."""
-
-    rows: int = 0
-    documents: int = 0
-    packed_rows: int = 0
-    tokens: int = 0
-    learnt: int = 0
-    cut: int = 0
-    held_out: int = 0
-    skipped: int = 0
-    failed: list[dict[str, str]] = field(default_factory=list)
-
-    def add(self, other: "Report") -> None:
-        """Sum up."""
-        for name in ("rows", "documents", "packed_rows", "tokens", "learnt", "cut", "held_out", "skipped"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.failed += other.failed
 
 
 class Engine:
@@ -267,12 +247,6 @@ class Engine:
                 f"data set {self.mix.names[index]!r}: {len(report.failed)} of {report.rows} rows can't be used, more than "
                 f"max_bad_rows={self.mix.max_bad_rows} allows: {describe_failures(report)}"
             )
-
-
-def describe_failures(report: Report, shown: int = 3) -> str:
-    """The first few failed rows and their reasons."""
-    first = "; ".join(f"{row['where']}: {row['reason']}" for row in report.failed[:shown])
-    return first + (f"; and {len(report.failed) - shown} more" if len(report.failed) > shown else "")
 
 
 def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:

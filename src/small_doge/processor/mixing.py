@@ -7,7 +7,8 @@ from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from .engine import Engine, Mix
-from .prepare import FAILED, prepare
+from .prepare import prepare
+from .report import FAILED
 from .stream import MixedStream
 
 

@@ -23,17 +23,18 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from ..utils.files import write_json, write_text
+from ..utils.files import write_json
 from ..utils.logging import get_logger
-from .engine import Engine, Mix, Report, Unit, describe_failures, interleave, share_out
+from .engine import Engine, Mix, Unit, interleave, share_out
 from .formats import row_schema
 from .packing import Row
+from .report import FAILED, Report, describe_failures, keep_failures
 
 
 logger = get_logger(__name__)
 
 BATCH = 1000
-REPORT, FAILED, FINISHED = "report.json", "failed_rows.jsonl", "finished.json"
+REPORT, FINISHED = "report.json", "finished.json"
 
 
 def prepare(
@@ -59,7 +60,7 @@ def prepare(
         logger.info("data: using %s", preparation.folder)
         preparation.check_failures()
     else:
-        with _explained(preparation.folder):
+        with explained(preparation.folder):
             preparation.make_units(num_proc)
             preparation.join()
     return preparation.load()
@@ -140,6 +141,10 @@ class Preparation:
                 for report in pool.map(_make_unit, batch):
                     bar.set_postfix_str(f"{report.tokens:,} tokens")
                 bar.update(len(units[start : start + num_proc]))
+
+    def is_made(self, unit: Unit) -> bool:
+        """Whether a unit is there."""
+        return self._unit_files(unit)[1].is_file()
 
     def _has_enough(self, unit: Unit) -> bool:
         """Whether the units before this one give all the rows that are wanted."""
@@ -249,13 +254,6 @@ class Preparation:
         return {**settings, "packing": self.mix.packing, "seed": self.mix.seed, "sources": sources}
 
 
-def keep_failures(path: Path, reports: list[Report]) -> None:
-    """The side file: a line for each row that could not be used."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for report in reports for row in report.failed]
-    if lines:
-        write_text(path, "".join(lines))
-
-
 _worker: Preparation | None = None
 
 
@@ -268,7 +266,7 @@ def _make_unit(unit: Unit) -> Report:
     return _worker.make_unit(unit)
 
 
-class _explained:
+class explained:
     """Failures of the machine in words; what was done stays."""
 
     def __init__(self, folder: Path) -> None:

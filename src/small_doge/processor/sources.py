@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from datasets import load_dataset_builder
 
 from ..utils.suggest import unknown_name_message
@@ -61,7 +63,7 @@ def open_source(name: str) -> Source:
         return Source(name, _split(_list_files(Path(name)), name))
     entry = CATALOG.get(name)
     hub_name, subset, split = (
-        (entry.hub_name, entry.subset, entry.split) if entry else (*_parse_hub_name(name), "train")
+        (entry.hub_name, entry.subset, entry.split) if entry else (*parse_hub_name(name), "train")
     )
     entry = entry or find_by_hub_name(hub_name, subset)
     texts = python_edu_folder()
@@ -103,21 +105,27 @@ def python_edu_folder(root: Path | None = None) -> Path | None:
     return folder if folder is not None and (folder / "finished.json").is_file() else None
 
 
-def find_hub_files(hub_name: str, subset: str | None, split: str) -> list[str]:
+def find_hub_files(hub_name: str, subset: str | None, split: str, mirror: bool = True) -> list[str]:
     """Paths in the mirror, or addresses on the hub, of a data set's files: what its card says of subsets and splits counts.
+
+    Args:
+        hub_name: `owner/name`.
+        subset: or None for the default one.
+        split: of the data.
+        mirror: look into the mirror first.
 
     Raises:
         ValueError: neither the mirror nor the hub has it.
     """
     root = data_root()
-    mirror = root / hub_name if root is not None else None
-    where = str(mirror) if mirror is not None and mirror.is_dir() else hub_name
+    if mirror and root is not None and (root / hub_name).is_dir():
+        return _find_mirrored(root / hub_name, subset, split)
     try:
-        files = load_dataset_builder(where, subset).config.data_files
+        files = load_dataset_builder(hub_name, subset).config.data_files
     except (OSError, ValueError, RuntimeError) as error:
         shown = f"{hub_name}{f' ({subset})' if subset else ''}"
         raise ValueError(
-            f"data set {shown} could not be read from {where if mirror and mirror.is_dir() else 'the hub'}: {error}\n"
+            f"data set {shown} could not be read from the hub: {error}\n"
             f"Check the name and the connection; without one, set {DATA_ROOT} to a folder that holds owner/name/... "
             "as the hub does, or pass a local file or folder"
         ) from error
@@ -126,7 +134,49 @@ def find_hub_files(hub_name: str, subset: str | None, split: str) -> list[str]:
     return [str(path) for path in files[split]]
 
 
-def _parse_hub_name(name: str) -> tuple[str, str | None]:
+def _find_mirrored(folder: Path, subset: str | None, split: str) -> list[str]:
+    """Files of a mirror, which need not hold every subset: by the card, or without one by the names of folders and files."""
+    configs = _read_card(folder)
+    if configs:
+        default = next((name for name, config in configs.items() if config.get("default")), next(iter(configs)))
+        name = subset or ("default" if "default" in configs else default)
+        if name not in configs:
+            raise ValueError(f"{folder}: " + unknown_name_message("subset", name, configs))
+        patterns = _patterns_of(configs[name].get("data_files", "**/*"), split)
+        files = sorted({str(path) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+    else:
+        files = _list_files(folder / subset if subset and (folder / subset).is_dir() else folder)
+        files = [file for file in files if split in Path(file).name] or files
+    if not files:
+        raise ValueError(
+            f"{folder} holds no files of {subset or 'the data set'}, split {split}. Fetch them with: small-doge data "
+            f"download {'/'.join(folder.parts[-2:])}{f':{subset}' if subset else ''}"
+        )
+    return files
+
+
+def _read_card(folder: Path) -> dict[str, dict[str, Any]]:
+    card = folder / "README.md"
+    found = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.S) if card.is_file() else None
+    configs = (yaml.safe_load(found[1]) or {}).get("configs") if found else None
+    return {config["config_name"]: config for config in configs or []}
+
+
+def _patterns_of(data_files: Any, split: str) -> list[str]:
+    """Patterns of a split in any of the forms that cards use."""
+    if isinstance(data_files, str):
+        return [data_files]
+    if isinstance(data_files, list) and all(isinstance(pattern, str) for pattern in data_files):
+        return data_files
+    entries = data_files if isinstance(data_files, list) else [{"split": k, "path": v} for k, v in data_files.items()]
+    found = [entry["path"] for entry in entries if entry["split"] == split]
+    if not found:
+        raise ValueError(unknown_name_message("split", split, [entry["split"] for entry in entries]))
+    return [pattern for path in found for pattern in ([path] if isinstance(path, str) else path)]
+
+
+def parse_hub_name(name: str) -> tuple[str, str | None]:
+    """`owner/name[:subset]` in its parts."""
     hub_name, _, subset = name.partition(":")
     return hub_name, subset or None
 

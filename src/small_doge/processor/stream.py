@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..utils.logging import get_logger
-from .engine import Engine, Position, Report, describe_failures, share_out
+from .engine import Engine, Position, share_out
 from .packing import Row
-from .prepare import keep_failures
+from .report import Report, describe_failures, keep_failures
 
 
 logger = get_logger(__name__)
@@ -88,7 +88,8 @@ class MixedStream(IterableDataset):
         units, position, found = self.engine.units[index], start, start != Position()
         while True:
             for unit in units[position.unit :]:
-                for row, following in self.engine.read_unit(unit, self.reports[index], position):
+                report = self.reports[index] if position.turn == 0 else Report()
+                for row, following in self.engine.read_unit(unit, report, position):
                     found = True
                     yield row, following
                 if position.turn == 0:

@@ -1,0 +1,323 @@
+"""`small-doge data`: find, fetch, clean, prepare and look at training data."""
+
+import json
+import os
+import shutil
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..processor.clean import FILTERS, Cleaning
+from ..processor.clean import clean as clean_sources
+from ..processor.download import download as download_source
+from ..processor.download import iterate_catalog
+from ..processor.engine import DEFAULT_MAX_BAD_ROWS, Mix
+from ..processor.formats import DEFAULT_THINKING_TAGS, Format
+from ..processor.inspection import (
+    compute_statistics,
+    is_prepared,
+    load_prepared,
+    plot_statistics,
+    split_segments,
+)
+from ..processor.mixing import open_streams
+from ..processor.prepare import REPORT, Preparation, prepare
+from ..processor.report import FAILED
+from ..processor.scale import Cluster, prepare_at_scale
+from ..processor.sources import DATA_ROOT
+from ..utils.errors import UserError
+from ..utils.files import whole_folder
+from ..utils.logging import quiet_libraries
+from ..utils.paths import resolve_model
+from ..utils.suggest import unknown_name_message
+
+
+app = typer.Typer(help="Find, fetch, clean, prepare and look at training data.", no_args_is_help=True)
+console = Console()
+
+STYLES = {"learnt": "black on green", "context": "dim", "rejected": "black on red", "padding": "italic cyan"}
+LEGEND = "green: learnt (in the loss)   dim: read only   red: rejected answer"
+PICTURE = "statistics.png"
+# distill is SFT on a teacher's traces.
+FORMAT_OF_STAGE = {"pt": "pt", "sft": "sft", "distill": "sft", "dpo": "dpo", "grpo": "grpo"}
+
+StageOption = Annotated[str, typer.Option(help="pt, sft, distill (SFT with thoughts in tags), dpo or grpo.")]
+TokenizerOption = Annotated[
+    str | None, typer.Option(help="Tokenizer or model; that of the data, or the demo's newest stage, if none.")
+]
+
+
+@app.command("list")
+def list_catalog() -> None:
+    """Show the public data sets that are known by a short name."""
+    table = Table("Name", "Stage", "Hub name and subset", "Split", "Fields", "Licence", "Rows", "GB")
+    for row in iterate_catalog():
+        table.add_row(*row)
+    console.print(table)
+    console.print(
+        "Rows and sizes are rounded from the cards on the hub. Any owner/name[:subset], folder or file works too.\n"
+        f"Fetch: small-doge data download NAME --output DIR, then: export {DATA_ROOT}=DIR",
+        highlight=False,
+    )
+
+
+@app.command("download")
+def download(
+    names: Annotated[list[str], typer.Argument(help="Names of `small-doge data list`, or owner/name[:subset].")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help=f"Mirror of the hub; {DATA_ROOT} or datasets if none.")
+    ] = None,
+    files: Annotated[int | None, typer.Option(help="Fetch the first files alone.")] = None,
+    num_proc: Annotated[int, typer.Option(help="Files fetched at once.")] = 4,
+) -> None:
+    """Fetch data sets into a mirror with the hub's layout. Run again, it goes on where it stopped."""
+    quiet_libraries()
+    root = output or Path(os.environ.get(DATA_ROOT) or "datasets")
+    for name in names:
+        typer.echo(download_source(name, root, files, num_proc))
+    if os.environ.get(DATA_ROOT) != str(root):
+        typer.echo(f"To use it: export {DATA_ROOT}={root.resolve()}", err=True)
+
+
+@app.command("prepare")
+def prepare_data(
+    data: Annotated[list[str], typer.Option(help="NAME=RATIO, or NAME alone for equal shares; repeat for a mix.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
+    stage: StageOption = "pt",
+    tokenizer: TokenizerOption = None,
+    rows: Annotated[int, typer.Option(help="Training rows; -1 for all.")] = -1,
+    test_size: Annotated[int, typer.Option(help="Rows of the test split.")] = 0,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 2048,
+    packing: Annotated[str, typer.Option(help="best_fit, wrapped or none; by the stage if not set.")] = "",
+    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
+    chat_turns: Annotated[bool, typer.Option(help="pt: rows with prompt and text become chat turns.")] = False,
+    thinking_tags: Annotated[str, typer.Option(help="distill, grpo: the two tags, parted by a comma.")] = ",".join(
+        DEFAULT_THINKING_TAGS
+    ),
+    system_prompt: Annotated[str | None, typer.Option(help="Put before conversations that have none.")] = None,
+    identity: Annotated[str | None, typer.Option(help="What the model says when asked who it is.")] = None,
+    padding: Annotated[bool, typer.Option(help="Pad rows to max_length, with an attention mask.")] = False,
+    seed: Annotated[int, typer.Option(help="Of every shuffle.")] = 233,
+    num_proc: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    max_bad_rows: Annotated[int, typer.Option(help="Rows that a data set may lose.")] = DEFAULT_MAX_BAD_ROWS,
+    executor: Annotated[str | None, typer.Option(help="datatrove's: local, slurm or ray.")] = None,
+    workers: Annotated[int, typer.Option(help="Tasks that the executor runs at once.")] = -1,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
+    time: Annotated[str, typer.Option(help="Limit of a Slurm task.")] = "20:00:00",
+    environment: Annotated[str | None, typer.Option(help="What a Slurm task runs first.")] = None,
+) -> None:
+    """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
+    quiet_libraries()
+    loaded = load_tokenizer(tokenizer)
+    form = Format(
+        stage=_format_of(stage),
+        max_length=max_length,
+        text_field=text_field,
+        apply_chat_template=chat_turns or stage != "pt",
+        apply_thinking_template=stage == "distill",
+        thinking_tags=_parse_tags(thinking_tags),
+        system_prompt=system_prompt,
+        identity=identity,
+    )
+    mix = Mix.of(
+        parse_shares(data),
+        packing=packing or stage == "pt",
+        total=rows,
+        test_size=test_size,
+        form=form,
+        padding=padding,
+        seed=seed,
+        max_bad_rows=max_bad_rows,
+    )
+    work = output.with_name(f".{output.name}.work")
+    if executor is None:
+        splits = prepare(mix, loaded, work, num_proc)
+    else:
+        cluster = Cluster(executor, workers, partition, time, environment=environment)
+        splits = prepare_at_scale(mix, loaded, work, cluster)
+    if splits is None:
+        console.print("Tasks are on their way. Run the same command again when they are done.")
+        return
+    made = Preparation(mix, loaded, work).folder
+    with whole_folder(output) as folder:
+        splits.save_to_disk(str(folder))
+        loaded.save_pretrained(folder / "tokenizer")
+        for name in (REPORT, FAILED):
+            if (made / name).is_file():
+                shutil.copy2(made / name, folder / name)
+        plot_statistics(compute_statistics(splits["train"]), folder / PICTURE, output.name)
+    shutil.rmtree(work)
+    show_statistics(output)
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[str, typer.Argument(help="A prepared folder, or any data set as --stage would prepare it.")],
+    stage: StageOption = "pt",
+    tokenizer: TokenizerOption = None,
+    rows: Annotated[int, typer.Option(help="Rows to show.")] = 2,
+    split: Annotated[str, typer.Option(help="train or test.")] = "train",
+    source: Annotated[str | None, typer.Option(help="Rows of this source alone.")] = None,
+    max_length: Annotated[int, typer.Option(help="Tokens of a row, for data that are not prepared.")] = 512,
+) -> None:
+    """Print rows as the model will see them, with special tokens, and the loss mask in colour."""
+    quiet_libraries()
+    splits = load_prepared(path)
+    if splits is not None and is_prepared(splits["train"].column_names):
+        loaded = load_tokenizer(tokenizer, Path(path) / "tokenizer")
+        shown: Any = splits[split]
+    else:
+        loaded = load_tokenizer(tokenizer)
+        form = Format(
+            stage=_format_of(stage),
+            max_length=max_length,
+            apply_chat_template=stage != "pt",
+            apply_thinking_template=stage == "distill",
+        )
+        mix = Mix.of([{path: 1.0}], packing=stage == "pt", form=form)
+        shown = open_streams(mix, loaded)["train"]
+    console.print(LEGEND, style="dim")
+    for number, row in enumerate(islice((r for r in shown if source in (None, r["source"])), rows)):
+        console.rule(f"row {number} of {row['source']}")
+        for segments in split_segments(row, loaded):
+            text = Text()
+            for segment in segments:
+                text.append(segment.text, style=STYLES[segment.kind])
+            console.print(text, soft_wrap=True)
+            console.print()
+
+
+@app.command("stats")
+def stats(
+    path: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Where to put the picture; in the folder if none.")] = None,
+) -> None:
+    """Count rows, documents and tokens by source, and draw the lengths of documents."""
+    quiet_libraries()
+    if as_json:
+        typer.echo(json.dumps(_statistics_of(path)))
+    else:
+        show_statistics(path, picture)
+
+
+@app.command("clean")
+def clean(
+    names: Annotated[list[str], typer.Argument(help="Data sets to clean.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, which is then a data set itself.")],
+    filters: Annotated[
+        str | None, typer.Option(help=f"Parted by commas, of: {', '.join(FILTERS)}; all that apply if none.")
+    ] = None,
+    against: Annotated[list[str] | None, typer.Option(help="Evaluation sets whose texts must not be in it.")] = None,
+    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
+    min_words: Annotated[int, typer.Option(help="Shorter texts are dropped.")] = 10,
+    max_words: Annotated[int, typer.Option(help="Longer texts are dropped.")] = 100_000,
+    executor: Annotated[str, typer.Option(help="datatrove's: local, slurm or ray.")] = "local",
+    workers: Annotated[int, typer.Option(help="Tasks at once.")] = -1,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
+    time: Annotated[str, typer.Option(help="Limit of a Slurm task.")] = "20:00:00",
+    environment: Annotated[str | None, typer.Option(help="What a Slurm task runs first.")] = None,
+) -> None:
+    """Drop texts that teach little or stand elsewhere too, each with its reason. Needs small-doge[scale]."""
+    quiet_libraries()
+    chosen = filters.split(",") if filters else [name for name in FILTERS if against or name != "evaluation_overlap"]
+    cleaning = Cleaning(tuple(chosen), text_field, min_words, max_words, tuple(against or ()))
+    report = clean_sources(
+        names, output, cleaning, Cluster(executor, workers, partition, time, environment=environment)
+    )
+    if report is None:
+        console.print("Tasks are on their way. Run the same command again when they are done.")
+        return
+    table = Table("Filter", "Reason", "Dropped")
+    for name, reasons in report.dropped.items():
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]) or [("", 0)]:
+            table.add_row(name, reason, f"{count:,}")
+    console.print(table)
+    console.print(
+        f"{report.kept:,} of {report.rows:,} rows kept in {output}; the others, with reasons, in {output}/dropped"
+    )
+
+
+def load_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that is named, that lies beside the data, or the demo's.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name is None and beside is not None and beside.is_dir():
+        name = str(beside)
+    try:
+        return AutoTokenizer.from_pretrained(resolve_model(name))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--tokenizer {name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). "
+            "Train one with: small-doge tokenizer train"
+        ) from error
+
+
+def parse_shares(data: list[str]) -> list[dict[str, float]]:
+    """NAME=RATIO entries, or names alone, which get equal shares.
+
+    Raises:
+        ValueError: a ratio that is no number, or ratios for some names only.
+    """
+    shares: list[dict[str, float]] = []
+    for entry in data:
+        name, equals, ratio = entry.rpartition("=")
+        if not equals:
+            shares.append({entry: 1 / len(data)})
+            continue
+        try:
+            shares.append({name: float(ratio)})
+        except ValueError:
+            raise ValueError(f"--data {entry}: {ratio!r} is not a ratio; write NAME=0.5") from None
+    if len({"=" in entry for entry in data}) > 1:
+        raise ValueError("--data: give a ratio for every name, or for none")
+    return shares
+
+
+def show_statistics(path: Path, picture: Path | None = None) -> None:
+    """A table of the training split, and a picture."""
+    statistics = _statistics_of(path)
+    table = Table("Source", "Rows", "Documents", "Tokens", "Learnt")
+    for name, facts in statistics["sources"].items():
+        learnt = f"{100 * facts['learnt'] / max(1, facts['tokens']):.0f}%" if facts["learnt"] else ""
+        table.add_row(name, f"{facts['rows']:,}", f"{facts['documents']:,}", f"{facts['tokens']:,}", learnt)
+    console.print(table)
+    for name in ("rows", "documents", "tokens", "longest row", "fill rate", "document lengths (0, 10, 50, 90, 100%)"):
+        console.print(f"{name}: {statistics[name]}", highlight=False)
+    report = path / REPORT
+    if report.is_file():
+        for name, facts in json.loads(report.read_text(encoding="utf-8"))["sources"].items():
+            told = {k: facts[k] for k in ("failed", "skipped", "cut", "held_out") if facts.get(k)}
+            if told:
+                console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in told.items()))
+    picture = picture or path / PICTURE
+    plot_statistics(statistics, picture, path.name)
+    console.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _statistics_of(path: Path) -> dict[str, Any]:
+    splits = load_prepared(path)
+    if splits is None:
+        raise UserError(f"{path} is not a prepared data set; make one with: small-doge data prepare")
+    return compute_statistics(splits["train"])
+
+
+def _format_of(stage: str) -> str:
+    if stage not in FORMAT_OF_STAGE:
+        raise ValueError(unknown_name_message("stage", stage, FORMAT_OF_STAGE))
+    return FORMAT_OF_STAGE[stage]
+
+
+def _parse_tags(text: str) -> tuple[str, str]:
+    first, comma, second = text.partition(",")
+    if not comma:
+        raise ValueError(f"--thinking-tags {text}: write the two tags with a comma between them")
+    return first, second
