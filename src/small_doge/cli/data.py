@@ -288,7 +288,8 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
     table = Table("Source", "Rows", "Documents", "Tokens", "Learnt")
     for name, facts in statistics["sources"].items():
         learnt = f"{100 * facts['learnt'] / max(1, facts['tokens']):.0f}%" if facts["learnt"] else ""
-        table.add_row(name, f"{facts['rows']:,}", f"{facts['documents']:,}", f"{facts['tokens']:,}", learnt)
+        shown = name if len(name) < 40 else "…" + name[-39:]
+        table.add_row(shown, f"{facts['rows']:,}", f"{facts['documents']:,}", f"{facts['tokens']:,}", learnt)
     console.print(table)
     for name in ("rows", "documents", "tokens", "longest row", "fill rate", "document lengths (0, 10, 50, 90, 100%)"):
         console.print(f"{name}: {statistics[name]}", highlight=False)

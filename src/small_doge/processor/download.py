@@ -11,14 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from tqdm.auto import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.logging import get_logger
 from .catalog import CATALOG
-from .readers import Record, split_file
+from .readers import CONNECTION_ERRORS, Record, split_file
 from .report import FAILED, Report, keep_failures
 from .software_heritage import fetch_texts
 from .sources import find_hub_files, parse_hub_name
@@ -65,7 +64,7 @@ def _list_remote(hub_name: str, subset: str | None, split: str, max_files: int |
     try:
         addresses = find_hub_files(hub_name, subset, split, mirror=False)
         info = HfApi().dataset_info(hub_name, files_metadata=True)
-    except (HfHubHTTPError, OSError) as error:
+    except CONNECTION_ERRORS as error:
         raise UserError(f"{hub_name} can't be listed: {error}. Check the name and the connection") from error
     sizes = {file.rfilename: file.size or 0 for file in info.siblings}
     wanted = [address.split("/", 5)[-1] for address in addresses]  # hf://datasets/owner/name@revision/path
@@ -95,7 +94,7 @@ def _fetch(hub_name: str, folder: Path, files: dict[str, int], name: str, num_pr
         try:
             for size in pool.map(fetch, files):
                 bar.update(size)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        except CONNECTION_ERRORS as error:
             pool.shutdown(cancel_futures=True)
             if getattr(error, "errno", None) == 28:
                 raise UserError(

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset, DatasetDict, load_from_disk
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
 from .formats import IGNORED
@@ -138,6 +139,7 @@ def plot_statistics(statistics: dict[str, Any], path: str | Path, title: str) ->
         left.legend()
     left.invert_yaxis()
     left.set_xlabel("tokens")
+    left.xaxis.set_major_formatter(EngFormatter())
     edges = np.asarray(statistics["histogram"]["edges"])
     right.bar(edges[:-1], statistics["histogram"]["counts"], width=np.diff(edges), align="edge", color="tab:blue")
     right.set_xlabel("tokens of a document")

@@ -19,9 +19,16 @@ from datasets import Dataset
 from .corpus import iterate_documents
 
 
+try:  # what the hub's library speaks HTTP with
+    from httpx2 import HTTPError
+except ImportError:
+    from httpx import HTTPError
+
+
 LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz")
 TEXT = (".txt", ".txt.gz", ".md")
 FILE_SUFFIXES = (*LINES, ".parquet", ".arrow", *TEXT)
+CONNECTION_ERRORS = (OSError, HTTPError)
 # Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a part.
 PART_BYTES = 64 * 2**20
 PART_ROWS = 50_000
@@ -70,7 +77,7 @@ class Part:
                 last = record.where.removeprefix(Path(self.path).name).strip()
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{self.path} is damaged after {last} ({error}); fetch it again") from error
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, HTTPError) as error:
             raise ValueError(
                 f"{self.path} can't be read ({error}); if it is torn, fetch it again; if the connection was lost, run again"
             ) from error

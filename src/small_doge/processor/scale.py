@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from multiprocessing import get_all_start_methods
 from pathlib import Path
@@ -170,11 +170,13 @@ def _build_executor(pipeline: list, tasks: int, cluster: Cluster, logs: Path, na
 @contextmanager
 def _console_in(path: Path) -> Iterator[None]:
     """What the library and its processes print goes to a file, which is shown when they fail."""
+    import loguru
+
     path.parent.mkdir(parents=True, exist_ok=True)
     sys.stderr.flush()
     saved = os.dup(2)
     try:
-        with open(path, "ab") as file:
+        with open(path, "a", encoding="utf-8") as file, redirect_stderr(file):
             os.dup2(file.fileno(), 2)
             yield
     except Exception as error:
@@ -182,5 +184,6 @@ def _console_in(path: Path) -> Iterator[None]:
             raise
         raise UserError(f"a task failed ({type(error).__name__}: {error}); its log is {path}") from error
     finally:
+        loguru.logger.remove()  # its handlers hold the file
         os.dup2(saved, 2)
         os.close(saved)

@@ -20,6 +20,7 @@ from .readers import Record
 BUCKET = "softwareheritage"
 PREFIX = "content/"
 CONNECTIONS = 32
+ATTEMPTS = 6
 # Records fetched together, which bounds what waits in memory.
 BATCH = 512
 
@@ -27,7 +28,9 @@ BATCH = 512
 def connect() -> BaseClient:
     """An anonymous client. `AWS_ENDPOINT_URL_S3` names another server, such as a mirror."""
     config = Config(
-        signature_version=UNSIGNED, max_pool_connections=CONNECTIONS, retries={"mode": "adaptive", "max_attempts": 6}
+        signature_version=UNSIGNED,
+        max_pool_connections=CONNECTIONS,
+        retries={"mode": "adaptive", "max_attempts": ATTEMPTS},
     )
     return boto3.client("s3", region_name="us-east-1", config=config)
 

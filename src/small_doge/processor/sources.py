@@ -14,7 +14,7 @@ from datasets import load_dataset_builder
 from ..utils.suggest import unknown_name_message
 from .catalog import CATALOG, PublicDataset, find_by_hub_name
 from .corpus import PROPORTIONS
-from .readers import FILE_SUFFIXES, Part, Record, embedded_parts, split_file
+from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, Part, Record, embedded_parts, split_file
 from .software_heritage import fetch_texts
 
 
@@ -69,7 +69,7 @@ def open_source(name: str) -> Source:
     texts = python_edu_folder()
     is_index = entry is not None and entry.fields == ("blob_id",)
     if is_index and texts is not None:
-        return Source(name, _split(_list_files(texts), name), entry)
+        return Source(name, _split(sorted(map(str, texts.glob("*.parquet"))), name), entry)
     files = find_hub_files(hub_name, subset or (entry.subset if entry else None), entry.split if entry else split)
     return Source(name, _split(files, name), entry, fetches=is_index)
 
@@ -122,7 +122,7 @@ def find_hub_files(hub_name: str, subset: str | None, split: str, mirror: bool =
         return _find_mirrored(root / hub_name, subset, split)
     try:
         files = load_dataset_builder(hub_name, subset).config.data_files
-    except (OSError, ValueError, RuntimeError) as error:
+    except (*CONNECTION_ERRORS, ValueError, RuntimeError) as error:
         shown = f"{hub_name}{f' ({subset})' if subset else ''}"
         raise ValueError(
             f"data set {shown} could not be read from the hub: {error}\n"
@@ -195,7 +195,7 @@ def _split(files: list[str], name: str) -> tuple[Part, ...]:
 
 
 def _list_files(path: Path) -> list[str]:
-    """The data files of a path: a file, a folder saved by `datasets` (its training split), a folder of files."""
+    """The data files of a path: a file, a folder saved by `datasets` (its training split), a cleaned one, any other."""
     if path.is_file():
         return [str(path)]
     if (path / "dataset_dict.json").is_file():
@@ -204,6 +204,8 @@ def _list_files(path: Path) -> list[str]:
     if (path / "state.json").is_file():
         state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
         return [str(path / entry["filename"]) for entry in state["_data_files"]]
+    if (path / "cleaning.json").is_file():  # what `data clean` kept, without what it dropped
+        return sorted(str(file) for file in path.glob("clean-*.jsonl.gz"))
     files = sorted(str(file) for file in path.rglob("*") if file.name.endswith(FILE_SUFFIXES) and file.is_file())
     files = [file for file in files if not Path(file).name.startswith((".", "README"))]
     if not files:

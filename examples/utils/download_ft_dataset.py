@@ -1,0 +1,7 @@
+"""The name that one of the guides has for `download_ft_datasets.py`."""
+
+from small_doge.processor.guides import download_datasets
+
+
+if __name__ == "__main__":
+    download_datasets("ft")

@@ -1,0 +1,7 @@
+"""Fetch the pre-training data sets of the guides into `--save_dir`, with the hub's layout. `--only` and `--files` take a part."""
+
+from small_doge.processor.guides import download_datasets
+
+
+if __name__ == "__main__":
+    download_datasets("pt")

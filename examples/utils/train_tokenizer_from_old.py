@@ -1,0 +1,7 @@
+"""Train a tokenizer with an old one's algorithm, special tokens and template on the pre-training data sets."""
+
+from small_doge.processor.guides import train_tokenizer_from_old
+
+
+if __name__ == "__main__":
+    train_tokenizer_from_old()

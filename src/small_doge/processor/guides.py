@@ -1,0 +1,228 @@
+"""The guides' step-by-step scripts: fetch, process, join. `mix_datasets_by_ratio` does the last two in one call."""
+
+import argparse
+import os
+import random
+import sys
+from collections.abc import Callable, Iterator
+from functools import wraps
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
+from transformers import AutoTokenizer
+
+from ..utils.errors import SHOWN_PLAINLY, UserError
+from ..utils.files import whole_folder
+from ..utils.logging import get_logger
+from .catalog import CATALOG
+from .download import download
+from .engine import Mix, share_out
+from .formats import Format
+from .forms import iterate_texts
+from .mixing import default_cache_dir
+from .prepare import prepare
+from .sources import DATA_ROOT, open_source
+from .tokenizer import train_tokenizer
+
+
+logger = get_logger(__name__)
+
+# The guides' shares of pre-training rows.
+SHARES = {"fineweb-edu": 0.7, "cosmopedia-v2": 0.2, "python-edu": 0.05, "finemath": 0.05}
+# Folders of the joined data sets, by stage.
+JOINED = {"pt": "pretrain", "sft": "sft", "dpo": "dpo", "distill": "distill", "grpo": "grpo"}
+TOKENIZER_SAMPLES = 2_000_000
+
+
+def _script(main: Callable) -> Callable:
+    """Bad input ends a script with its message alone."""
+
+    @wraps(main)
+    def run(*args: str) -> None:
+        try:
+            main(*args)
+        except SHOWN_PLAINLY as error:
+            logger.error("%s", error)
+            sys.exit(1)
+
+    return run
+
+
+def names_of(kind: str) -> list[str]:
+    """The data sets of `pt` or of `ft`, which are all others."""
+    return [name for name, entry in CATALOG.items() if (entry.stage == "pt") == (kind == "pt")]
+
+
+def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    helps = {
+        "save_dir": "Where results go.",
+        "datasets_dir": "Where the data sets lie.",
+        "tokenizer_name_or_path": "Tokenizer.",
+    }
+    for name in required:
+        parser.add_argument(f"--{name}", required=True, help=helps[name])
+    parser.add_argument("--num_proc", type=int, default=1, help="Processes.")
+    parser.add_argument(
+        "--only", nargs="*", default=names_of(kind), choices=names_of(kind), help="These data sets alone."
+    )
+    return parser
+
+
+@_script
+def download_datasets(kind: str) -> None:
+    """`download_pt_datasets.py` and `download_ft_datasets.py`."""
+    parser = _parser(kind, "save_dir")
+    parser.add_argument("--cache_dir", default=None, help="Cache of the hub's library.")
+    parser.add_argument(
+        "--is_parallel", action="store_true", help="Taken for the guides' sake: --num_proc says how many."
+    )
+    parser.add_argument("--files", type=int, default=None, help="Fetch the first files of each alone.")
+    args = parser.parse_args()
+    if args.cache_dir:
+        os.environ.setdefault("HF_HUB_CACHE", args.cache_dir)
+    for name in args.only:
+        print(download(name, Path(args.save_dir), args.files, args.num_proc))
+
+
+@_script
+def preprocess_datasets(kind: str) -> None:
+    """`preprocess_pt_datasets.py` and `preprocess_ft_datasets.py`: one `NAME_processed` folder each."""
+    parser = _parser(kind, "datasets_dir", "save_dir", "tokenizer_name_or_path")
+    parser.add_argument("--train_examples", type=int, default=-1, help="Training rows of all data sets; -1 for all.")
+    parser.add_argument("--test_examples", type=int, default=1000, help="Rows that the next step holds out.")
+    parser.add_argument("--max_length", type=int, default=2048, help="Tokens of a row.")
+    parser.add_argument("--packing", action="store_true", help="Several documents a row, in place of padding.")
+    parser.add_argument("--seed", type=int, default=233, help="Of the order of rows.")
+    parser.add_argument("--cache_dir", default=None, help="Where unfinished work is kept.")
+    args = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
+    os.environ[DATA_ROOT] = args.datasets_dir
+    total = args.train_examples + args.test_examples
+    ratios = [SHARES.get(name, 1 / len(args.only)) for name in args.only]
+    ratios = [ratio / sum(ratios) for ratio in ratios]
+    counts = [-1] * len(args.only) if args.train_examples == -1 else share_out(total, ratios)
+    for name, count in zip(args.only, counts, strict=True):
+        local = Path(args.datasets_dir) / name  # a data set that `datasets` saved there
+        stage = CATALOG[name].stage
+        form = Format(
+            stage="sft" if stage == "distill" else stage,
+            max_length=args.max_length,
+            apply_chat_template=True,
+            apply_thinking_template=stage == "distill",
+        )
+        gives_tokens = form.gives_tokens
+        mix = Mix.of(
+            [{str(local) if local.is_dir() else name: 1.0}],
+            packing=args.packing,
+            total=count,
+            form=form,
+            padding=gives_tokens and not args.packing,
+            seed=args.seed,
+        )
+        rows = prepare(mix, tokenizer, args.cache_dir or default_cache_dir(), args.num_proc)["train"]
+        output = Path(args.save_dir) / f"{name}_processed"
+        with whole_folder(output) as folder:
+            rows.save_to_disk(str(folder))
+        print(f"{output}: {len(rows):,} rows")
+
+
+@_script
+def concatenate_datasets_of(kind: str) -> None:
+    """`concatenate_pt_datasets.py` and `concatenate_ft_datasets.py`: the processed folders of a stage in one."""
+    parser = _parser(kind, "datasets_dir", "save_dir")
+    parser.add_argument("--train_examples", type=int, default=-1, help="Training rows; -1 for all.")
+    parser.add_argument("--test_examples", type=int, default=1000, help="Rows held out.")
+    parser.add_argument("--seed", type=int, default=233, help="Of the order of rows.")
+    args = parser.parse_args()
+    found = {name: Path(args.datasets_dir) / f"{name}_processed" for name in args.only}
+    missing = [str(path) for path in found.values() if not path.is_dir()]
+    if len(missing) == len(found):
+        script = f"preprocess_{kind}_datasets.py"
+        raise UserError(
+            f"there is no processed data set in {args.datasets_dir}; make {missing[0]} first, with {script}"
+        )
+    for path in missing:
+        logger.warning("%s is not there and is left out", path)
+    for stage, title in JOINED.items():
+        paths = [path for name, path in found.items() if CATALOG[name].stage == stage and path.is_dir()]
+        if paths:
+            rows = concatenate_datasets([load_from_disk(str(path)) for path in paths])
+            splits = split_rows(rows, args.test_examples, args.seed, args.train_examples)
+            output = Path(args.save_dir) / title
+            with whole_folder(output) as folder:
+                splits.save_to_disk(str(folder), num_proc=args.num_proc if args.num_proc > 1 else None)
+            print(f"{output}: " + ", ".join(f"{len(split):,} {name}" for name, split in splits.items()))
+
+
+def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -> DatasetDict:
+    """Shuffled rows in two splits, no document of the one standing in the other.
+
+    Args:
+        rows: of any stage.
+        test_size: rows of the test split.
+        seed: of the order.
+        train_size: rows of the training split at most; -1 for all.
+
+    Raises:
+        ValueError: nothing is left for training.
+    """
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    keys = list(_document_keys(rows))
+    held_out = {key for index in order[:test_size] for key in keys[index]}
+    train = [index for index in order[test_size:] if not held_out & set(keys[index])]
+    if train_size != -1:
+        train = train[:train_size]
+    if not train:
+        raise ValueError(f"test_examples={test_size} leaves no row of {len(rows)} for training")
+    splits = {"train": rows.select(train).flatten_indices()}
+    if test_size:
+        splits["test"] = rows.select(order[:test_size]).flatten_indices()
+    return DatasetDict(splits)
+
+
+def _document_keys(rows: Dataset) -> Iterator[list[int]]:
+    """A hash of each document of a row; of its prompt, for stages that have one."""
+    for row in rows.select_columns([c for c in ("input_ids", "seq_lengths", "prompt") if c in rows.column_names]):
+        if "prompt" in row:
+            yield [xxhash.xxh64_intdigest(repr(row["prompt"]).encode())]
+            continue
+        tokens, keys, start = np.asarray(row["input_ids"], dtype=np.int32), [], 0
+        for length in row["seq_lengths"]:
+            keys.append(xxhash.xxh64_intdigest(tokens[start : start + length].tobytes()))
+            start += length
+        yield keys
+
+
+@_script
+def train_tokenizer_from_old() -> None:
+    """`train_tokenizer_from_old.py`: samples of the pre-training data sets in the guides' proportions."""
+    parser = _parser("pt", "datasets_dir", "save_dir", "tokenizer_name_or_path")
+    parser.add_argument("--vocab_size", type=int, default=32768, help="Entries.")
+    parser.add_argument("--num_samples", type=int, default=TOKENIZER_SAMPLES, help="Texts.")
+    parser.add_argument("--seed", type=int, default=233, help="Of the sample.")
+    args = parser.parse_args()
+    os.environ[DATA_ROOT] = args.datasets_dir
+    old = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
+    ratios = [SHARES[name] / sum(SHARES[n] for n in args.only) for name in args.only]
+    counts = dict(zip(args.only, share_out(args.num_samples, ratios), strict=True))
+    texts = (text for name, count in counts.items() for text in _first_texts(name, count))
+    trained = train_tokenizer(texts, args.vocab_size, base=old, seed=args.seed)
+    with whole_folder(args.save_dir) as folder:
+        trained.save_pretrained(folder)
+    print(f"{args.save_dir}: {len(trained)} entries")
+
+
+def _first_texts(name: str, count: int) -> Iterator[str]:
+    source, given = open_source(name), 0
+    for part in source.parts:
+        for record in source.read(part):
+            if given >= count:
+                return
+            text = next(iterate_texts(record.row or {}), None)
+            if text is not None:
+                given += 1
+                yield text
