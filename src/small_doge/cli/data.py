@@ -104,7 +104,7 @@ def prepare_data(
     identity: Annotated[str | None, typer.Option(help="What the model says when asked who it is.")] = None,
     padding: Annotated[bool, typer.Option(help="Pad rows to max_length, with an attention mask.")] = False,
     seed: Annotated[int, typer.Option(help="Of every shuffle.")] = 233,
-    num_proc: Annotated[int, typer.Option(help="Processes on this machine.")] = 1,
+    num_proc: Annotated[int | None, typer.Option(help="Processes on this machine; all cores if none.")] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Rows that a data set may lose.")] = DEFAULT_MAX_BAD_ROWS,
     executor: Annotated[str | None, typer.Option(help="datatrove's: local, slurm or ray.")] = None,
     workers: Annotated[int, typer.Option(help="Tasks that the executor runs at once.")] = -1,

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
+from .cached_bpe import CachedTokenizer
 from .catalog import PublicDataset
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
 from .forms import (
@@ -123,12 +123,7 @@ class Encoder:
         self.text_field = form.text_field or "text"
         self.entry = entry
         self.template = choose_template(tokenizer) if form.stage != "pt" or form.apply_chat_template else None
-        self._backend: Tokenizer | None = None
-        if tokenizer.is_fast:
-            # A copy: what truncation and padding it was saved with must not cut documents.
-            self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-            self._backend.no_truncation()
-            self._backend.no_padding()
+        self._cached = CachedTokenizer(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
 
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
         """An example for each row, or the reason why it gives none, which is empty for rows of another stage."""
@@ -288,8 +283,8 @@ class Encoder:
     def _tokenize(self, texts: list[str]) -> list[Any]:
         if not texts:
             return []
-        if self._backend is not None:
-            return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+        if self._cached is not None:
+            return self._cached.encode(texts)
         return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
 
     def _enclose(self, tokens: Any) -> np.ndarray:

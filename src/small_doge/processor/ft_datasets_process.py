@@ -50,7 +50,7 @@ def mix_datasets_by_ratio(
         apply_thinking_template: a teacher's thought goes between `thinking_tags`, before the answer.
         packing: as for pre-training; conversations are never split between rows unless it is `wrapped`.
         formatting_func: makes of a row a text, {"conversation"}, {"messages"} or a row of any known form.
-        dataset_num_proc: processes that tokenise.
+        dataset_num_proc: processes that tokenise; as many as there are cores if None.
         seed: of the order of rows.
         cache_dir: where rows are kept between runs; the cache of `datasets` if None.
         stage: sft (also for distillation on a teacher's traces), dpo or grpo.

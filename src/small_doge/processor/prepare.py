@@ -46,7 +46,7 @@ def prepare(
         mix: what to make.
         tokenizer: of the model.
         cache_dir: keeps a folder for each mix.
-        num_proc: processes that work through units.
+        num_proc: processes that work through parts; as many as there are cores if None.
 
     Returns:
         `train` and, if asked for, `test`.
@@ -104,8 +104,9 @@ class Preparation:
         self.start()
         units = [unit for group in self.engine.units for unit in group]
         with tqdm(total=len(units), desc="preparing", unit="part", disable=None, dynamic_ncols=True) as bar:
-            if num_proc and num_proc > 1 and len(units) > 1:
-                self._make_in_processes(units, num_proc, bar)
+            processes = min(num_proc or os.cpu_count() or 1, len(units))
+            if processes > 1:
+                self._make_in_processes(units, processes, bar)
                 return
             for group in self.engine.units:
                 for unit in group:
@@ -132,7 +133,6 @@ class Preparation:
         return report
 
     def _make_in_processes(self, units: list[Unit], num_proc: int, bar: tqdm) -> None:
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         method = "fork" if "fork" in get_all_start_methods() else "spawn"
         payload = dill.dumps(self)
         with ProcessPoolExecutor(num_proc, get_context(method), initializer=_load_worker, initargs=(payload,)) as pool:
@@ -259,6 +259,7 @@ _worker: Preparation | None = None
 
 def _load_worker(payload: bytes) -> None:
     global _worker
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _worker = dill.loads(payload)
 
 

@@ -43,7 +43,7 @@ def mix_datasets_by_ratio(
         packing: True or `best_fit`, several whole documents a row; `wrapped`, documents cut where a row is full; False,
             one document a row, cut at `max_length`.
         formatting_func: makes of a row a text, {"text"}, {"messages"} or {"conversation"}.
-        dataset_num_proc: processes that tokenise.
+        dataset_num_proc: processes that tokenise; as many as there are cores if None.
         seed: of the order of documents and rows.
         cache_dir: where rows are kept between runs; the cache of `datasets` if None.
         apply_chat_template: rows with `prompt` and `text`, such as cosmopedia-v2's, become a user's and an assistant's turn.

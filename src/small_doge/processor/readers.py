@@ -30,7 +30,7 @@ TEXT = (".txt", ".txt.gz", ".md")
 FILE_SUFFIXES = (*LINES, ".parquet", ".arrow", *TEXT)
 CONNECTION_ERRORS = (OSError, HTTPError)
 # Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a part.
-PART_BYTES = 64 * 2**20
+PART_BYTES = 16 * 2**20
 PART_ROWS = 50_000
 PARAGRAPH = 2000
 

@@ -39,7 +39,7 @@ def test_a_killed_preparation_goes_on_from_its_finished_parts(tiny_tokenizer, tm
             return original(self, unit)
 
         Preparation.make_unit = make
-        prepare.prepare(mix_of(), tiny_tokenizer, tmp_path / "killed")
+        prepare.prepare(mix_of(), tiny_tokenizer, tmp_path / "killed", num_proc=1)
 
     process = multiprocessing.get_context("fork").Process(target=begin)
     process.start()
@@ -51,7 +51,7 @@ def test_a_killed_preparation_goes_on_from_its_finished_parts(tiny_tokenizer, tm
     written = []
     original = prepare._write_rows
     monkeypatch.setattr(prepare, "_write_rows", lambda path, *a: (written.append(path), original(path, *a)))
-    again = prepare.prepare(mix_of(), tiny_tokenizer, tmp_path / "killed")
+    again = prepare.prepare(mix_of(), tiny_tokenizer, tmp_path / "killed", num_proc=1)
     assert not set(written) & set(before) and written
     assert again["train"].to_dict() == whole["train"].to_dict() and again["test"].to_dict() == whole["test"].to_dict()
 
@@ -76,9 +76,9 @@ def test_no_more_parts_are_made_than_are_wanted(tiny_tokenizer, tmp_path, monkey
     made = []
     original = Preparation.make_unit
     monkeypatch.setattr(Preparation, "make_unit", lambda self, unit: (made.append(unit), original(self, unit))[1])
-    few = prepare.prepare(mix_of(total=20, test_size=0), tiny_tokenizer, tmp_path)
+    few = prepare.prepare(mix_of(total=20, test_size=0), tiny_tokenizer, tmp_path, num_proc=1)
     few_made = len(made)
-    prepare.prepare(mix_of(total=120, test_size=0), tiny_tokenizer, tmp_path)
+    prepare.prepare(mix_of(total=120, test_size=0), tiny_tokenizer, tmp_path, num_proc=1)
     assert len(few["train"]) == 20 and few_made < len(made) - few_made
 
 
@@ -92,7 +92,7 @@ def test_a_full_disk_and_a_killed_worker_are_told_and_what_is_done_stays(tiny_to
 
     monkeypatch.setattr(Preparation, "make_unit", fill)
     with pytest.raises(UserError, match="is full. Free some space, or set cache_dir to another disk"):
-        prepare.prepare(mix_of(), tiny_tokenizer, tmp_path)
+        prepare.prepare(mix_of(), tiny_tokenizer, tmp_path, num_proc=1)
     (folder,) = tmp_path.glob("prepared-*")
     assert len(list((folder / "units").glob("*.arrow"))) == 1
     monkeypatch.setattr(prepare, "_make_unit", kill_this_process)

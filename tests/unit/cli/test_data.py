@@ -1,0 +1,112 @@
+import json
+
+import pytest
+from datasets import load_from_disk
+from typer.testing import CliRunner
+
+from small_doge.cli.data import parse_shares
+from small_doge.cli.main import app
+from small_doge.utils.errors import UserError
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, tiny_tokenizer):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    tiny_tokenizer.save_pretrained(tmp_path / "tok")
+    rows = [
+        {"messages": [{"role": "user", "content": f"Ask {i}"}, {"role": "assistant", "content": f"Say {i}"}]}
+        for i in range(40)
+    ]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n")
+
+    def call(*words, check=True):
+        result = CliRunner().invoke(app, ["data", *words])
+        if check:
+            assert result.exit_code == 0, result.output + repr(result.exception)
+        return result
+
+    return call
+
+
+def test_the_catalogue_is_listed_with_licences(run):
+    shown = run("list").output
+    assert (
+        "fineweb-edu" in shown
+        and "ODC-BY" in shown
+        and "OpenR1-Math-220k" in shown
+        and "SMALL_DOGE_DATA_ROOT" in shown
+    )
+
+
+def test_a_mix_is_prepared_shown_and_counted(run, tmp_path):
+    shown = run(
+        *[
+            "prepare",
+            "--data",
+            "chats.jsonl",
+            "--stage",
+            "sft",
+            "--output",
+            "out",
+            "--test-size",
+            "4",
+            "--max-length",
+            "64",
+            "--tokenizer",
+            "tok",
+        ]
+    ).output
+    assert "1 failed" in shown and "rows: 36" in shown
+    splits = load_from_disk(tmp_path / "out")
+    assert len(splits["train"]) == 36 and len(splits["test"]) == 4
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"report.json", "failed_rows.jsonl", "statistics.png", "tokenizer"} <= names
+    assert not (tmp_path / ".out.work").exists()
+    facts = json.loads(run("stats", "out", "--json").output)
+    assert facts["rows"] == 36 and 0 < facts["sources"]["chats.jsonl"]["learnt"] < facts["tokens"]
+    shown = run("inspect", "out", "--rows", "1").output
+    assert "<|start_header_id|>assistant<|end_header_id|>" in shown and "<|eot_id|>" in shown
+
+
+def test_data_that_are_not_prepared_are_shown_as_a_stage_would_prepare_them(run):
+    shown = run("inspect", "chats.jsonl", "--stage", "sft", "--tokenizer", "tok", "--rows", "2").output
+    assert shown.count("<|begin_of_text|>") == 2
+
+
+def test_the_mask_is_coloured(run, tiny_tokenizer):
+    from small_doge.processor.inspection import split_segments
+
+    row = {"input_ids": [5, 6, 7, 8, 9], "labels": [-100, -100, 7, 8, -100], "seq_lengths": [5]}
+    (segments,) = split_segments(row, tiny_tokenizer)
+    assert [segment.kind for segment in segments] == ["context", "learnt", "context"]
+    assert "".join(segment.text for segment in segments) == tiny_tokenizer.decode(row["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("prepare --data chats.jsonl=x --output o --tokenizer tok", "'x' is not a ratio; write NAME=0.5"),
+        (
+            "prepare --data chats.jsonl=0.5 --data b --output o --tokenizer tok",
+            "give a ratio for every name, or for none",
+        ),
+        ("prepare --data chats.jsonl --output o --tokenizer nowhere", "no tokenizer could be loaded"),
+        (
+            "prepare --data chats.jsonl --output o --tokenizer tok --stage stf",
+            "unknown stage 'stf'; did you mean 'sft'",
+        ),
+        ("prepare --data chat.jsonl --output o --tokenizer tok", "unknown data set 'chat.jsonl'"),
+        ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "with a comma between them"),
+        ("stats .", "is not a prepared data set"),
+    ],
+)
+def test_bad_input_is_told(run, words, message):
+    result = run(*words.split(), check=False)
+    assert result.exit_code != 0 and message in str(result.exception)
+    assert isinstance(result.exception, (UserError, ValueError))
+
+
+def test_names_alone_share_equally():
+    assert parse_shares(["a", "b"]) == [{"a": 0.5}, {"b": 0.5}]
+    assert parse_shares(["embedded:world=0.7", "x=0.3"]) == [{"embedded:world": 0.7}, {"x": 0.3}]
