@@ -42,6 +42,7 @@ bench: setup
 	$(BIN)/python benchmarks/bench_long_forward.py
 	$(BIN)/python benchmarks/bench_generation.py
 	$(BIN)/python benchmarks/bench_cdmoe.py
+	$(BIN)/python benchmarks/bench_data.py
 
 style: setup
 	$(BIN)/ruff check .

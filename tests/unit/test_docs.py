@@ -42,8 +42,12 @@ def check_small_doge(words):
 
 def check_script(words):
     for word in words:
-        if re.fullmatch(r"(recipes|src|benchmarks)/\S+", word):
+        if re.fullmatch(r"(recipes|src|benchmarks|examples)/\S+", word):
             assert (ROOT / word).exists(), f"{word} does not exist"
+    if words[0].startswith("examples/"):
+        text = (ROOT / "src/small_doge/processor/guides.py").read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text or f'"{word[2:]}"' in text for word in words if word.startswith("--"))
+        return
     for option in (word for word in words if word.startswith("--")):
         assert option in ("--config", "--config_file") or option[2:] in known_settings()
 

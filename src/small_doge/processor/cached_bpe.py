@@ -28,8 +28,8 @@ _UNICODE = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _UNSAFE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-# Words kept, which bounds the memory: about 30 MB. Rarer ones are worked out each time.
-MAX_WORDS = 2**17
+# Words kept, which bounds the memory: about 15 MB. Rarer ones are worked out each time.
+MAX_WORDS = 2**16
 
 
 class _Safe(dict):

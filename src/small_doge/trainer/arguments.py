@@ -56,7 +56,9 @@ class DataArguments:
     identity: str | None = field(
         default=None, metadata={"help": "What the model says when asked who it is, put before some chats."}
     )
-    dataset_num_proc: int | None = field(default=None, metadata={"help": "Processes that tokenise; all cores if not set."})
+    dataset_num_proc: int | None = field(
+        default=None, metadata={"help": "Processes that tokenise; all cores if not set."}
+    )
     max_bad_rows: int = field(
         default=1000, metadata={"help": "Unusable rows a data set may lose; they are kept in a side file."}
     )
