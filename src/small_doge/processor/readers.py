@@ -22,7 +22,7 @@ from .corpus import iterate_documents
 try:  # what the hub's library speaks HTTP with
     from httpx2 import HTTPError
 except ImportError:
-    from httpx import HTTPError
+    from httpx import HTTPError  # type: ignore[assignment]
 
 
 LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz")
