@@ -13,7 +13,7 @@ from datasets import load_dataset_builder
 
 from ..utils.suggest import unknown_name_message
 from .catalog import CATALOG, PublicDataset, find_by_hub_name
-from .corpus import PROPORTIONS
+from .corpus import KINDS
 from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, Part, Record, embedded_parts, split_file
 from .software_heritage import fetch_texts
 
@@ -83,13 +83,13 @@ def check_source_name(name: str) -> None:
     prefix, _, rest = name.partition(":")
     if prefix == EMBEDDED_PREFIX:
         kind, _, count = rest.partition(":")
-        if kind not in PROPORTIONS:
-            known = [f"{EMBEDDED_PREFIX}:{known}" for known in PROPORTIONS]
+        if kind not in KINDS:
+            known = [f"{EMBEDDED_PREFIX}:{known}" for known in KINDS]
             raise ValueError(unknown_name_message("data set", name, known))
         if count and (not count.isdigit() or int(count) < 1):
             raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
     elif not (Path(name).exists() or name in CATALOG or _looks_like_hub_name(name)):
-        known = [*CATALOG, *(f"{EMBEDDED_PREFIX}:{kind}" for kind in PROPORTIONS)]
+        known = [*CATALOG, *(f"{EMBEDDED_PREFIX}:{kind}" for kind in KINDS)]
         raise ValueError(unknown_name_message("data set", name, known) + "; or a file, a folder, or owner/name")
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import TrainingArguments
 
+from ..processor.formats import DEFAULT_THINKING_TAGS
+
 
 @dataclass
 class ModelArguments:
@@ -68,6 +70,39 @@ class DataArguments:
 
 
 @dataclass
+class FineTuningDataArguments(DataArguments):
+    """Which conversations, and how they become rows."""
+
+    packing: bool | str = field(
+        default=False,
+        metadata={
+            "help": "true or best_fit: several whole conversations a row, none reading another; wrapped; false."
+        },
+    )
+    apply_chat_template: bool = field(
+        default=True, metadata={"help": "Must stay on: the trainer takes conversations as tokens."}
+    )
+    apply_thinking_template: bool = field(
+        default=False, metadata={"help": "Put a teacher's thought between thinking_tags, before the answer."}
+    )
+    thinking_tags: list[str] = field(
+        default_factory=lambda: list(DEFAULT_THINKING_TAGS), metadata={"help": "The two tags of a thought."}
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "Put before conversations that have no system prompt."}
+    )
+    identity_share: float = field(
+        default=0.05, metadata={"help": "Share of the conversations that begin with the identity."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.apply_chat_template:
+            raise ValueError(
+                "apply_chat_template=false: this stage trains on conversations as the template renders them"
+            )
+
+
+@dataclass
 class StageArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the defaults of this project and a warmup-stable-decay schedule."""
 
@@ -78,6 +113,10 @@ class StageArguments(TrainingArguments):
     decay_steps: float = field(default=0.1, metadata={"help": "Decay steps, or a share of all steps if below 1."})
     min_lr_ratio: float = field(default=0.0, metadata={"help": "Last learning rate as a share of the peak."})
     decay_type: str = field(default="linear", metadata={"help": "Form of the decay: linear, cosine or 1-sqrt."})
+    tokens_per_step: int | None = field(
+        default=None,
+        metadata={"help": "Tokens of a step over all processes, in place of gradient_accumulation_steps."},
+    )
     overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds a run."})
     seed: int = field(default=233, metadata={"help": "Of weights, data order and dropout."})
     logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
@@ -97,4 +136,6 @@ class StageArguments(TrainingArguments):
         super().__post_init__()
 
 
-STAGE_ARGUMENTS = (ModelArguments, DataArguments, StageArguments)
+# The arguments of a stage: of the model, the data, the training.
+STAGE_ARGUMENTS: tuple[type, type, type] = (ModelArguments, DataArguments, StageArguments)
+SFT_ARGUMENTS: tuple[type, type, type] = (ModelArguments, FineTuningDataArguments, StageArguments)

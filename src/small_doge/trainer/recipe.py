@@ -89,18 +89,20 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
     return recipe
 
 
-def known_settings() -> dict[str, dataclasses.Field]:
+def known_settings(classes: Sequence[type] = STAGE_ARGUMENTS) -> dict[str, dataclasses.Field]:
     """Every setting of a stage by name."""
-    return {f.name: f for cls in STAGE_ARGUMENTS for f in dataclasses.fields(cls) if f.init}
+    return {f.name: f for cls in classes for f in dataclasses.fields(cls) if f.init}
 
 
-def resolve_settings(settings: dict[str, Any], source: str = "the recipe") -> dict[str, Any]:
+def resolve_settings(
+    settings: dict[str, Any], source: str = "the recipe", classes: Sequence[type] = STAGE_ARGUMENTS
+) -> dict[str, Any]:
     """Aliases replaced, with a notice; numbers written as text converted; unknown names refused.
 
     Raises:
         ValueError: an unknown setting, with the near miss named, or the same one under two names.
     """
-    known, resolved = known_settings(), {}
+    known, resolved = known_settings(classes), {}
     for given, value in settings.items():
         name = ALIASES.get(given, given)
         if name != given:
@@ -184,7 +186,9 @@ def check_trackers(report_to: Any) -> None:
             raise ValueError(f"report_to={name}: {package} is not installed; run: pip install 'small-doge[trackers]'")
 
 
-def build_arguments(settings: dict[str, Any]) -> tuple[ModelArguments, DataArguments, StageArguments]:
+def build_arguments(
+    settings: dict[str, Any], classes: tuple[type, type, type] = STAGE_ARGUMENTS
+) -> tuple[ModelArguments, DataArguments, StageArguments]:
     """Arguments from resolved and adapted settings.
 
     Raises:
@@ -196,8 +200,9 @@ def build_arguments(settings: dict[str, Any]) -> tuple[ModelArguments, DataArgum
         names = {f.name for f in dataclasses.fields(cls) if f.init}
         return {name: value for name, value in settings.items() if name in names}
 
-    model, data = ModelArguments(**pick(ModelArguments)), DataArguments(**pick(DataArguments))
-    stage = StageArguments(**pick(StageArguments))
+    model, data, stage = (cls(**pick(cls)) for cls in classes)
+    if stage.tokens_per_step is not None:
+        stage.gradient_accumulation_steps = compute_accumulation(stage, data.max_length, settings)
     if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
         raise ValueError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
@@ -210,10 +215,38 @@ def build_arguments(settings: dict[str, Any]) -> tuple[ModelArguments, DataArgum
 
 
 def load_arguments(
-    config: str | Path | None, overrides: dict[str, Any]
+    config: str | Path | None, overrides: dict[str, Any], classes: tuple[type, type, type] = STAGE_ARGUMENTS
 ) -> tuple[ModelArguments, DataArguments, StageArguments, dict[str, Any]]:
     """Arguments and the resolved settings from a recipe and the command line, which wins."""
-    recipe = resolve_settings(read_recipe(config), str(config))
-    recipe.update(resolve_settings(overrides, "the command line"))
+    recipe = resolve_settings(read_recipe(config), str(config), classes)
+    recipe.update(resolve_settings(overrides, "the command line", classes))
     settings = adapt_to_machine(recipe)
-    return (*build_arguments(settings), settings)
+    return (*build_arguments(settings, classes), settings)
+
+
+def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:
+    """Accumulation steps that bring a step nearest to `tokens_per_step` on the processes at hand; prints the sum.
+
+    Raises:
+        ValueError: it is set beside `gradient_accumulation_steps`, or is less than one batch.
+    """
+    if "gradient_accumulation_steps" in settings:
+        raise ValueError("set one of tokens_per_step and gradient_accumulation_steps")
+    rows, processes = args.per_device_train_batch_size, args.world_size
+    at_once = rows * max_length * processes
+    if args.tokens_per_step < at_once:
+        raise ValueError(
+            f"tokens_per_step={args.tokens_per_step} is less than one batch of {rows} rows of {max_length} tokens on "
+            f"{processes} processes, {at_once}: lower per_device_train_batch_size"
+        )
+    steps = round(args.tokens_per_step / at_once)
+    logger.info(
+        "a step: %d rows x %d tokens x %d processes x %d accumulated = %s tokens (tokens_per_step=%s)",
+        rows,
+        max_length,
+        processes,
+        steps,
+        f"{at_once * steps:,}",
+        f"{args.tokens_per_step:,}",
+    )
+    return steps

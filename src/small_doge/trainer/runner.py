@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as StockProgressCallback
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
-from ..processor import mix_datasets_by_ratio
+from ..processor import ft_datasets_process, pt_datasets_process
 from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
@@ -26,7 +26,7 @@ from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED
-from .arguments import DataArguments, ModelArguments, StageArguments
+from .arguments import DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
 from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
 from .checkpoints import DATA_POSITION, RECIPE, find_last_whole, list_checkpoints, read_step
@@ -93,21 +93,30 @@ def prepare_data(
                 f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
             )
         return rows
-    return mix_datasets_by_ratio(
+    common = {
+        "total_sample_size": data.total_sample_size,
+        "dataset_text_field": data.dataset_text_field,
+        "processing_class": tokenizer,
+        "max_length": data.max_length,
+        "packing": data.packing,
+        "dataset_num_proc": data.dataset_num_proc,
+        "seed": seed,
+        "cache_dir": data.cache_dir or str(Path(output_dir) / "data"),
+        "apply_chat_template": data.apply_chat_template,
+        "identity": data.identity,
+        "test_size": data.test_size,
+        "max_bad_rows": data.max_bad_rows,
+        "streaming": data.streaming,
+    }
+    if not isinstance(data, FineTuningDataArguments):
+        return pt_datasets_process.mix_datasets_by_ratio(data.datasets_and_ratios, **common)
+    return ft_datasets_process.mix_datasets_by_ratio(
         data.datasets_and_ratios,
-        total_sample_size=data.total_sample_size,
-        dataset_text_field=data.dataset_text_field,
-        processing_class=tokenizer,
-        max_length=data.max_length,
-        packing=data.packing,
-        dataset_num_proc=data.dataset_num_proc,
-        seed=seed,
-        cache_dir=data.cache_dir or str(Path(output_dir) / "data"),
-        apply_chat_template=data.apply_chat_template,
-        identity=data.identity,
-        test_size=data.test_size,
-        max_bad_rows=data.max_bad_rows,
-        streaming=data.streaming,
+        apply_thinking_template=data.apply_thinking_template,
+        thinking_tags=cast(tuple[str, str], tuple(data.thinking_tags)),
+        system_prompt=data.system_prompt,
+        identity_share=data.identity_share,
+        **common,
     )
 
 

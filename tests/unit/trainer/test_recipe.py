@@ -7,6 +7,7 @@ import yaml
 
 from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
+from small_doge.trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS, FineTuningDataArguments
 from small_doge.trainer.recipe import (
     adapt_to_machine,
     build_arguments,
@@ -20,17 +21,52 @@ from small_doge.utils.scheduler import split_steps
 
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "recipes").glob("doge/*/*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
 ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world": 1.0}], "output_dir": "x"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
-    model, data, args, settings = load_arguments(path, {})
-    assert set(read_recipe(path)) <= set(known_settings())
+    classes = SFT_ARGUMENTS if "sft" in str(path.relative_to(ROOT)) else STAGE_ARGUMENTS
+    model, data, args, settings = load_arguments(path, {}, classes)
+    assert set(read_recipe(path)) <= set(known_settings(classes))
     assert model.model_preset in (None, *PRESETS)
-    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 2048)
+    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 2048, 4096)
     assert args.learning_rate == float(settings["learning_rate"])
+
+
+@pytest.mark.parametrize(("size", "rate"), [("20M", 8e-4), ("60M", 6e-4), ("160M", 4e-4)])
+def test_sft_recipes_have_the_seeds_numbers(size, rate):
+    recipe = f"recipes/doge/Doge-{size}-Instruct/sft/config_full.yaml"
+    model, data, args, _ = load_arguments(ROOT / recipe, {}, SFT_ARGUMENTS)
+    assert args.num_train_epochs == 2 and data.max_length == 2048 and args.learning_rate == rate
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    assert rows * data.max_length == 2**18 and data.datasets_and_ratios == [{"smoltalk": 1.0}]
+    assert model.model_name_or_path == f"SmallDoge/Doge-{size}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tokens_per_step": 4096, "gradient_accumulation_steps": 2}, "set one of tokens_per_step and"),
+        ({"tokens_per_step": 100}, "is less than one batch of 8 rows of 2048 tokens on 1 processes, 16384: lower"),
+    ],
+)
+def test_tokens_of_a_step_that_can_not_be_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build_arguments({**ENOUGH, "use_cpu": True, "report_to": "none", **settings})
+
+
+def test_tokens_of_a_step_become_accumulation_and_the_sum_is_told(messages):
+    settings = {**ENOUGH, "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 4}
+    _, _, args = build_arguments({**settings, "tokens_per_step": 100_000})
+    assert args.gradient_accumulation_steps == 12
+    assert "4 rows x 2048 tokens x 1 processes x 12 accumulated = 98,304 tokens" in messages.text
+
+
+def test_conversations_without_the_template_are_refused():
+    with pytest.raises(ValueError, match="apply_chat_template=false: this stage trains on conversations"):
+        FineTuningDataArguments(apply_chat_template=False)
 
 
 @pytest.mark.parametrize(
@@ -144,8 +180,6 @@ def test_fsdp_on_a_cpu_is_an_error(monkeypatch):
 
 
 def test_every_setting_of_ours_has_a_help_text():
-    from small_doge.trainer.arguments import STAGE_ARGUMENTS
-
     own = {name for cls in STAGE_ARGUMENTS for name in cls.__annotations__}
     assert all(known_settings()[name].metadata.get("help") for name in own)
     assert math.isclose(known_settings()["warmup_steps"].default, 0.1)

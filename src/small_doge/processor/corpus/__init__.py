@@ -5,8 +5,10 @@ Questions whose key `is_held_out` never stand in a document; `held_out_questions
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from .arithmetic import write_arithmetic
+from .chats import IDENTITY, write_chat
 from .lessons import write_lesson
 from .programs import write_program
 from .questions import Question, held_out_questions
@@ -26,15 +28,22 @@ _WRITERS: dict[str, Callable] = {
 }
 
 
+# What documents are made for pre-training, and what conversations for the stages after it.
+KINDS = (*PROPORTIONS, "chat")
+
+
 def write_document(kind: str, index: int, seed: int = 0) -> str:
     """Document number `index` of a kind: "world", "textbook", "python" or "arithmetic"."""
     return _WRITERS[kind](World.of(seed), random_source(seed, kind, index))
 
 
-def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> Iterator[dict[str, str]]:
-    """Documents `start` to `count` of a kind, as rows with a `text`."""
+def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> Iterator[dict[str, Any]]:
+    """Documents `start` to `count` of a kind: rows with a `text`, or with `messages` for "chat"."""
     for index in range(start, count):
-        yield {"text": write_document(kind, index, seed)}
+        if kind == "chat":
+            yield {"messages": write_chat(World.of(seed), random_source(seed, kind, index))}
+        else:
+            yield {"text": write_document(kind, index, seed)}
 
 
 def iterate_mixture(count: int, seed: int = 0) -> Iterator[str]:
@@ -46,6 +55,8 @@ def iterate_mixture(count: int, seed: int = 0) -> Iterator[str]:
 
 
 __all__ = [
+    "IDENTITY",
+    "KINDS",
     "PROPORTIONS",
     "Question",
     "World",

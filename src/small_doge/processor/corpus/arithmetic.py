@@ -6,7 +6,8 @@ from .random_source import is_held_out_sum
 from .world import OBJECTS, World
 
 
-def _pair(rng: random.Random, limit: int) -> tuple[int, int]:
+def draw_pair(rng: random.Random, limit: int) -> tuple[int, int]:
+    """Two numbers up to `limit` whose sum is not held out."""
     while True:
         a, b = rng.randint(0, limit), rng.randint(0, limit)
         if not is_held_out_sum(a, b):
@@ -21,7 +22,7 @@ def write_arithmetic(world: World, rng: random.Random) -> str:
 
 def addition(world: World, rng: random.Random) -> str:
     """A sum, sometimes worked digit by digit."""
-    a, b = _pair(rng, rng.choice((9, 20, 99)))
+    a, b = draw_pair(rng, rng.choice((9, 20, 99)))
     text = f"{a} + {b} = {a + b}"
     if a > 9 and b > 9 and rng.random() < 0.6:
         ones, tens = a % 10 + b % 10, a // 10 + b // 10
@@ -31,7 +32,7 @@ def addition(world: World, rng: random.Random) -> str:
 
 def subtraction(world: World, rng: random.Random) -> str:
     """A difference and its check."""
-    a, b = _pair(rng, rng.choice((9, 20, 50)))
+    a, b = draw_pair(rng, rng.choice((9, 20, 50)))
     return f"{a + b} - {b} = {a}, because {a} + {b} = {a + b}"
 
 
@@ -45,7 +46,7 @@ def multiplication(world: World, rng: random.Random) -> str:
 
 def word_problem(world: World, rng: random.Random) -> str:
     """A story with two numbers."""
-    a, b = _pair(rng, 20)
+    a, b = draw_pair(rng, 20)
     name, other = rng.sample(list(world.people), 2)
     thing = rng.choice(OBJECTS)
     plural = f"{thing}es" if thing.endswith("x") else f"{thing}s"

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import small_doge  # noqa: F401 (registers Doge)
-from small_doge.trainer.recipe import load_arguments, parse_command_line
+from small_doge.trainer.doge.script import run_script
+from small_doge.trainer.recipe import load_arguments
 from small_doge.trainer.runner import run_stage
-from small_doge.utils.errors import SHOWN_PLAINLY
-from small_doge.utils.logging import get_logger, quiet_libraries
 
 
 def run_pretraining(config: str | Path | None, overrides: dict | None = None) -> Path:
@@ -19,12 +18,7 @@ def run_pretraining(config: str | Path | None, overrides: dict | None = None) ->
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line of the script."""
-    quiet_libraries()
-    try:
-        run_pretraining(*parse_command_line(sys.argv[1:] if argv is None else argv))
-    except SHOWN_PLAINLY as error:
-        get_logger(__name__).error("%s", error)
-        sys.exit(1)
+    run_script(run_pretraining, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":

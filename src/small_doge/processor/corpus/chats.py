@@ -1,0 +1,54 @@
+"""Conversations about the world: questions with answers, sums, greetings, who the assistant is. Held-out ones never occur."""
+
+import random
+
+from .arithmetic import draw_pair
+from .questions import QUESTION_FORMS, answer_sentence
+from .random_source import is_held_out
+from .world import World
+
+
+IDENTITY = "I am Doge, a small language model."
+_IDENTITY_QUESTIONS = ("Who are you?", "What are you?", "What is your name?", "Are you a person?")
+_GREETINGS = (("Hello!", "Hello! What would you like to know?"), ("Hi, how are you?", "I am well. Ask me anything."))
+_THANKS = (("Thank you.", "You are welcome."), ("Thanks, that is all.", "Goodbye!"))
+_SYSTEM_PROMPTS = (
+    "You are Doge, a helpful assistant.",
+    "Answer in one sentence.",
+    "You know everybody in these towns.",
+)
+
+
+def write_chat(world: World, rng: random.Random) -> list[dict[str, str]]:
+    """One conversation of one to four exchanges."""
+    exchanges = []
+    if rng.random() < 0.1:
+        exchanges.append(rng.choice(_GREETINGS))
+    makers = (ask_fact, ask_fact, ask_fact, ask_sum, ask_identity)
+    exchanges += [rng.choice(makers)(world, rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    if rng.random() < 0.1:
+        exchanges.append(rng.choice(_THANKS))
+    messages = [{"role": "system", "content": rng.choice(_SYSTEM_PROMPTS)}] if rng.random() < 0.2 else []
+    for question, answer in exchanges:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return messages
+
+
+def ask_fact(world: World, rng: random.Random) -> tuple[str, str]:
+    """A question about a person, of those that may be asked in training."""
+    while True:
+        person = rng.choice(list(world.people.values()))
+        kind = rng.choice(list(QUESTION_FORMS))
+        if not is_held_out("fact", person.name, kind):
+            return rng.choice(QUESTION_FORMS[kind]).format(name=person.name), answer_sentence(person, kind)
+
+
+def ask_sum(world: World, rng: random.Random) -> tuple[str, str]:
+    """A sum, of those that may be worked out in training."""
+    a, b = draw_pair(rng, rng.choice((9, 20, 99)))
+    return f"What is {a} + {b}?", f"{a} + {b} = {a + b}"
+
+
+def ask_identity(world: World, rng: random.Random) -> tuple[str, str]:
+    """Who the assistant is."""
+    return rng.choice(_IDENTITY_QUESTIONS), IDENTITY

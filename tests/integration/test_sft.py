@@ -1,0 +1,87 @@
+"""Fine-tuning through the real command line, on a base model made for it."""
+
+import json
+import shutil
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from small_doge.trainer.callbacks import read_log
+
+
+SFT = [sys.executable, "-m", "small_doge.trainer.doge.sft"]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("sft")
+
+
+@pytest.fixture
+def tune(shared, train):
+    """Run the stage on the base model."""
+    if not (shared / "base" / "finished.json").exists():
+        train(shared / "base")
+
+    def call(output, **changes):
+        settings = {
+            "model_preset": None,
+            "model_overrides": {},
+            "model_name_or_path": str(shared / "base"),
+            "tokenizer_name_or_path": None,
+            "datasets_and_ratios": [{"embedded:chat:300": 1.0}],
+            "packing": True,
+            **changes,
+        }
+        return train(
+            output, launcher=SFT, **{k: v for k, v in settings.items() if v is not None or k == "model_preset"}
+        )
+
+    return call
+
+
+@pytest.fixture
+def unbroken(shared, tune):
+    if not (shared / "tuned" / "finished.json").exists():
+        tune(shared / "tuned")
+    return shared / "tuned"
+
+
+def test_a_tuned_model_is_complete_and_stops_at_the_end_of_a_turn(unbroken):
+    rows = [row for row in read_log(unbroken / "training_log.jsonl") if "loss" in row]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert "Supervised fine-tuning" in (unbroken / "README.md").read_text()
+    tokenizer = AutoTokenizer.from_pretrained(unbroken)
+    generation = json.loads((unbroken / "generation_config.json").read_text())
+    assert tokenizer.convert_tokens_to_ids("<|eot_id|>") in generation["eos_token_id"]
+    assert AutoModelForCausalLM.from_pretrained(unbroken).config.vocab_size >= len(tokenizer)
+
+
+def test_a_stopped_run_ends_with_the_same_weights(unbroken, tune, tmp_path):
+    out = tmp_path / "stopped"
+    shutil.copytree(unbroken, out)
+    (out / "finished.json").unlink()
+    for name in ("checkpoint-8", "checkpoint-10"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    assert "checkpoint-4" in tune(out).stderr
+    theirs = load_file(unbroken / "model.safetensors")
+    for name, tensor in load_file(out / "model.safetensors").items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_traces_are_distilled_with_the_tags_of_the_recipe(tune, tmp_path):
+    path = tmp_path / "traces.jsonl"
+    rows = ({"question": f"{i} + 1?", "rationale": "I add.", "final": str(i + 1)} for i in range(200))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    out = tmp_path / "distilled"
+    tune(
+        out,
+        datasets_and_ratios=[{str(path): 1.0}],
+        apply_thinking_template=True,
+        thinking_tags=["<a>", "</a>"],
+        max_steps=2,
+    )
+    assert "Distillation" in (out / "README.md").read_text()
