@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from tests.conftest import build_tiny
+from tests.conftest import EXPERTS, build_tiny
 from transformers import TrainingArguments
 
+from small_doge import DogeForCausalLM
 from small_doge.processor.ft_datasets_process import mix_datasets_by_ratio
 from small_doge.processor.packing import PackedCollator
 from small_doge.trainer.arguments import StageArguments
@@ -70,3 +71,68 @@ def test_fine_tuning_has_the_losses_of_trls_trainer(tiny_tokenizer, tmp_path, pa
     )
     assert isinstance(peer.args, TrainingArguments)
     assert losses(trainer) == pytest.approx(losses(peer), rel=2e-4)
+
+
+@pytest.mark.parametrize(("precompute", "dropout"), [(True, 0.0), (False, 0.0), (True, 0.2)])
+def test_preference_optimisation_has_the_losses_of_trls_trainer(tiny_tokenizer, tmp_path, precompute, dropout):
+    """Dropout that the configuration asks for is off: the reference has none."""
+    from datasets import Dataset
+
+    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+
+    rows = Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": f"What is {i} + 1?"}],
+                "chosen": [{"role": "assistant", "content": f"It is {i + 1}."}],
+                "rejected": [{"role": "assistant", "content": "Go away!"}],
+            }
+            for i in range(24)
+        ]
+    )
+    build_tiny(vocab_size=len(tiny_tokenizer), hidden_dropout=dropout).save_pretrained(tmp_path / "model")
+    common = {**COMMON, "max_length": 64, "precompute_ref_log_probs": precompute, "weight_decay": 0.0}
+
+    def load(**changes):
+        return DogeForCausalLM.from_pretrained(tmp_path / "model", **changes)
+
+    ours = DogeDPOTrainer(
+        model=load(),
+        args=DPOArguments(output_dir=str(tmp_path / "ours"), warmup_steps=0, **common),
+        train_dataset=rows,
+        processing_class=tiny_tokenizer,
+        settings={},
+    )
+    theirs = trl.DPOTrainer(
+        model=load(hidden_dropout=0.0),
+        args=trl.DPOConfig(
+            output_dir=str(tmp_path / "theirs"), bf16=False, gradient_checkpointing=False, data_seed=7, **common
+        ),
+        train_dataset=rows,
+        processing_class=tiny_tokenizer,
+    )
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-5)
+
+
+def test_experts_are_balanced_by_our_loss_beside_trls(tiny_tokenizer, tmp_path):
+    from datasets import Dataset
+
+    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+
+    rows = Dataset.from_list([{"prompt": f"What is {i}?", "chosen": "Good.", "rejected": "Bad!"} for i in range(8)])
+    model = build_tiny(vocab_size=len(tiny_tokenizer), hidden_dropout=0.0, router_aux_loss_coef=0.0, **EXPERTS)
+    plain = {**COMMON, "max_steps": 1, "max_length": 64, "precompute_ref_log_probs": False}
+    found = {}
+    for weight in (0.0, 0.5):
+        model.config.router_aux_loss_coef = weight
+        model.config.name_or_path = str(tmp_path / "model")
+        model.save_pretrained(tmp_path / "model")
+        trainer = DogeDPOTrainer(
+            model=DogeForCausalLM.from_pretrained(tmp_path / "model"),
+            args=DPOArguments(output_dir=str(tmp_path / str(weight)), warmup_steps=0, **plain),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer,
+            settings={},
+        )
+        (found[weight],) = losses(trainer)
+    assert 0.3 < found[0.5] - found[0.0] < 5  # the balance loss is 1 when experts share equally

@@ -40,13 +40,28 @@ def fine_tune(
     typer.echo(run_sft(config, overrides))
 
 
+@app.command("dpo", context_settings=ANY_SETTING)
+def align(
+    context: typer.Context,
+    config: Annotated[str | None, typer.Option(help="Recipe, a YAML file.")] = None,
+) -> None:
+    """Align a model with preferences: chosen answers over rejected ones."""
+    from ..trainer.doge.dpo import run_dpo  # TRL takes seconds to import
+
+    quiet_libraries()
+    _, overrides = parse_command_line(context.args)
+    typer.echo(run_dpo(config, overrides))
+
+
 @app.command("settings")
 def settings(
-    stage: Annotated[str, typer.Argument(help="pt or sft.")] = "pt",
+    stage: Annotated[str, typer.Argument(help="pt, sft or dpo.")] = "pt",
     every: Annotated[bool, typer.Option("--all", help="Those of transformers.Trainer too.")] = False,
 ) -> None:
     """List the settings that recipes and the command line take."""
-    stages = {"pt": STAGE_ARGUMENTS, "sft": SFT_ARGUMENTS}
+    from ..trainer.preference import DPO_ARGUMENTS
+
+    stages = {"pt": STAGE_ARGUMENTS, "sft": SFT_ARGUMENTS, "dpo": DPO_ARGUMENTS}
     if stage not in stages:
         raise ValueError(unknown_name_message("stage", stage, stages))
     classes = stages[stage]

@@ -103,8 +103,8 @@ class FineTuningDataArguments(DataArguments):
 
 
 @dataclass
-class StageArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with the defaults of this project and a warmup-stable-decay schedule."""
+class StageSettings:
+    """What every stage has in place of, or beside, the settings of its library: our defaults and our schedule."""
 
     output_dir: str | None = field(default=None, metadata={"help": "Folder of the finished model and checkpoints."})
     lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": "Schedule of the learning rate."})
@@ -125,6 +125,9 @@ class StageArguments(TrainingArguments):
     report_to: str | list[str] | None = field(
         default="tensorboard", metadata={"help": "Where to log: tensorboard, wandb, trackio, none."}
     )
+    data_seed: int | None = field(default=None, metadata={"help": "Of the order of rows; seed if not set."})
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 where weights stay float32."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory for more time."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
 
@@ -134,6 +137,11 @@ class StageArguments(TrainingArguments):
         if self.data_seed is None:
             self.data_seed = self.seed
         super().__post_init__()
+
+
+@dataclass
+class StageArguments(StageSettings, TrainingArguments):
+    """`transformers.TrainingArguments` with the defaults of this project and a warmup-stable-decay schedule."""
 
 
 # The arguments of a stage: of the model, the data, the training.

@@ -20,16 +20,25 @@ from .checkpoints import DATA_POSITION, RECIPE, rotate, write_manifest
 logger = get_logger(__name__)
 
 
-class DogeTrainer(Trainer):
-    """`transformers.Trainer` with the promises of this project.
+class RunPromises:
+    """What every stage's trainer keeps, whichever library it comes from: put before its trainer among the bases.
 
     Args:
         settings: the resolved recipe, saved with each checkpoint.
         eval_bytes: bytes of text behind the evaluation rows, for bits per byte; None if unknown.
         optimizer_state: file with an optimizer's state to start from.
         stream: batches of a streamed data set, whose position each checkpoint keeps.
-        kwargs: of `transformers.Trainer`.
+        kwargs: of the trainer.
     """
+
+    # What the trainer beside it brings.
+    args: Any
+    model: Any
+    state: Any
+    control: Any
+    optimizer: Any
+    lr_scheduler: Any
+    accelerator: Any
 
     def __init__(
         self,
@@ -118,6 +127,15 @@ class DogeTrainer(Trainer):
             self.control.should_save, self.control.should_log = False, False
             self.control.should_evaluate = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Starting a loader draws a random number: a run that resumes after an evaluation must not notice."""
+        with torch.random.fork_rng():
+            return super().evaluate(*args, **kwargs)
+
+
+class DogeTrainer(RunPromises, Trainer):
+    """`transformers.Trainer` for next tokens, with an exact evaluation."""
 
     @torch.no_grad()
     def evaluate(

@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +39,32 @@ logger = get_logger(__name__)
 
 
 PICTURE = "loss.png"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What sets one stage apart from another.
+
+    Args:
+        title: what is done, for the card and the picture.
+        format: of the rows: pt, sft, dpo.
+        trainer: class of the trainer.
+        callbacks: classes of what watches the run, beside what watches every run.
+        columns: that the rows must have.
+        collator: joins rows; that of the trainer if None.
+    """
+
+    title: str
+    format: str
+    trainer: type
+    callbacks: tuple[type, ...] = ()
+    columns: tuple[str, ...] = ("input_ids", "seq_lengths")
+    collator: Callable[[], Any] | None = None
+
+
+def language_stage(title: str, format: str) -> Stage:
+    """A stage that learns next tokens of packed rows."""
+    return Stage(title, format, DogeTrainer, collator=PackedCollator)
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -77,7 +105,7 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
 
 
 def prepare_data(
-    data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int
+    data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int, stage: Stage
 ) -> dict[str, Any]:
     """The rows to train on by split: loaded; or mixed once and kept, so that a resumed run never tokenises again; or streamed."""
     if data.dataset_name is not None:
@@ -87,12 +115,14 @@ def prepare_data(
             )
         rows = load_from_disk(data.dataset_name)
         rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
-        missing = {"input_ids", "seq_lengths"} - set(rows["train"].column_names)
+        missing = set(stage.columns) - set(rows["train"].column_names)
         if missing:
             raise ValueError(
                 f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
             )
         return rows
+    if data.streaming and stage.collator is None:
+        raise ValueError(f"streaming=true: {stage.title.lower()} needs prepared rows; set streaming to false")
     common = {
         "total_sample_size": data.total_sample_size,
         "dataset_text_field": data.dataset_text_field,
@@ -112,6 +142,7 @@ def prepare_data(
         return pt_datasets_process.mix_datasets_by_ratio(data.datasets_and_ratios, **common)
     return ft_datasets_process.mix_datasets_by_ratio(
         data.datasets_and_ratios,
+        stage=stage.format,
         apply_thinking_template=data.apply_thinking_template,
         thinking_tags=cast(tuple[str, str], tuple(data.thinking_tags)),
         system_prompt=data.system_prompt,
@@ -121,13 +152,13 @@ def prepare_data(
 
 
 def run_stage(
-    model_args: ModelArguments, data_args: DataArguments, args: StageArguments, settings: dict[str, Any], stage: str
+    model_args: ModelArguments, data_args: DataArguments, args: StageArguments, settings: dict[str, Any], stage: Stage
 ) -> Path:
     """Train, or go on from the last whole checkpoint, and write a complete model folder.
 
     Args:
         settings: the resolved recipe.
-        stage: what is done, for the card and the picture: "Pre-training".
+        stage: what is done.
 
     Returns:
         The folder.
@@ -147,7 +178,7 @@ def run_stage(
         _check_continuation(model_args, args)
     model = build_model(model_args, tokenizer)
     with args.main_process_first(desc="preparing data"):
-        rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed)
+        rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed, stage)
     if args.eval_strategy != "no" and "test" not in rows:
         raise ValueError(
             f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
@@ -158,17 +189,25 @@ def run_stage(
     progress = ProgressCallback()
     args.include_num_input_tokens_seen = "all"
     stream = _open_stream(rows["train"], data_args, args, resume) if data_args.streaming else None
-    trainer = DogeTrainer(
+    counts_bytes = test is not None and "input_ids" in test.column_names
+    trainer = stage.trainer(
         model=model,
         args=args,
         train_dataset=rows["train"],
         stream=stream,
         eval_dataset=test,
         processing_class=tokenizer,
-        data_collator=PackedCollator(),
-        callbacks=[progress, LogFileCallback(args.output_dir, progress), FiniteLossCallback()],
+        data_collator=stage.collator() if stage.collator else None,
+        callbacks=[
+            progress,
+            LogFileCallback(args.output_dir, progress),
+            FiniteLossCallback(),
+            *(callback() for callback in stage.callbacks),
+        ],
         settings=settings,
-        eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True)) if test else None,
+        eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
+        if counts_bytes
+        else None,
         optimizer_state=_optimizer_state(model_args, resume),
     )
     for stock in (StockProgressCallback, PrinterCallback):
@@ -177,7 +216,7 @@ def run_stage(
     _train(trainer, resume)
     metrics = _final_metrics(trainer) if test is not None else {}
     facts = _collect_facts(trainer, metrics, time.monotonic() - started, resume)
-    _save_finished(trainer, tokenizer, output, settings, facts, stage)
+    _save_finished(trainer, tokenizer, output, settings, facts, stage.title)
     return output
 
 
@@ -313,7 +352,10 @@ def _collect_facts(trainer: DogeTrainer, metrics: dict, seconds: float, resume: 
         "training loss": round(rows[-1]["loss"], 4) if rows else None,
     }
     if metrics:
-        facts["held-out loss per token"] = round(metrics["eval_loss"], 4)
+        facts["held-out loss"] = round(metrics["eval_loss"], 4)
+        for name in ("eval_rewards/accuracies", "eval_rewards/margins"):
+            if name in metrics:
+                facts["held-out " + name.removeprefix("eval_").replace("/", " ")] = round(metrics[name], 4)
         if "eval_bits_per_byte" in metrics:
             facts["held-out bits per byte"] = round(metrics["eval_bits_per_byte"], 4)
     facts["seconds" if resume is None else "seconds since the last resume"] = round(seconds)

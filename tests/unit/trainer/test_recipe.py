@@ -8,6 +8,7 @@ import yaml
 from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
 from small_doge.trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS, FineTuningDataArguments
+from small_doge.trainer.preference import DPO_ARGUMENTS
 from small_doge.trainer.recipe import (
     adapt_to_machine,
     build_arguments,
@@ -22,16 +23,17 @@ from small_doge.utils.scheduler import split_steps
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
+CLASSES = {"sft": SFT_ARGUMENTS, "dpo": DPO_ARGUMENTS}
 ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world": 1.0}], "output_dir": "x"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
-    classes = SFT_ARGUMENTS if "sft" in str(path.relative_to(ROOT)) else STAGE_ARGUMENTS
+    classes = next((CLASSES[name] for name in CLASSES if name in str(path.relative_to(ROOT))), STAGE_ARGUMENTS)
     model, data, args, settings = load_arguments(path, {}, classes)
     assert set(read_recipe(path)) <= set(known_settings(classes))
     assert model.model_preset in (None, *PRESETS)
-    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 2048, 4096)
+    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 1024, 2048, 4096)
     assert args.learning_rate == float(settings["learning_rate"])
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import small_doge  # noqa: F401 (registers Doge)
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.recipe import load_arguments
-from small_doge.trainer.runner import run_stage
+from small_doge.trainer.runner import language_stage, run_stage
 
 
 def run_pretraining(config: str | Path | None, overrides: dict | None = None) -> Path:
     """Pre-train by a recipe and settings that override it; returns the folder of the model."""
     model, data, args, settings = load_arguments(config, overrides or {})
-    return run_stage(model, data, args, settings, stage="Pre-training")
+    return run_stage(model, data, args, settings, language_stage("Pre-training", "pt"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import small_doge  # noqa: F401 (registers Doge)
 from small_doge.trainer.arguments import SFT_ARGUMENTS, FineTuningDataArguments
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.recipe import load_arguments
-from small_doge.trainer.runner import run_stage
+from small_doge.trainer.runner import language_stage, run_stage
 
 
 def run_sft(config: str | Path | None, overrides: dict | None = None) -> Path:
@@ -19,7 +19,7 @@ def run_sft(config: str | Path | None, overrides: dict | None = None) -> Path:
     model, data, args, settings = load_arguments(config, overrides or {}, SFT_ARGUMENTS)
     assert isinstance(data, FineTuningDataArguments)
     title = "Distillation" if data.apply_thinking_template else "Supervised fine-tuning"
-    return run_stage(model, data, args, settings, stage=title)
+    return run_stage(model, data, args, settings, language_stage(title, "sft"))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

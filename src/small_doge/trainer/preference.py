@@ -1,0 +1,109 @@
+"""Direct preference optimisation on TRL's trainer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import DPOConfig, DPOTrainer
+
+from ..models.doge.modeling_doge import DogeCDMoE
+from ..ops import compute_load_balancing_loss
+from ..utils.logging import get_logger
+from .arguments import FineTuningDataArguments, ModelArguments, StageSettings
+from .base import RunPromises
+
+
+logger = get_logger(__name__)
+
+# Of all steps, those at the end over which margins are judged.
+JUDGED_SHARE = 0.2
+
+
+@dataclass
+class DPOArguments(StageSettings, DPOConfig):
+    """`trl.DPOConfig` with the defaults of this project."""
+
+    precompute_ref_log_probs: bool = field(
+        default=True, metadata={"help": "Log-probabilities of the reference once, before training; it is then let go."}
+    )
+    learning_rate: float = field(default=8e-5, metadata={"help": "Peak of the learning rate."})
+    beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference."})
+
+
+DPO_ARGUMENTS: tuple[type, type, type] = (ModelArguments, FineTuningDataArguments, DPOArguments)
+
+
+class DogeDPOTrainer(RunPromises, DPOTrainer):
+    """`trl.DPOTrainer` with the promises of this project.
+
+    TRL's own balance loss is Mixtral's, which does not fit the product of keys: it is given a coefficient of 0, and ours is
+    added here, of the same forward pass.
+    """
+
+    def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        self.balance_weight = model.config.router_aux_loss_coef if model.config.is_moe else 0.0
+        self._router_logits: list[torch.Tensor] = []
+        kwargs["args"].router_aux_loss_coef = 0.0 if model.config.is_moe else None
+        super().__init__(*args, model=model, **kwargs)
+        for module in model.modules():
+            for name in ("hidden_dropout", "attention_dropout"):  # TRL turns off modules of dropout alone
+                if self.args.disable_dropout and hasattr(module, name):
+                    setattr(module, name, 0.0)
+            if self.balance_weight and isinstance(module, DogeCDMoE):
+                module.register_forward_hook(self._keep_router_logits)
+
+    def _keep_router_logits(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
+        self._router_logits.append(outputs[1])
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss, and the experts' balance."""
+        self._router_logits = []
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not self.balance_weight or not self.model.training:
+            return result
+        loss = result[0] if return_outputs else result
+        top_k = self.accelerator.unwrap_model(model).config.num_experts_per_tok
+        balance = compute_load_balancing_loss(tuple(self._router_logits), top_k, inputs.get("attention_mask"))
+        loss = loss + self.balance_weight * balance
+        return (loss, result[1]) if return_outputs else loss
+
+
+class MarginCallback(TrainerCallback):
+    """Says when preferences are not learnt, or are learnt so well that nothing is left to learn."""
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        rows = [row for row in state.log_history if "rewards/margins" in row]
+        if not state.is_world_process_zero or len(rows) < 5:
+            return
+        last = rows[-max(2, round(len(rows) * JUDGED_SHARE)) :]
+        message = judge_margins([r["rewards/margins"] for r in last], [r["rewards/accuracies"] for r in last])
+        if message:
+            logger.warning(message)
+
+
+def judge_margins(margins: list[float], accuracies: list[float]) -> str | None:
+    """What is wrong with the reward margins at the end of a run, or None.
+
+    Args:
+        margins: chosen minus rejected reward, of the last lines of the log.
+        accuracies: share of pairs whose chosen reward is larger.
+    """
+    margin, accuracy = sum(margins) / len(margins), sum(accuracies) / len(accuracies)
+    if abs(margin) < 0.02:
+        return (
+            f"the reward margin has not moved ({margin:.3f}): the model has learnt no preference. Raise learning_rate, "
+            "train longer, or look whether chosen and rejected answers differ"
+        )
+    if margin < 0:
+        return f"the reward margin is {margin:.3f}: the model prefers rejected answers; are the two columns swapped?"
+    if accuracy > 0.995 and margin > 5:
+        return (
+            f"the reward margin has saturated ({margin:.1f}, accuracy {accuracy:.3f}): the loss teaches nothing more. "
+            "Train for fewer steps, lower learning_rate, or raise beta"
+        )
+    return None
