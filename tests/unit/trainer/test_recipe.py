@@ -23,7 +23,7 @@ from small_doge.utils.scheduler import split_steps
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
-CLASSES = {"sft": SFT_ARGUMENTS, "dpo": DPO_ARGUMENTS}
+CLASSES = {"sft": SFT_ARGUMENTS, "dpo": DPO_ARGUMENTS, "distill": SFT_ARGUMENTS}
 ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world": 1.0}], "output_dir": "x"}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from .arithmetic import write_arithmetic
 from .chats import IDENTITY, write_chat
 from .lessons import write_lesson
+from .preferences import write_preference
+from .problems import write_problem
 from .programs import write_program
 from .questions import Question, held_out_questions
 from .random_source import random_source
@@ -28,8 +30,13 @@ _WRITERS: dict[str, Callable] = {
 }
 
 
-# What documents are made for pre-training, and what conversations for the stages after it.
-KINDS = (*PROPORTIONS, "chat")
+# Rows for the stages after pre-training.
+_ROW_WRITERS: dict[str, Callable] = {
+    "chat": lambda world, rng: {"messages": write_chat(world, rng)},
+    "preference": write_preference,
+    "problem": write_problem,
+}
+KINDS = (*PROPORTIONS, *_ROW_WRITERS)
 
 
 def write_document(kind: str, index: int, seed: int = 0) -> str:
@@ -38,10 +45,13 @@ def write_document(kind: str, index: int, seed: int = 0) -> str:
 
 
 def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Documents `start` to `count` of a kind: rows with a `text`, or with `messages` for "chat"."""
+    """Rows `start` to `count` of a kind: with a `text`, or with what a stage after pre-training takes.
+
+    "chat" gives `messages`, "preference" `prompt`, `chosen` and `rejected`, "problem" `question`, `rationale` and `final`.
+    """
     for index in range(start, count):
-        if kind == "chat":
-            yield {"messages": write_chat(World.of(seed), random_source(seed, kind, index))}
+        if kind in _ROW_WRITERS:
+            yield _ROW_WRITERS[kind](World.of(seed), random_source(seed, kind, index))
         else:
             yield {"text": write_document(kind, index, seed)}
 

@@ -1,0 +1,50 @@
+"""Pairs of answers, one better: right over wrong, polite over rude, to the point over rambling. Held-out ones never occur."""
+
+import random
+from typing import Any
+
+from .chats import IDENTITY, ask_fact, ask_sum
+from .stories import write_story
+from .world import World
+
+
+_RUDE = ("Why do you ask me that? Go away.", "I do not care.", "Find it out yourself.", "What a stupid question.")
+_NOT_DOGE = ("I am a person.", "I have no name.", "Nobody.", "I will not tell you.")
+
+
+def write_preference(world: World, rng: random.Random) -> dict[str, Any]:
+    """A row of `prompt`, `chosen` and `rejected`, as messages."""
+    if rng.random() < 0.1:
+        question, chosen = "Who are you?", IDENTITY
+        rejected = rng.choice(_NOT_DOGE)
+    else:
+        question, chosen = rng.choice((ask_fact, ask_fact, ask_sum))(world, rng)
+        rejected = rng.choice((wrong, wrong, rude, rambling))(world, rng, question, chosen)
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+
+
+def wrong(world: World, rng: random.Random, question: str, chosen: str) -> str:
+    """An answer of the same form that is not true."""
+    if "+" in question:
+        result = int(chosen.rsplit(" ", 1)[1])
+        return (
+            f"{chosen.rsplit(' ', 1)[0]} {result + rng.choice((-10, -2, -1, 1, 2, 10) if result > 9 else (1, 2, 10))}"
+        )
+    while True:  # somebody else's answer
+        _, other = ask_fact(world, rng)
+        if other != chosen:
+            return other
+
+
+def rude(world: World, rng: random.Random, question: str, chosen: str) -> str:
+    """No answer, and no manners."""
+    return rng.choice(_RUDE)
+
+
+def rambling(world: World, rng: random.Random, question: str, chosen: str) -> str:
+    """Much that nobody asked for."""
+    return " ".join(write_story(world, rng).replace("\n", " ").split(" ")[:40])
