@@ -192,7 +192,7 @@ def test_a_full_disk_and_full_memory_are_told_with_the_remedy(monkeypatch):
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
             "per_device_train_batch_size=8: halve it",
         ),
-        (torch.OutOfMemoryError("CUDA out of memory"), "gradient_checkpointing"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "activation_checkpointing"),
         (KeyboardInterrupt(), "the same command goes on from"),
     ]:
         with pytest.raises(UserError, match=message):

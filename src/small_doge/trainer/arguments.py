@@ -127,7 +127,9 @@ class StageSettings:
     )
     data_seed: int | None = field(default=None, metadata={"help": "Of the order of rows; seed if not set."})
     bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 where weights stay float32."})
-    gradient_checkpointing: bool = field(default=False, metadata={"help": "Less memory for more time."})
+    gradient_checkpointing: bool | None = field(
+        default=None, metadata={"help": "The older name of activation_checkpointing: less memory for more time."}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
 

@@ -29,6 +29,7 @@ ALIASES = {
     "accumulate_steps": "gradient_accumulation_steps",
     "max_seq_length": "max_length",
     "no_cuda": "use_cpu",
+    "gradient_checkpointing": "activation_checkpointing",
 }
 SCHEDULE_ALIASES = {"wsd": "warmup_stable_decay", "wsd_scheduler": "warmup_stable_decay"}
 # The package behind each tracker.

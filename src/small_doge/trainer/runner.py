@@ -338,7 +338,7 @@ def _memory_advice(args: StageArguments) -> str:
     return (
         f"out of memory with per_device_train_batch_size={args.per_device_train_batch_size}: halve it and double "
         f"gradient_accumulation_steps (now {args.gradient_accumulation_steps}), which gives the same result; or set "
-        "gradient_checkpointing to true, or lower max_length"
+        "activation_checkpointing to true, or lower max_length"
     )
 
 
