@@ -1,11 +1,14 @@
 """Runs of the real command line on a tiny recipe."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 
 RECIPE = {
@@ -35,6 +38,19 @@ RECIPE = {
     "save_steps": 4,
     "report_to": "none",
 }
+
+
+def assert_a_stopped_run_ends_alike(unbroken, again, out):
+    """A copy of a finished run that is thrown back to checkpoint-4, and gone on with, ends with the same weights."""
+    shutil.copytree(unbroken, out)
+    (out / "finished.json").unlink()
+    for name in ("checkpoint-8", "checkpoint-10"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    done = again(out)
+    assert "going on from" in done.stderr and "checkpoint-4" in done.stderr
+    theirs = load_file(unbroken / "model.safetensors")
+    for name, tensor in load_file(out / "model.safetensors").items():
+        assert torch.equal(tensor, theirs[name]), name
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,10 @@
 """Preference optimisation through the real command line, on a base model made for it."""
 
 import json
-import shutil
 import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from tests.integration.conftest import assert_a_stopped_run_ends_alike
 
 from small_doge.trainer.callbacks import read_log
 
@@ -67,15 +65,7 @@ def test_an_aligned_model_prefers_chosen_answers(unbroken):
 
 
 def test_a_stopped_run_ends_with_the_same_weights(unbroken, align, tmp_path):
-    out = tmp_path / "stopped"
-    shutil.copytree(unbroken, out)
-    (out / "finished.json").unlink()
-    for name in ("checkpoint-8", "checkpoint-10"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    assert "checkpoint-4" in align(out).stderr
-    theirs = load_file(unbroken / "model.safetensors")
-    for name, tensor in load_file(out / "model.safetensors").items():
-        assert torch.equal(tensor, theirs[name]), name
+    assert_a_stopped_run_ends_alike(unbroken, align, tmp_path / "stopped")
 
 
 def test_a_model_that_learns_nothing_says_so(align, tmp_path):

@@ -1,12 +1,10 @@
 """Fine-tuning through the real command line, on a base model made for it."""
 
 import json
-import shutil
 import sys
 
 import pytest
-import torch
-from safetensors.torch import load_file
+from tests.integration.conftest import assert_a_stopped_run_ends_alike
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from small_doge.trainer.callbacks import read_log
@@ -61,15 +59,7 @@ def test_a_tuned_model_is_complete_and_stops_at_the_end_of_a_turn(unbroken):
 
 
 def test_a_stopped_run_ends_with_the_same_weights(unbroken, tune, tmp_path):
-    out = tmp_path / "stopped"
-    shutil.copytree(unbroken, out)
-    (out / "finished.json").unlink()
-    for name in ("checkpoint-8", "checkpoint-10"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    assert "checkpoint-4" in tune(out).stderr
-    theirs = load_file(unbroken / "model.safetensors")
-    for name, tensor in load_file(out / "model.safetensors").items():
-        assert torch.equal(tensor, theirs[name]), name
+    assert_a_stopped_run_ends_alike(unbroken, tune, tmp_path / "stopped")
 
 
 def test_traces_are_distilled_with_the_tags_of_the_recipe(tune, tmp_path):

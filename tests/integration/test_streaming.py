@@ -1,10 +1,7 @@
 """Training on a stream through the real command line."""
 
-import shutil
-
 import pytest
-import torch
-from safetensors.torch import load_file
+from tests.integration.conftest import assert_a_stopped_run_ends_alike
 
 
 STREAMED = {"streaming": True, "datasets_and_ratios": [{"embedded:world:300": 0.8}, {"embedded:arithmetic:100": 0.2}]}
@@ -22,22 +19,12 @@ def unbroken(shared, train):
     return shared / "unbroken"
 
 
-def assert_same_weights(one, two):
-    theirs = load_file(two / "model.safetensors")
-    for name, tensor in load_file(one / "model.safetensors").items():
-        assert torch.equal(tensor, theirs[name]), name
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_run_on_a_stream_that_is_stopped_ends_with_the_same_weights(unbroken, train, tmp_path, workers):
-    out = tmp_path / "stopped"
-    shutil.copytree(unbroken, out)
-    (out / "finished.json").unlink()
-    for name in ("checkpoint-8", "checkpoint-10"):
-        shutil.rmtree(out / name, ignore_errors=True)
-    done = train(out, dataloader_num_workers=workers, **STREAMED)
-    assert "going on from" in done.stderr and "checkpoint-4" in done.stderr
-    assert_same_weights(out, unbroken)
+    def again(out):
+        return train(out, dataloader_num_workers=workers, **STREAMED)
+
+    assert_a_stopped_run_ends_alike(unbroken, again, tmp_path / "stopped")
 
 
 def test_without_an_end_the_length_of_the_run_must_be_set(train, tmp_path):

@@ -34,7 +34,6 @@ FILTERS = {
     "near_duplicates": "nearly the same text stands elsewhere (MinHash of 5-word runs, about 75% alike)",
 }
 REPORT = "report.json"
-FINDERS = 4
 
 
 @dataclass(frozen=True)

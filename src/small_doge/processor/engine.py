@@ -119,7 +119,7 @@ class Engine:
             mix, self.sources = _keep_preferences(mix, self.sources)
         self.mix, self.tokenizer = mix, tokenizer
         self.units = [_group_parts(source, index, mix.seed) for index, source in enumerate(self.sources)]
-        self.encoders = [Encoder(tokenizer, mix.form, source.entry) for source in self.sources]
+        self.encoder = Encoder(tokenizer, mix.form)
         self.held_out = held_out
 
     def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
@@ -161,7 +161,8 @@ class Engine:
         Raises:
             ValueError: there are none, or none of them can be used, with the reason.
         """
-        for source, encoder in zip(self.sources, self.encoders, strict=True):
+        encoder = self.encoder
+        for source in self.sources:
             first = list(islice((r for part in source.parts for r in source.read(part)), BATCH_ROWS))
             if not first:
                 raise ValueError(f"data set {source.name!r} is empty")
@@ -209,7 +210,7 @@ class Engine:
         self, unit: Unit, report: Report, start: Position
     ) -> Iterator[tuple[list[Example], Position, Position]]:
         """(examples, where the block starts, where the next one starts)."""
-        source, encoder = self.sources[unit.source], self.encoders[unit.source]
+        source, encoder = self.sources[unit.source], self.encoder
         here = start._replace(row=0)
         block: list[Example] = []
         batch: list[tuple[dict, str]] = []

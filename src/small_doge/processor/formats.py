@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .cached_bpe import CachedTokenizer
-from .catalog import PublicDataset
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
 from .forms import (
     CONVERSATION_FIELDS,
@@ -110,18 +109,16 @@ class Example:
 
 
 class Encoder:
-    """Renders and tokenises rows of one source.
+    """Renders and tokenises rows.
 
     Args:
         tokenizer: of the model.
         form: what to make of them.
-        entry: of the catalogue, if the source is a known one.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Format, entry: PublicDataset | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Format) -> None:
         self.tokenizer, self.form = tokenizer, form
         self.text_field = form.text_field or "text"
-        self.entry = entry
         self.template = choose_template(tokenizer) if form.stage != "pt" or form.apply_chat_template else None
         self._cached = CachedTokenizer(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
 

@@ -75,14 +75,14 @@ def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
 def download_datasets(kind: str) -> None:
     """`download_pt_datasets.py` and `download_ft_datasets.py`."""
     parser = _parser(kind, "save_dir")
-    parser.add_argument("--cache_dir", default=None, help="Cache of the hub's library.")
-    parser.add_argument(
-        "--is_parallel", action="store_true", help="Taken for the guides' sake: --num_proc says how many."
-    )
+    parser.add_argument("--cache_dir", default=None, help="Not needed: files go straight into --save_dir.")
+    parser.add_argument("--is_parallel", action="store_true", help="As many files at once as there are cores.")
     parser.add_argument("--files", type=int, default=None, help="Fetch the first files of each alone.")
     args = parser.parse_args()
     if args.cache_dir:
-        os.environ.setdefault("HF_HUB_CACHE", args.cache_dir)
+        logger.info("--cache_dir=%s is not used: files go straight into %s", args.cache_dir, args.save_dir)
+    if args.is_parallel:
+        args.num_proc = max(args.num_proc, os.cpu_count() or 1)
     for name in args.only:
         print(download(name, Path(args.save_dir), args.files, args.num_proc))
 
