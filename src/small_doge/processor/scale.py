@@ -169,7 +169,7 @@ def _build_executor(pipeline: list, tasks: int, cluster: Cluster, logs: Path, na
 
 @contextmanager
 def _console_in(path: Path) -> Iterator[None]:
-    """What the library and its processes print goes to a file, which is shown when they fail."""
+    """What the library and its processes print goes to a file."""
     import loguru
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -179,10 +179,6 @@ def _console_in(path: Path) -> Iterator[None]:
         with open(path, "a", encoding="utf-8") as file, redirect_stderr(file):
             os.dup2(file.fileno(), 2)
             yield
-    except Exception as error:
-        if isinstance(error, (ValueError, UserError, OSError)):
-            raise
-        raise UserError(f"a task failed ({type(error).__name__}: {error}); its log is {path}") from error
     finally:
         loguru.logger.remove()  # its handlers hold the file
         os.dup2(saved, 2)
