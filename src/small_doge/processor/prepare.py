@@ -1,5 +1,6 @@
 """A mix on disk: unit files that a killed run goes on from, joined into one data set."""
 
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
@@ -267,26 +269,23 @@ def _make_unit(unit: Unit) -> Report:
     return _worker.make_unit(unit)
 
 
-class explained:
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
     """Failures of the machine in words; what was done stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, BrokenProcessPool):
-            raise UserError(
-                "a process that prepares data was killed, perhaps for want of memory. Run the same command again: it goes "
-                f"on from {self.folder}; dataset_num_proc=1 needs the least memory"
-            ) from error
-        if isinstance(error, OSError) and error.errno == 28:
-            raise UserError(
-                f"the disk of {self.folder} is full. Free some space, or set cache_dir to another disk, and run the same "
-                "command again: finished parts are kept"
-            ) from error
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that prepares data was killed, perhaps for want of memory. Run the same command again: it goes "
+            f"on from {folder}; dataset_num_proc=1 needs the least memory"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(
+            f"the disk of {folder} is full. Free some space, or set cache_dir to another disk, and run the same "
+            "command again: finished parts are kept"
+        ) from error
 
 
 def _compute_key(mix: Mix, tokenizer: PreTrainedTokenizerBase, engine: Engine) -> str:

@@ -51,7 +51,7 @@ def mix_datasets_by_ratio(
         test_size: rows of a test split, none of whose documents stands in the training split.
         padding: rows are padded to `max_length` and carry an `attention_mask`.
         max_bad_rows: rows that a source may lose; they are reported and kept in a side file.
-        streaming: give an endless-memory stream in place of rows on disk: see `small_doge.processor.stream.MixedStream`.
+        streaming: make rows while they are read, in place of keeping them on disk: see `small_doge.processor.stream.MixedStream`.
 
     Returns:
         `train` and, if asked for, `test`, with `input_ids`, `seq_lengths` and `source`.

@@ -1,5 +1,6 @@
 """The same preparation on datatrove's executors: processes of this machine, a Slurm or a Ray cluster."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,8 @@ def _build_executor(pipeline: list, tasks: int, cluster: Cluster, logs: Path, na
         return executor.LocalPipelineExecutor(**common, workers=min(workers, tasks), start_method=method)
     common |= {"workers": cluster.workers, "depends": depends, "cpus_per_task": cluster.cpus_per_task}
     if cluster.executor == "ray":
+        if importlib.util.find_spec("ray") is None:
+            raise UserError("executor=ray: Ray is not installed; run: pip install ray")
         from datatrove.executor.ray import RayPipelineExecutor
 
         return RayPipelineExecutor(**common, mem_per_cpu_gb=cluster.mem_per_cpu_gb)

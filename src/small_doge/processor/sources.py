@@ -12,7 +12,7 @@ import yaml
 from datasets import load_dataset_builder
 
 from ..utils.suggest import unknown_name_message
-from .catalog import CATALOG, PublicDataset, find_by_hub_name
+from .catalog import CATALOG, find_by_hub_name
 from .corpus import KINDS
 from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, Part, Record, embedded_parts, split_file
 from .software_heritage import fetch_texts
@@ -31,13 +31,11 @@ class Source:
     Args:
         name: as the user gave it.
         parts: ranges of files.
-        entry: of the catalogue, if it is a known data set.
         fetches: texts are fetched by `blob_id` from the Software Heritage archive.
     """
 
     name: str
     parts: tuple[Part, ...]
-    entry: PublicDataset | None = None
     fetches: bool = False
 
     def read(self, part: Part, position: int | None = None) -> Iterator[Record]:
@@ -69,9 +67,9 @@ def open_source(name: str) -> Source:
     texts = python_edu_folder()
     is_index = entry is not None and entry.fields == ("blob_id",)
     if is_index and texts is not None:
-        return Source(name, _split(sorted(map(str, texts.glob("*.parquet"))), name), entry)
+        return Source(name, _split(sorted(map(str, texts.glob("*.parquet"))), name))
     files = find_hub_files(hub_name, subset or (entry.subset if entry else None), entry.split if entry else split)
-    return Source(name, _split(files, name), entry, fetches=is_index)
+    return Source(name, _split(files, name), fetches=is_index)
 
 
 def check_source_name(name: str) -> None:

@@ -80,7 +80,7 @@ def test_of_a_mix_sft_takes_chosen_answers_and_dpo_preferences_alone(mix, write,
     assert rows.column_names == ["prompt", "chosen", "rejected", "num_tokens", "source"]
     assert "holds no preferences" in messages.text
     with pytest.raises(ValueError, match="none of the data sets holds preferences"):
-        mix(shares[:1] and [{next(iter(shares[0])): 1.0}], stage="dpo")
+        mix([{next(iter(shares[0])): 1.0}], stage="dpo")
 
 
 def test_rows_that_are_no_preferences_are_skipped_for_dpo(mix, write):
@@ -196,8 +196,6 @@ def test_a_template_that_marks_no_answers_is_replaced_or_refused(mix, write, tin
     other.chat_template = CHAT_TEMPLATE.replace("{%- generation %}", "").replace("{%- endgeneration %}", "")
     assert mix([{path: 1.0}], processing_class=other)["train"][0] == expected
     assert "does not mark answers: using this project's" in messages.text
-    from transformers import AutoTokenizer  # noqa: F401
-
     stranger = deepcopy(other)
     stranger.get_vocab = lambda: {}
     with pytest.raises(ValueError, match="does not mark what the assistant says"):

@@ -84,3 +84,9 @@ def test_without_datatrove_the_install_is_named(monkeypatch, tiny_tokenizer, tmp
     monkeypatch.setitem(sys.modules, "datatrove.executor", None)
     with pytest.raises(UserError, match=r"pip install 'small-doge\[scale\]'"):
         prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path, Cluster())
+
+
+def test_without_ray_the_install_is_named(tiny_tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr("small_doge.processor.scale.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install ray"):
+        prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path, Cluster("ray"))
