@@ -299,6 +299,8 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
             told = {k: facts[k] for k in ("failed", "skipped", "cut", "held_out") if facts.get(k)}
             if told:
                 console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in told.items()))
+    if (path / FAILED).is_file():
+        console.print(f"rows that could not be used: {path / FAILED}", soft_wrap=True)
     picture = picture or path / PICTURE
     plot_statistics(statistics, picture, path.name)
     console.print(f"picture: {picture}", soft_wrap=True)
