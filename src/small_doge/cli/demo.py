@@ -1,99 +1,119 @@
-"""`small-doge demo`: every stage on the embedded corpus, in minutes."""
+"""`small-doge demo` and `small-doge pipeline`: every stage, one after the other, and a report of what each added."""
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from rich.table import Table
 
-from ..models import DogeForCausalLM, load_model
-from ..processor.corpus import Question, held_out_questions, iterate_mixture
-from ..processor.tokenizer import train_tokenizer
-from ..trainer.doge.pt import run_pretraining
+from ..evaluation.journey import Result, measure_stage, read_questions, write_report
+from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
 from ..trainer.recipe import parse_command_line
-from ..utils.files import whole_folder, write_text
 from ..utils.logging import quiet_libraries
-from ..utils.paths import DEMO_DIR, FINISHED, find_tiny_recipes
+from ..utils.paths import DEMO_DIR, find_tiny_recipes
 
 
-PROMPTS = ("Ada lives in", "The best friend of Mia is", "Lesson: the cat", "7 + 5 =", "# Python\nx = 4\n")
-TOKENIZER = {"vocab_size": 1280, "max_digits": 1, "model_max_length": 256}
-TOKENIZER_TEXTS = 20_000
-NUM_QUESTIONS = 50
-STAGES = ("tokenizer", "pretrain")
+PICTURE = "loss.png"
 
 console = Console()
+StagesOption = Annotated[
+    str | None, typer.Option("--stages", help="Stages to run, with commas between them; all if not given.")
+]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Start these stages over.")]
 
 
 def run_demo(
     context: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the demo.")] = DEMO_DIR,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over.")] = False,
+    stages: StagesOption = None,
+    fresh: FreshOption = False,
 ) -> None:
-    """Train a tokenizer and a model of 2M parameters on the embedded corpus, and let it write.
+    """Go through every stage on the embedded corpus, in minutes: tokenizer, pretrain, sft, dpo, distill, grpo.
 
-    Run again, it goes on from what is done. Settings of the recipe can follow as --name value.
+    Run again, it goes on from what is done. Settings of the recipes can follow, as --name value for all stages or as
+    --stage.name value for one.
     """
-    quiet_libraries()
-    _, overrides = parse_command_line(context.args)
-    if fresh:
-        for stage in STAGES:
-            shutil.rmtree(output / stage, ignore_errors=True)
-    tokenizer = make_tokenizer(output / "tokenizer")
-    folder = output / "pretrain"
-    if (folder / FINISHED).exists():
-        console.print(f"[green]done already[/]: pre-training, in {folder}")
-    else:
-        console.print("[bold]Pre-training[/] on the embedded corpus")
-        settings = {"output_dir": str(folder), "tokenizer_name_or_path": str(output / "tokenizer"), **overrides}
-        run_pretraining(find_tiny_recipes() / "pt.yaml", settings)
-    model = load_model(AutoModelForCausalLM, folder).eval()
-    samples = write_samples(model, tokenizer)
-    right, asked = answer_questions(model, tokenizer, held_out_questions(NUM_QUESTIONS))
-    summary = f"Questions that no training text asks: {right} of {asked} answered right."
-    write_text(
-        folder / "samples.md", "# Samples\n\n" + "".join(f"```text\n{s}\n```\n\n" for s in samples) + summary + "\n"
-    )
-    for sample in samples:
-        console.print(sample, style="cyan", markup=False, highlight=False)
-        console.print()
-    console.print(summary)
-    console.print(
-        f"Model: {folder}   loss curve: {folder / 'loss.png'}   samples: {folder / 'samples.md'}", soft_wrap=True
+    _go(
+        find_tiny_recipes(),
+        output,
+        stages,
+        fresh,
+        context.args,
+        "SmallDoge: from nothing to a model that reasons",
+        None,
     )
     console.print("Next: small-doge generate --prompt 'Where does Mia live?'", highlight=False)
 
 
-def make_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The demo's tokenizer, trained if it is not there."""
-    if folder.is_dir():
-        console.print(f"[green]done already[/]: tokenizer, in {folder}")
-        return AutoTokenizer.from_pretrained(folder)
-    console.print("[bold]Tokenizer[/] from the embedded corpus")
-    trained = train_tokenizer(iterate_mixture(TOKENIZER_TEXTS), **TOKENIZER)
-    with whole_folder(folder) as new:
-        trained.save_pretrained(new)
-    return trained
+def run_recipes(
+    context: typer.Context,
+    recipe: Annotated[Path, typer.Option("--recipe", help="Folder of recipes, such as recipes/doge/Doge-20M.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results of the stages.")],
+    stages: StagesOption = None,
+    fresh: FreshOption = False,
+    questions: Annotated[
+        Path | None, typer.Option(help="JSON lines with question and answer, asked after every stage.")
+    ] = None,
+) -> None:
+    """Go through every stage that a folder has recipes for, and report what each added.
+
+    Without --questions, those about the embedded corpus are asked, which only models trained on it can answer.
+    """
+    asked = read_questions(questions) if questions else None
+    _go(recipe, output, stages, fresh, context.args, f"Pipeline: {recipe}", asked)
 
 
-def write_samples(model: DogeForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """What the model writes after each of `PROMPTS`, always the likeliest token."""
-    return [_complete(model, tokenizer, prompt, 48) for prompt in PROMPTS]
+def _go(
+    recipes: Path,
+    output: Path,
+    stages: str | None,
+    fresh: bool,
+    words: Sequence[str],
+    title: str,
+    questions: list[tuple[str, str]] | None,
+) -> None:
+    quiet_libraries()
+    _, overrides = parse_command_line(words)
+    wanted = [name.strip() for name in stages.split(",") if name.strip()] if stages else None
+
+    def measure(step: Step) -> None:
+        if step.name != TOKENIZER:
+            scores = measure_stage(step.folder, step.name != "pretrain", questions)["scores"]
+            console.print("  ".join(f"{name} {_share(value)}" for name, value in scores.items()), style="cyan")
+
+    steps = run_pipeline(recipes, output, wanted, overrides, fresh, say=console.print, after=measure)
+    results = [_read_result(step, questions) for step in steps if step.name != TOKENIZER and step.done]
+    if not results:
+        return
+    page = write_report(output, title, results, read_versions())
+    console.print(_make_table(results))
+    for name, answer in ((r.name, r.samples) for r in (results[0], results[-1])):
+        for question, text in answer.items():
+            console.print(f"[dim]{name}[/]  [bold]{question}[/]\n[cyan]{_plain(text)}[/]", highlight=False)
+    console.print(f"Model: {results[-1].picture.parent}   report: {page}", soft_wrap=True)
 
 
-def answer_questions(
-    model: DogeForCausalLM, tokenizer: PreTrainedTokenizerBase, questions: list[Question]
-) -> tuple[int, int]:
-    """Right answers and questions asked. An answer is right when its first line holds the words that it must."""
-    right = 0
-    for question in questions:
-        answer = _complete(model, tokenizer, question.question, 24)[len(question.question) :]
-        right += question.short_answer in answer.strip().split("\n")[0].replace(".", " ").split(" is ", 1)[-1]
-    return right, len(questions)
+def _read_result(step: Step, questions: list[tuple[str, str]] | None) -> Result:
+    found: dict[str, Any] = measure_stage(step.folder, step.name != "pretrain", questions)
+    return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / PICTURE)
 
 
-def _complete(model: DogeForCausalLM, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int) -> str:
-    output = model.generate(tokenizer(prompt, return_tensors="pt"), max_new_tokens=max_new_tokens, do_sample=False)
-    return tokenizer.decode(output[0], skip_special_tokens=True)
+def _make_table(results: Sequence[Result]) -> Table:
+    names = list(dict.fromkeys(name for result in results for name in result.scores))
+    table = Table("Stage", *names, "seconds")
+    for result in results:
+        seconds = result.facts.get("seconds", result.facts.get("seconds since the last resume", ""))
+        table.add_row(result.name, *(_share(result.scores.get(name)) for name in names), str(seconds))
+    return table
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.0%}" if abs(value) <= 1 else f"{value:.1f}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -12,7 +12,7 @@ from . import data, demo, env, generate, tokenizer, train, upcycle
 app = typer.Typer(
     help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
     "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
-    "[bold]data[/], [bold]train[/], [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
+    "[bold]data[/], [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("env")(env.show_environment)
 app.command("demo", context_settings=train.ANY_SETTING)(demo.run_demo)
+app.command("pipeline", context_settings=train.ANY_SETTING)(demo.run_recipes)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.add_typer(train.app, name="train")

@@ -11,8 +11,6 @@ from transformers import AutoTokenizer
 
 from ..processor import tokenizer as library
 from ..processor.corpus import iterate_mixture
-from ..processor.forms import iterate_texts
-from ..processor.sources import open_source
 from ..utils.files import whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -40,11 +38,7 @@ def train(
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
     quiet_libraries()
-    texts = (
-        itertools.chain.from_iterable(_read_texts(name, text_field) for name in data)
-        if data
-        else iterate_mixture(EMBEDDED_TEXTS)
-    )
+    texts = library.read_texts(data, text_field) if data else iterate_mixture(EMBEDDED_TEXTS)
     trained = library.train_tokenizer(
         texts,
         vocab_size,
@@ -57,14 +51,6 @@ def train(
     with whole_folder(output) as folder:
         trained.save_pretrained(folder)
     typer.echo(f"{output}: {len(trained)} entries")
-
-
-def _read_texts(name: str, text_field: str | None):  # noqa: ANN202 (an iterator of texts)
-    """Texts of a source of any form: a text, or the contents of its messages and answers."""
-    source = open_source(name)
-    for part in source.parts:
-        for record in source.read(part):
-            yield from iterate_texts(record.row or {}, text_field)
 
 
 @app.command("inspect")

@@ -11,6 +11,7 @@ import xxhash
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.answers import parse_answer
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .cached_bpe import CachedTokenizer
@@ -25,12 +26,13 @@ from .forms import (
     read_conversation,
     read_preference,
     read_problem,
+    read_prompt,
 )
 
 
 logger = get_logger(__name__)
 
-STAGES = ("pt", "sft", "dpo", "grpo")
+STAGES = ("pt", "sft", "dpo", "grpo", "prompt")
 # In place of a reason: the row is not for this stage.
 SKIPPED = ""
 IGNORED = -100
@@ -48,7 +50,7 @@ class Format:
     """How rows are rendered and tokenised.
 
     Args:
-        stage: pt, sft, dpo or grpo.
+        stage: pt, sft, dpo, grpo, or prompt, for what is asked alone.
         max_length: tokens of a row.
         text_field: field with the text; `text` if None.
         formatting_func: makes of a row a text, {"text"}, {"messages"}, {"conversation"} or a row of a known form.
@@ -125,7 +127,9 @@ class Encoder:
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
         """An example for each row, or the reason why it gives none, which is empty for rows of another stage."""
         rendered: list[Any] = [self._render(row) for row in rows]
-        if self.form.stage in ("dpo", "grpo") or (self.form.stage == "sft" and not self.form.apply_chat_template):
+        if self.form.stage in ("dpo", "grpo", "prompt") or (
+            self.form.stage == "sft" and not self.form.apply_chat_template
+        ):
             return [r if isinstance(r, str) else self._keep_messages(r) for r in rendered]
         results: list[Example | str] = [r if isinstance(r, str) else "" for r in rendered]
         texts = [i for i, r in enumerate(rendered) if isinstance(r, dict) and "text" in r]
@@ -165,7 +169,11 @@ class Encoder:
             return {name: self._prepare(turns, name == "prompt") for name, turns in preference.items()}
         if form.stage == "grpo":
             problem = read_problem(row)
+            if not parse_answer(problem["solution"]):
+                raise FormError("its reference answer states no number or formula that could be verified")
             return {**problem, "prompt": self._prepare(problem["prompt"], True)}
+        if form.stage == "prompt":
+            return {"prompt": self._prepare(read_prompt(row)["prompt"], True)}
         text = row.get(self.text_field)
         is_chat = has_known_form(row) and (form.stage == "sft" or text is None)
         if form.apply_chat_template and isinstance(text, str) and isinstance(row.get("prompt"), str) and not is_chat:
@@ -328,6 +336,8 @@ def row_schema(form: Format, padding: bool = False) -> pa.Schema:
         columns = {"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES, "num_tokens": pa.int32()}
     elif form.stage == "grpo":
         columns = {"prompt": _MESSAGES, "solution": pa.string(), "num_tokens": pa.int32()}
+    elif form.stage == "prompt":
+        columns = {"prompt": _MESSAGES, "num_tokens": pa.int32()}
     else:
         columns = {"messages": _MESSAGES, "num_tokens": pa.int32()}
     return pa.schema({**columns, "source": pa.string()})

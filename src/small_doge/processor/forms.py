@@ -180,6 +180,24 @@ def read_problem(row: dict[str, Any]) -> dict[str, Any]:
     return {"prompt": _turns_of_question(row, question), "solution": _text(result, "the reference answer").strip()}
 
 
+def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
+    """`prompt` as messages: what comes before the last answer of a row of any known form.
+
+    Raises:
+        FormError: nothing is asked.
+    """
+    if row.get("chosen") is not None and row.get("rejected") is not None:
+        return {"prompt": read_preference(row)["prompt"]}
+    question = _find(row, ("problem", "question", "prompt", "instruction"))
+    if question is not None:
+        return {"prompt": _turns_of_question(row, question)}
+    messages = read_conversation(row)
+    last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
+    if last == 0:
+        raise FormError("nothing is asked before the answer")
+    return {"prompt": messages[:last]}
+
+
 def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterator[str]:
     """What can be read in a row: its text, or else the contents of its conversation."""
     text = row.get(text_field or "text")

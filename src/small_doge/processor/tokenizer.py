@@ -1,13 +1,15 @@
 """Training a tokenizer: byte-level BPE with Llama 3's splitting, from a stream of texts of any length."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.logging import get_logger
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
+from .forms import iterate_texts
+from .sources import open_source
 
 
 logger = get_logger(__name__)
@@ -16,6 +18,15 @@ DEFAULT_VOCAB_SIZE = 32768
 # Bytes of text kept for training, whatever the corpus: the trainer holds several times as much.
 DEFAULT_SAMPLE_BYTES = 100_000_000
 NUM_BYTES = 256
+
+
+def read_texts(names: Iterable[str], text_field: str | None = None) -> Iterator[str]:
+    """Texts of sources of any form: a text, or the contents of messages and answers."""
+    for name in names:
+        source = open_source(name)
+        for part in source.parts:
+            for record in source.read(part):
+                yield from iterate_texts(record.row or {}, text_field)
 
 
 def train_tokenizer(

@@ -31,6 +31,25 @@ class ModelArguments:
 
 
 @dataclass
+class AdapterArguments(ModelArguments):
+    """Which model, and whether all of it is trained or a small adapter of it."""
+
+    lora_r: int = field(
+        default=0, metadata={"help": "Rank of a LoRA adapter to train in place of all weights; 0 trains all."}
+    )
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, divided by its rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_target_modules: list[str] = field(
+        default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        metadata={"help": "Linear layers that get an adapter."},
+    )
+
+    def __post_init__(self) -> None:
+        if self.lora_r < 0:
+            raise ValueError(f"lora_r={self.lora_r} must be a rank, or 0 to train all weights")
+
+
+@dataclass
 class DataArguments:
     """Which texts, and how they become rows."""
 
@@ -140,6 +159,10 @@ class StageSettings:
             self.data_seed = self.seed
         super().__post_init__()
 
+    def set_accumulation(self, steps: int) -> None:
+        """Set the accumulation steps, and what follows from them."""
+        self.gradient_accumulation_steps = steps
+
 
 @dataclass
 class StageArguments(StageSettings, TrainingArguments):
@@ -148,4 +171,4 @@ class StageArguments(StageSettings, TrainingArguments):
 
 # The arguments of a stage: of the model, the data, the training.
 STAGE_ARGUMENTS: tuple[type, type, type] = (ModelArguments, DataArguments, StageArguments)
-SFT_ARGUMENTS: tuple[type, type, type] = (ModelArguments, FineTuningDataArguments, StageArguments)
+SFT_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, StageArguments)

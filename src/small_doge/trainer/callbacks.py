@@ -61,13 +61,16 @@ class ProgressCallback(TrainerCallback):
             self._say(f"step {state.global_step}: held out: {shown}")
         elif "loss" in logs:
             rate = logs.get("learning_rate", 0.0)
+            more = "".join(
+                f", {short} {logs[name]:.3f}" for name, short in SHOWN_TRAIN.items() if logs.get(name) is not None
+            )
             if self.bar is not None:
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}, lr {rate:.1e}, {speed:,.0f} tok/s")
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{more}, lr {rate:.1e}, {speed:,.0f} tok/s")
             else:
                 done = state.global_step - self.first_step
                 left = (time.monotonic() - self.started) / max(1, done) * (state.max_steps - state.global_step)
                 self._say(
-                    f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}, lr {rate:.1e}, "
+                    f"step {state.global_step}/{state.max_steps}: loss {logs['loss']:.3f}{more}, lr {rate:.1e}, "
                     f"{speed:,.0f} tok/s, {_clock(left)} left"
                 )
 
@@ -90,7 +93,9 @@ class ProgressCallback(TrainerCallback):
             print(text, file=sys.stderr, flush=True)
 
 
-SHOWN_EVAL = ("eval_loss", "eval_bits_per_byte")
+SHOWN_EVAL = ("eval_loss", "eval_bits_per_byte", "eval_reward", "eval_rewards/accuracies", "eval_rewards/margins")
+# Beside the loss, which says little where answers are compared.
+SHOWN_TRAIN = {"reward": "reward", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
 
 
 def _clock(seconds: float) -> str:

@@ -3,15 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
-from ..models.doge.modeling_doge import DogeCDMoE
-from ..ops import compute_load_balancing_loss
 from ..utils.logging import get_logger
-from .arguments import FineTuningDataArguments, ModelArguments, StageSettings
-from .base import RunPromises
+from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
+from .on_trl import DogeOnTRL
 
 
 logger = get_logger(__name__)
@@ -31,44 +28,11 @@ class DPOArguments(StageSettings, DPOConfig):
     beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference."})
 
 
-DPO_ARGUMENTS: tuple[type, type, type] = (ModelArguments, FineTuningDataArguments, DPOArguments)
+DPO_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, DPOArguments)
 
 
-class DogeDPOTrainer(RunPromises, DPOTrainer):
-    """`trl.DPOTrainer` with the promises of this project.
-
-    TRL's own balance loss is Mixtral's, which does not fit the product of keys: it is given a coefficient of 0, and ours is
-    added here, of the same forward pass.
-    """
-
-    def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
-        self.balance_weight = model.config.router_aux_loss_coef if model.config.is_moe else 0.0
-        self._router_logits: list[torch.Tensor] = []
-        kwargs["args"].router_aux_loss_coef = 0.0 if model.config.is_moe else None
-        super().__init__(*args, model=model, **kwargs)
-        for module in model.modules():
-            for name in ("hidden_dropout", "attention_dropout"):  # TRL turns off modules of dropout alone
-                if self.args.disable_dropout and hasattr(module, name):
-                    setattr(module, name, 0.0)
-            if self.balance_weight and isinstance(module, DogeCDMoE):
-                module.register_forward_hook(self._keep_router_logits)
-
-    def _keep_router_logits(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        self._router_logits.append(outputs[1])
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """TRL's loss, and the experts' balance."""
-        self._router_logits = []
-        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not self.balance_weight or not self.model.training:
-            return result
-        loss = result[0] if return_outputs else result
-        top_k = self.accelerator.unwrap_model(model).config.num_experts_per_tok
-        balance = compute_load_balancing_loss(tuple(self._router_logits), top_k, inputs.get("attention_mask"))
-        loss = loss + self.balance_weight * balance
-        return (loss, result[1]) if return_outputs else loss
+class DogeDPOTrainer(DogeOnTRL, DPOTrainer):
+    """`trl.DPOTrainer` with the promises of this project."""
 
 
 class MarginCallback(TrainerCallback):

@@ -125,7 +125,9 @@ def resolve_settings(
 
 
 def _convert(name: str, value: Any, kind: str) -> Any:
-    """YAML reads 8e-3 as text; so do fields that hold numbers take texts that are numbers."""
+    """YAML reads 8e-3 as text and a plain no as false: numbers and strategies are what they were meant to be."""
+    if value is False and name.endswith("_strategy"):
+        return "no"
     if isinstance(value, str) and ("float" in kind or "int" in kind) and "str" not in kind:
         try:
             return float(value) if "float" in kind else int(value)
@@ -203,7 +205,7 @@ def build_arguments(
 
     model, data, stage = (cls(**pick(cls)) for cls in classes)
     if stage.tokens_per_step is not None:
-        stage.gradient_accumulation_steps = compute_accumulation(stage, data.max_length, settings)
+        stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
     if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
         raise ValueError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):

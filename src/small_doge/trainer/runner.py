@@ -28,7 +28,8 @@ from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED
-from .arguments import DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
+from ..utils.suggest import unknown_name_message
+from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
 from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
 from .checkpoints import DATA_POSITION, RECIPE, find_last_whole, list_checkpoints, read_step
@@ -39,6 +40,8 @@ logger = get_logger(__name__)
 
 
 PICTURE = "loss.png"
+# The adapter alone, beside the weights that it is merged into.
+ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ class Stage:
 
     Args:
         title: what is done, for the card and the picture.
-        format: of the rows: pt, sft, dpo.
+        format: of the rows, as `processor.formats.STAGES` names them.
         trainer: class of the trainer.
         callbacks: classes of what watches the run, beside what watches every run.
         columns: that the rows must have.
-        collator: joins rows; that of the trainer if None.
+        build_extras: more arguments of the trainer, of the model and the tokenizer.
+        streams: whether it can train on rows that are prepared while it trains.
+        counts_own_tokens: whether the trainer counts tokens itself, as those that generate do.
     """
 
     title: str
@@ -59,12 +64,20 @@ class Stage:
     trainer: type
     callbacks: tuple[type, ...] = ()
     columns: tuple[str, ...] = ("input_ids", "seq_lengths")
-    collator: Callable[[], Any] | None = None
+    build_extras: Callable[[Any, PreTrainedTokenizerBase], dict[str, Any]] = lambda model, tokenizer: {}
+    streams: bool = False
+    counts_own_tokens: bool = False
 
 
 def language_stage(title: str, format: str) -> Stage:
     """A stage that learns next tokens of packed rows."""
-    return Stage(title, format, DogeTrainer, collator=PackedCollator)
+    return Stage(
+        title,
+        format,
+        DogeTrainer,
+        build_extras=lambda model, tokenizer: {"data_collator": PackedCollator()},
+        streams=True,
+    )
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -104,6 +117,32 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
     return doge
 
 
+def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
+    """The model with a new LoRA adapter, which alone is trained, where the settings ask for one.
+
+    Raises:
+        ValueError: peft is not installed, or a named layer is not there.
+    """
+    if not isinstance(args, AdapterArguments) or not args.lora_r:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ValueError(f"lora_r={args.lora_r}: peft is not installed; run: pip install 'small-doge[lora]'") from None
+    layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    for name in args.lora_target_modules:
+        if name not in layers - {"lm_head"}:
+            raise ValueError(unknown_name_message("layer in lora_target_modules", name, sorted(layers - {"lm_head"})))
+    config = LoraConfig(
+        r=args.lora_r,
+        lora_alpha=args.lora_alpha,
+        lora_dropout=args.lora_dropout,
+        target_modules=args.lora_target_modules,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
 def prepare_data(
     data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int, stage: Stage
 ) -> dict[str, Any]:
@@ -121,7 +160,7 @@ def prepare_data(
                 f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
             )
         return rows
-    if data.streaming and stage.collator is None:
+    if data.streaming and not stage.streams:
         raise ValueError(f"streaming=true: {stage.title.lower()} needs prepared rows; set streaming to false")
     common = {
         "total_sample_size": data.total_sample_size,
@@ -176,7 +215,7 @@ def run_stage(
     tokenizer = load_tokenizer(model_args)
     if model_args.continue_from is not None:
         _check_continuation(model_args, args)
-    model = build_model(model_args, tokenizer)
+    model = add_adapter(build_model(model_args, tokenizer), model_args)
     with args.main_process_first(desc="preparing data"):
         rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed, stage)
     if args.eval_strategy != "no" and "test" not in rows:
@@ -187,7 +226,7 @@ def run_stage(
 
     test = rows.get("test")
     progress = ProgressCallback()
-    args.include_num_input_tokens_seen = "all"
+    args.include_num_input_tokens_seen = "no" if stage.counts_own_tokens else "all"
     stream = _open_stream(rows["train"], data_args, args, resume) if data_args.streaming else None
     counts_bytes = test is not None and "input_ids" in test.column_names
     trainer = stage.trainer(
@@ -197,7 +236,6 @@ def run_stage(
         stream=stream,
         eval_dataset=test,
         processing_class=tokenizer,
-        data_collator=stage.collator() if stage.collator else None,
         callbacks=[
             progress,
             LogFileCallback(args.output_dir, progress),
@@ -209,6 +247,7 @@ def run_stage(
         if counts_bytes
         else None,
         optimizer_state=_optimizer_state(model_args, resume),
+        **stage.build_extras(model, tokenizer),
     )
     for stock in (StockProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -353,9 +392,9 @@ def _collect_facts(trainer: DogeTrainer, metrics: dict, seconds: float, resume: 
     }
     if metrics:
         facts["held-out loss"] = round(metrics["eval_loss"], 4)
-        for name in ("eval_rewards/accuracies", "eval_rewards/margins"):
-            if name in metrics:
-                facts["held-out " + name.removeprefix("eval_").replace("/", " ")] = round(metrics[name], 4)
+        for name, value in metrics.items():
+            if name.startswith("eval_reward") and not name.endswith(("/std", "_std")) and value is not None:
+                facts["held-out " + name.removeprefix("eval_").replace("/", " ")] = round(value, 4)
         if "eval_bits_per_byte" in metrics:
             facts["held-out bits per byte"] = round(metrics["eval_bits_per_byte"], 4)
     facts["seconds" if resume is None else "seconds since the last resume"] = round(seconds)
@@ -372,7 +411,13 @@ def _save_finished(
 ) -> None:
     """The complete model folder, file by file whole, with the mark of the end written last."""
     temporary = output / ".finished"
-    trainer.save_model(str(temporary))  # all processes: ZeRO-3 gathers the weights
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        if trainer.args.should_save:
+            model.save_pretrained(output / ADAPTER)
+            model.merge_and_unload().save_pretrained(temporary)
+    else:
+        trainer.save_model(str(temporary))  # all processes: ZeRO-3 gathers the weights
     trainer.accelerator.wait_for_everyone()
     if not trainer.args.should_save:
         return

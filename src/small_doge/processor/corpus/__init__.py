@@ -10,8 +10,8 @@ from typing import Any
 from .arithmetic import write_arithmetic
 from .chats import IDENTITY, write_chat
 from .lessons import write_lesson
-from .preferences import write_preference
-from .problems import write_problem
+from .preferences import held_out_preferences, write_preference
+from .problems import held_out_problems, write_problem
 from .programs import write_program
 from .questions import Question, held_out_questions
 from .random_source import random_source
@@ -70,6 +70,8 @@ __all__ = [
     "PROPORTIONS",
     "Question",
     "World",
+    "held_out_preferences",
+    "held_out_problems",
     "held_out_questions",
     "iterate_documents",
     "iterate_mixture",

@@ -6,34 +6,58 @@ from .random_source import is_held_out_sum
 from .world import OBJECTS, World
 
 
-def draw_pair(rng: random.Random, limit: int) -> tuple[int, int]:
-    """Two numbers up to `limit` whose sum is not held out."""
+def draw_pair(rng: random.Random, limit: int, held_out: bool = False) -> tuple[int, int]:
+    """Two numbers up to `limit` whose sum is not held out, or is."""
     while True:
         a, b = rng.randint(0, limit), rng.randint(0, limit)
-        if not is_held_out_sum(a, b):
+        if is_held_out_sum(a, b) == held_out:
             return a, b
+
+
+def draw_difference(rng: random.Random, limit: int, held_out: bool = False) -> tuple[int, int]:
+    """Two numbers whose difference needs no borrowing, each digit of the first being no smaller."""
+    while True:
+        a, b = draw_pair(rng, limit, held_out)
+        if a % 10 + b % 10 < 10:
+            return a + b, b
+
+
+def work_out_sum(a: int, b: int) -> str:
+    """A sum, with ones and tens apart where it has tens."""
+    if a < 10 and b < 10:
+        return f"{a} + {b} = {a + b}"
+    ones, tens = a % 10 + b % 10, 10 * (a // 10 + b // 10)
+    return f"ones: {a % 10} + {b % 10} = {ones}. tens: {a - a % 10} + {b - b % 10} = {tens}. {tens} + {ones} = {a + b}"
+
+
+def work_out_difference(a: int, b: int) -> str:
+    """A difference without borrowing, with ones and tens apart where it has tens."""
+    if a < 10:
+        return f"{a} - {b} = {a - b}"
+    ones, tens = a % 10 - b % 10, 10 * (a // 10 - b // 10)
+    return f"ones: {a % 10} - {b % 10} = {ones}. tens: {a - a % 10} - {b - b % 10} = {tens}. {tens} + {ones} = {a - b}"
 
 
 def write_arithmetic(world: World, rng: random.Random) -> str:
     """One document of a few exercises."""
-    forms = (addition, addition, subtraction, multiplication, word_problem)
-    return "\n".join(rng.choice(forms)(world, rng) for _ in range(rng.randint(2, 4)))
+    forms = (addition, addition, addition, subtraction, multiplication, word_problem)
+    return "\n".join(rng.choice(forms)(world, rng) for _ in range(rng.randint(3, 5)))
 
 
 def addition(world: World, rng: random.Random) -> str:
-    """A sum, sometimes worked digit by digit."""
-    a, b = draw_pair(rng, rng.choice((9, 20, 99)))
-    text = f"{a} + {b} = {a + b}"
-    if a > 9 and b > 9 and rng.random() < 0.6:
-        ones, tens = a % 10 + b % 10, a // 10 + b // 10
-        text = f"{a} + {b}: ones {a % 10} + {b % 10} = {ones}, tens {a // 10} + {b // 10} = {tens}, so {text}"
-    return f"What is {a} + {b}? {text}" if rng.random() < 0.5 else text
+    """A sum, worked digit by digit or told at once."""
+    a, b = draw_pair(rng, rng.choice((9, 9, 20, 99)))
+    if rng.random() < 0.7:
+        return f"What is {a} + {b}? {work_out_sum(a, b)}"
+    return f"{a} + {b} = {a + b}"
 
 
 def subtraction(world: World, rng: random.Random) -> str:
-    """A difference and its check."""
-    a, b = draw_pair(rng, rng.choice((9, 20, 50)))
-    return f"{a + b} - {b} = {a}, because {a} + {b} = {a + b}"
+    """A difference, worked digit by digit or told at once."""
+    a, b = draw_difference(rng, rng.choice((9, 20, 50)))
+    if rng.random() < 0.7:
+        return f"What is {a} - {b}? {work_out_difference(a, b)}"
+    return f"{a} - {b} = {a - b}"
 
 
 def multiplication(world: World, rng: random.Random) -> str:

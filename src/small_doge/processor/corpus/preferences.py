@@ -4,6 +4,8 @@ import random
 from typing import Any
 
 from .chats import IDENTITY, ask_fact, ask_sum
+from .questions import held_out_questions
+from .random_source import random_source
 from .stories import write_story
 from .world import World
 
@@ -15,11 +17,24 @@ _NOT_DOGE = ("I am a person.", "I have no name.", "Nobody.", "I will not tell yo
 def write_preference(world: World, rng: random.Random) -> dict[str, Any]:
     """A row of `prompt`, `chosen` and `rejected`, as messages."""
     if rng.random() < 0.1:
-        question, chosen = "Who are you?", IDENTITY
-        rejected = rng.choice(_NOT_DOGE)
-    else:
-        question, chosen = rng.choice((ask_fact, ask_fact, ask_sum))(world, rng)
-        rejected = rng.choice((wrong, wrong, rude, rambling))(world, rng, question, chosen)
+        return _pair("Who are you?", IDENTITY, rng.choice(_NOT_DOGE))
+    question, chosen = rng.choice((ask_fact, ask_fact, ask_sum))(world, rng)
+    return _pair(question, chosen, write_rejected(world, rng, question, chosen))
+
+
+def held_out_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Pairs of answers to `held_out_questions`, in the form of `write_preference`."""
+    rng = random_source(seed, "held-out preferences")
+    asked = held_out_questions(count, seed)
+    return [_pair(q.question, q.answer, write_rejected(World.of(seed), rng, q.question, q.answer)) for q in asked]
+
+
+def write_rejected(world: World, rng: random.Random, question: str, chosen: str) -> str:
+    """A worse answer than `chosen`."""
+    return rng.choice((wrong, wrong, rude, rambling))(world, rng, question, chosen)
+
+
+def _pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
     return {
         "prompt": [{"role": "user", "content": question}],
         "chosen": [{"role": "assistant", "content": chosen}],

@@ -1,49 +1,50 @@
-"""Sums with two and three numbers, worked step by step, whose results can be verified. Held-out ones never occur."""
+"""Sums with two and three numbers and differences, worked step by step, whose results can be verified. Held-out ones never occur."""
 
 import random
 
-from .arithmetic import draw_pair
+from .arithmetic import draw_difference, draw_pair, work_out_difference, work_out_sum
+from .random_source import is_held_out, random_source
 from .world import OBJECTS, World
 
 
-def write_problem(world: World, rng: random.Random) -> dict[str, str]:
+def write_problem(world: World, rng: random.Random, held_out: bool = False) -> dict[str, str]:
     """A row of `question`, `rationale` (the steps) and `final` (the number as text)."""
-    return rng.choice((add_two, add_two, add_three, take_away, story))(world, rng)
+    return rng.choice((add_two, add_two, add_three, take_away, story))(world, rng, held_out)
 
 
-def add_two(world: World, rng: random.Random) -> dict[str, str]:
+def held_out_problems(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """Problems that no document works out, in the form of `write_problem`."""
+    rng = random_source(seed, "held-out problems")
+    return [write_problem(World.of(seed), rng, held_out=True) for _ in range(count)]
+
+
+def add_two(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """Two numbers, ones and tens apart."""
-    a, b = draw_pair(rng, 99)
-    return {"question": f"What is {a} + {b}?", "rationale": work_out(a, b), "final": str(a + b)}
+    a, b = draw_pair(rng, 99, held_out)
+    return {"question": f"What is {a} + {b}?", "rationale": work_out_sum(a, b), "final": str(a + b)}
 
 
-def work_out(a: int, b: int) -> str:
-    """The steps of a sum."""
-    if a < 10 and b < 10:
-        return f"{a} + {b} = {a + b}"
-    ones, tens = a % 10 + b % 10, 10 * (a // 10 + b // 10)
-    return f"ones: {a % 10} + {b % 10} = {ones}. tens: {a - a % 10} + {b - b % 10} = {tens}. {tens} + {ones} = {a + b}"
-
-
-def add_three(world: World, rng: random.Random) -> dict[str, str]:
+def add_three(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """Three small numbers, one after the other."""
-    a, b, c = (rng.randint(1, 9) for _ in range(3))
+    while True:
+        a, b, c = (rng.randint(1, 9) for _ in range(3))
+        if is_held_out("+", a, b, c) == held_out:
+            break
     steps = f"{a} + {b} = {a + b}. {a + b} + {c} = {a + b + c}"
     return {"question": f"What is {a} + {b} + {c}?", "rationale": steps, "final": str(a + b + c)}
 
 
-def take_away(world: World, rng: random.Random) -> dict[str, str]:
-    """A difference, by the sum that it comes from."""
-    a, b = draw_pair(rng, 20)
-    steps = f"{a} + {b} = {a + b}, so {a + b} - {b} = {a}"
-    return {"question": f"What is {a + b} - {b}?", "rationale": steps, "final": str(a)}
+def take_away(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
+    """A difference without borrowing."""
+    a, b = draw_difference(rng, 50, held_out)
+    return {"question": f"What is {a} - {b}?", "rationale": work_out_difference(a, b), "final": str(a - b)}
 
 
-def story(world: World, rng: random.Random) -> dict[str, str]:
+def story(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """A sum told as a story."""
-    a, b = draw_pair(rng, 20)
+    a, b = draw_pair(rng, 20, held_out)
     name, other = rng.sample(list(world.people), 2)
     thing = rng.choice(OBJECTS)
     plural = f"{thing}es" if thing.endswith("x") else f"{thing}s"
     question = f"{name} has {a} {plural}. {other} gives {name} {b} more. How many {plural} does {name} have now?"
-    return {"question": question, "rationale": work_out(a, b), "final": str(a + b)}
+    return {"question": question, "rationale": work_out_sum(a, b), "final": str(a + b)}

@@ -1,0 +1,1 @@
+"""What a model can do: held-out questions, problems and preferences."""

@@ -1,0 +1,270 @@
+"""What each stage of a pipeline added: the same questions after every stage, and a report with pictures."""
+
+import base64
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from ..models import load_model
+from ..processor.forms import RESULT_FIELDS
+from ..utils.answers import is_right, parse_answer
+from ..utils.files import write_json, write_text
+from ..utils.hardware import describe_device
+from .held_out import answer_all, is_direct, measure, said_at_last
+
+
+SCORES = "scores.json"
+PICTURE = "journey.png"
+QUESTION_FIELDS = ("question", "problem", "prompt")
+
+# Of the embedded corpus: what is asked to show how answers change.
+SHOWN_QUESTIONS = (
+    "Where does Mia live?",
+    "Who are you?",
+    "What is 12 + 7?",
+    "Iris has 14 books. Leo gives Iris 5 more. How many books does Iris have now?",
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What is known of a stage that is done.
+
+    Args:
+        name: of the stage.
+        scores: by name; shares are between 0 and 1.
+        samples: answers by question.
+        facts: that the stage wrote of itself: tokens, seconds, losses.
+        picture: its curves, if there are any.
+    """
+
+    name: str
+    scores: dict[str, float]
+    samples: dict[str, str]
+    facts: dict[str, Any] = field(default_factory=dict)
+    picture: Path | None = None
+
+
+def read_questions(path: Path) -> list[tuple[str, str]]:
+    """Questions and reference answers of a file of JSON lines.
+
+    Raises:
+        ValueError: no such file, or a line without a question and an answer.
+    """
+    if not path.is_file():
+        raise ValueError(f"--questions {path}: there is no such file")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            question = next(row[name] for name in QUESTION_FIELDS if row.get(name))
+            answer = next(row[name] for name in RESULT_FIELDS if row.get(name) is not None)
+        except (ValueError, AttributeError, TypeError, StopIteration):
+            raise ValueError(f"--questions {path}, line {number}: not JSON with a question and an answer") from None
+        rows.append((str(question), str(answer)))
+    if not rows:
+        raise ValueError(f"--questions {path}: the file is empty")
+    return rows
+
+
+def score_questions(
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], chat: bool
+) -> dict[str, float]:
+    """Share of right answers to one's own questions: numbers are verified, other answers must be said."""
+    answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
+    right = 0
+    for answer, (_, reference) in zip(answers, questions, strict=True):
+        said = said_at_last(answer)
+        right += is_right(said, reference) if parse_answer(reference) else reference.lower() in said.lower()
+    return {
+        "questions right": right / len(questions),
+        "direct answers": sum(map(is_direct, answers)) / len(answers),
+    }
+
+
+def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
+    """Scores and samples of a finished stage, kept in its folder so that they are made once.
+
+    Args:
+        folder: of the stage.
+        chat: whether it has learnt to chat.
+        questions: one's own, in place of those of the embedded corpus.
+    """
+    path = folder / SCORES
+    if path.exists():
+        return json.loads(path.read_text(encoding="utf-8"))
+    model = load_model(AutoModelForCausalLM, folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if questions is None:
+        scores = {name.replace("_", " "): value for name, value in asdict(measure(model, tokenizer, chat)).items()}
+    else:
+        scores = score_questions(model, tokenizer, questions, chat)
+    shown = [question for question, _ in questions[: len(SHOWN_QUESTIONS)]] if questions else list(SHOWN_QUESTIONS)
+    answers = answer_all(model, tokenizer, shown, chat)
+    found = {
+        "scores": {name: round(value, 4) for name, value in scores.items()},
+        "samples": {question: answer.text for question, answer in zip(shown, answers, strict=True)},
+    }
+    write_json(path, found)
+    return found
+
+
+def write_report(
+    output: Path, title: str, results: Sequence[Result], versions: dict[str, str], describe: Callable = describe_device
+) -> Path:
+    """`report.html`, alone readable, and `report.md` beside the pictures; returns the page.
+
+    Args:
+        output: folder of the pipeline.
+        title: heading.
+        results: of the stages, in their order.
+        versions: of what was used.
+        describe: tells of the machine.
+    """
+    names = list(dict.fromkeys(name for result in results for name in result.scores))
+    plot_journey(results, names, output / PICTURE)
+    machine = describe()
+    content = {
+        "title": title,
+        "results": results,
+        "names": names,
+        "gains": _find_gains(results, names),
+        "questions": list(results[0].samples) if results else [],
+        "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
+        "versions": versions,
+        "seconds": sum(_seconds(result) for result in results),
+    }
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(embed=_embed, score=_format_score, clock=_format_seconds)
+    write_text(output / "report.html", environment.from_string(PAGE).render(content, journey=output / PICTURE))
+    plain = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    plain.filters.update(
+        score=_format_score, clock=_format_seconds, relative=lambda path: path.relative_to(output).as_posix()
+    )
+    write_text(output / "report.md", plain.from_string(MARKDOWN).render(content, journey=output / PICTURE))
+    return output / "report.html"
+
+
+def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
+    """Each share by stage, as a PNG."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name in names:
+        values = [result.scores.get(name) for result in results]
+        if all(value is None or 0 <= value <= 1 for value in values):
+            axes.plot([r.name for r in results], [float("nan") if v is None else v for v in values], "o-", label=name)
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("share")
+    axes.set_title("Held-out scores after each stage")
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.savefig(path, dpi=110)
+
+
+def _find_gains(results: Sequence[Result], names: Sequence[str]) -> list[dict[str, float]]:
+    """What each stage changed, against the stage before it."""
+    gains: list[dict[str, float]] = [{}]
+    for before, after in itertools.pairwise(results):
+        gains.append(
+            {n: after.scores[n] - before.scores[n] for n in names if n in before.scores and n in after.scores}
+        )
+    return gains
+
+
+def _seconds(result: Result) -> float:
+    return sum(value for name, value in result.facts.items() if name.startswith("seconds"))
+
+
+def _embed(path: Path | None) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
+
+
+def _format_score(value: float | None, sign: bool = False) -> str:
+    if value is None:
+        return ""
+    return f"{value:{'+' if sign else ''}.0%}" if abs(value) <= 1 else f"{value:{'+' if sign else ''}.1f}"
+
+
+def _format_seconds(value: float) -> str:
+    minutes, seconds = divmod(round(value), 60)
+    return f"{minutes}:{seconds:02d}"
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title><style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
+th, td { border-bottom: 1px solid #ddd; padding: .4rem .6rem; text-align: right; vertical-align: top; }
+th:first-child, td:first-child, .text td { text-align: left; }
+small.up { color: #18794e; } small.down { color: #b42318; } img { max-width: 100%; }
+pre { white-space: pre-wrap; margin: 0; font-size: .85rem; } .curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); }
+</style></head><body>
+<h1>{{ title }}</h1>
+<p>{{ results|length }} stages, {{ seconds|clock }} minutes of training, on {{ machine }}. The same held-out questions are asked after every stage.</p>
+<table><tr><th>Stage</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}<th>tokens</th><th>minutes</th></tr>
+{% for result in results %}{% set gain = gains[loop.index0] %}
+<tr><td>{{ result.name }}</td>{% for name in names %}<td>{{ result.scores.get(name)|score }}{% if name in gain %} <small class="{{ 'up' if gain[name] > 0 else 'down' if gain[name] < 0 }}">{{ gain[name]|score(true) }}</small>{% endif %}</td>{% endfor %}
+<td>{{ result.facts.tokens }}</td><td>{{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }}</td></tr>
+{% endfor %}</table>
+<img src="{{ journey|embed }}" alt="Scores by stage">
+<h2>Answers, stage by stage</h2>
+{% for question in questions %}<h3>{{ question }}</h3><table class="text">
+{% for result in results %}<tr><td>{{ result.name }}</td><td><pre>{{ result.samples[question] }}</pre></td></tr>{% endfor %}
+</table>{% endfor %}
+<h2>Curves</h2><div class="curves">
+{% for result in results if result.picture %}<figure><img src="{{ result.picture|embed }}" alt="{{ result.name }}"></figure>{% endfor %}
+</div>
+<h2>Each stage of itself</h2>
+{% for result in results %}<h3>{{ result.name }}</h3><table class="text">
+{% for name, value in result.facts.items() if name != 'finished_at' %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>{% endfor %}</table>{% endfor %}
+<p>Versions: {% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}</p>
+</body></html>
+"""
+
+MARKDOWN = """# {{ title }}
+
+{{ results|length }} stages, {{ seconds|clock }} minutes of training, on {{ machine }}. The same held-out questions are asked after every stage.
+
+| Stage | {% for name in names %}{{ name }} | {% endfor %}tokens | minutes |
+|---|{% for name in names %}---|{% endfor %}---|---|
+{% for result in results %}
+{% set gain = gains[loop.index0] %}
+| {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score }}{% if name in gain %} ({{ gain[name]|score(true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }} |
+{% endfor %}
+
+![Scores by stage]({{ journey|relative }})
+
+## Answers, stage by stage
+
+{% for question in questions %}
+### {{ question }}
+
+{% for result in results %}
+{{ result.name }}:
+
+```text
+{{ result.samples[question] }}
+```
+
+{% endfor %}
+{% endfor %}
+## Curves
+
+{% for result in results if result.picture %}
+![{{ result.name }}]({{ result.picture|relative }})
+
+{% endfor %}
+Versions: {% for name, version in versions.items() %}{{ name }} {{ version }}{{ ", " if not loop.last }}{% endfor %}
+
+"""

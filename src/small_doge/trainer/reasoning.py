@@ -1,0 +1,187 @@
+"""Group relative policy optimisation (GRPO) on TRL's trainer, with rewards that verify."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOConfig, GRPOTrainer
+
+from ..utils.logging import get_logger
+from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
+from .on_trl import DogeOnTRL
+from .rewards import REWARDS
+
+
+logger = get_logger(__name__)
+
+ZERO_VARIANCE, CUT_OFF = "groups/equal_rewards", "groups/cut_off"
+# Rewards that differ by less are the same.
+EQUAL = 1e-6
+# Of all lines of the log, those at either end whose rewards are compared.
+JUDGED_SHARE = 0.2
+# Groups before a run that can't learn is told so while it goes.
+EARLY_GROUPS = 40
+
+
+@dataclass
+class GRPOArguments(StageSettings, GRPOConfig):
+    """`trl.GRPOConfig` with the defaults of this project."""
+
+    reward_funcs: list[str] = field(
+        default_factory=lambda: ["accuracy", "format"],
+        metadata={"help": f"Rewards, whose weighted sum is learnt: {', '.join(REWARDS)}."},
+    )
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak of the learning rate."})
+    num_generations: int = field(default=8, metadata={"help": "Completions of a prompt, which are compared."})
+    max_completion_length: int = field(default=256, metadata={"help": "Tokens of a completion."})
+    disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
+
+    def __post_init__(self) -> None:
+        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        if self.num_generations < 2:
+            raise ValueError(f"num_generations={self.num_generations}: at least 2 completions are compared")
+        if self.generation_batch_size is None and self.steps_per_generation is None:
+            self.steps_per_generation = self.gradient_accumulation_steps
+        super().__post_init__()
+        if rows * self.world_size % self.num_generations:
+            raise ValueError(
+                f"per_device_train_batch_size={self.per_device_train_batch_size} times gradient_accumulation_steps="
+                f"{self.gradient_accumulation_steps} on {self.world_size} processes must be a multiple of "
+                f"num_generations={self.num_generations}: all completions of a prompt are compared in one step"
+            )
+
+    def set_accumulation(self, steps: int) -> None:
+        """The completions of one step are generated together."""
+        self.gradient_accumulation_steps = self.steps_per_generation = steps
+        self.generation_batch_size = self.per_device_train_batch_size * self.world_size * steps
+
+    @property
+    def groups_per_step(self) -> float:
+        """Prompts behind one step of the optimizer."""
+        rows = self.per_device_train_batch_size * self.world_size * self.gradient_accumulation_steps
+        return rows / self.num_generations / self.num_iterations
+
+
+GRPO_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, GRPOArguments)
+
+
+class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
+    """`trl.GRPOTrainer` with the promises of this project, which counts the groups that teach nothing.
+
+    Completions are generated with the bounded cache, which is what `generate` of a Doge takes by itself.
+    """
+
+    # What the trainer beside it brings.
+    num_generations: int
+    num_generations_eval: int
+    eos_token_ids: list[int]
+    reward_weights: torch.Tensor
+    _metrics: dict[str, Any]
+
+    def _calculate_rewards(
+        self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        training = self.model.training
+        ends = {*self.eos_token_ids, self.processing_class.pad_token_id}
+        cut_off = torch.tensor([ids[-1] not in ends for ids in completion_ids_list], device=self.accelerator.device)
+        size = self.num_generations if training else self.num_generations_eval
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        # TRL's own count of equal rewards looks for a deviation of exactly 0, which rounding hides.
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, size)
+        equal = totals.amax(dim=1) - totals.amin(dim=1) < EQUAL
+        metrics = self._metrics["train" if training else "eval"]
+        metrics[ZERO_VARIANCE].append(equal.float().mean().item())
+        metrics[CUT_OFF].append(self.accelerator.gather(cut_off).view(-1, size).all(dim=1).float().mean().item())
+        return rewards
+
+
+class GroupCallback(TrainerCallback):
+    """Says what share of the groups taught nothing, and when the run has learnt nothing."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.told or not state.is_world_process_zero or not logs or "reward" not in logs:
+            return
+        message = judge_groups(state.log_history, args)
+        if message and state.global_step * args.groups_per_step >= EARLY_GROUPS:
+            logger.warning("%s", message)
+            self.told = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        messages = [judge_groups(state.log_history, args), judge_rewards(state.log_history)]
+        if count := count_groups(state.log_history, args):
+            logger.info("%s", describe_groups(count))
+        for message in filter(None, messages):
+            logger.warning("%s", message)
+
+
+def count_groups(history: list[dict], args: GRPOArguments) -> dict[str, int]:
+    """Groups of a run, those whose rewards were all the same, and those whose completions were all cut off."""
+    counts, before = {"all": 0.0, ZERO_VARIANCE: 0.0, CUT_OFF: 0.0}, 0
+    for row in history:
+        if "reward" not in row:
+            continue
+        groups = (row["step"] - before) * args.groups_per_step
+        before = row["step"]
+        counts["all"] += groups
+        for name in (ZERO_VARIANCE, CUT_OFF):
+            counts[name] += groups * (row.get(name) or 0.0)
+    return {name: round(value) for name, value in counts.items()} if before else {}
+
+
+def describe_groups(count: dict[str, int]) -> str:
+    """One line about the groups of a run."""
+    return (
+        f"of {count['all']} groups of completions, {count[ZERO_VARIANCE]} had equal rewards and {count[CUT_OFF]} "
+        "were all cut off; neither teach anything"
+    )
+
+
+def judge_groups(history: list[dict], args: GRPOArguments) -> str | None:
+    """What is wrong with the groups so far, or None."""
+    count = count_groups(history, args)
+    if not count or not count["all"]:
+        return None
+    if count[CUT_OFF] > 0.5 * count["all"]:
+        return (
+            f"{describe_groups(count)}: completions don't end. Raise max_completion_length (now "
+            f"{args.max_completion_length}), or fine-tune first so that answers end their turn"
+        )
+    if count[ZERO_VARIANCE] > 0.9 * count["all"]:
+        return (
+            f"{describe_groups(count)}: the problems are too hard or too easy for this model. Fine-tune it on worked "
+            f"problems first, choose others, or raise num_generations (now {args.num_generations}) or temperature"
+        )
+    return None
+
+
+def judge_rewards(history: list[dict]) -> str | None:
+    """That the reward at the end is no higher than at the start, by more than chance explains; or None."""
+    rewards = torch.tensor([row["reward"] for row in history if row.get("reward") is not None])
+    edge = round(len(rewards) * JUDGED_SHARE)
+    if edge < 2:
+        return None
+    first, last = rewards[:edge], rewards[-edge:]
+    gain = (last.mean() - first.mean()).item()
+    noise = ((first.var() + last.var()) / edge).sqrt().item()
+    if gain > 2 * noise and gain > 0:
+        return None
+    return (
+        f"the reward went from {first.mean():.3f} to {last.mean():.3f}, no more than chance explains: the run has learnt "
+        "nothing that shows. Train longer, raise learning_rate, or choose problems that the model gets right sometimes"
+    )

@@ -1,0 +1,73 @@
+"""Distillation from a live teacher, on the student's own completions, on TRL's trainer."""
+
+from dataclasses import dataclass, field
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from trl import DistillationConfig, DistillationTrainer
+
+from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
+from .on_trl import DogeOnTRL
+
+
+SHOWN = 3
+
+
+@dataclass
+class DistillationArguments(StageSettings, DistillationConfig):
+    """`trl.DistillationConfig` with the defaults of this project."""
+
+    teacher_model_name_or_path: str | None = field(
+        default=None, metadata={"help": "A causal language model of transformers with the student's tokenizer."}
+    )
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak of the learning rate."})
+    max_completion_length: int = field(default=256, metadata={"help": "Tokens of a completion."})
+    disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
+
+
+DISTILLATION_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, DistillationArguments)
+
+
+class DogeDistillationTrainer(DogeOnTRL, DistillationTrainer):
+    """`trl.DistillationTrainer` with the promises of this project."""
+
+
+def load_teacher(
+    args: DistillationArguments, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> PreTrainedModel:
+    """The teacher, once it is sure that its tokens mean what the student's mean.
+
+    Raises:
+        ValueError: there is no such model, or its tokens are others.
+    """
+    name = args.teacher_model_name_or_path
+    try:
+        theirs = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
+        teacher = AutoModelForCausalLM.from_pretrained(
+            name, dtype=torch.float32, trust_remote_code=args.trust_remote_code, use_safetensors=True
+        )
+    except OSError as error:
+        raise ValueError(
+            f"teacher_model_name_or_path={name}: no model with a tokenizer there ({str(error).splitlines()[0]})"
+        ) from error
+    check_same_tokens(name, tokenizer, theirs)
+    sizes = student.config.vocab_size, teacher.config.get_text_config().vocab_size
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"teacher_model_name_or_path={name}: its vocab_size is {sizes[1]}, the student's {sizes[0]}; their "
+            "distributions can't be compared"
+        )
+    return teacher.eval()
+
+
+def check_same_tokens(name: str, ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> None:
+    """A `ValueError` that names tokens whose ids differ: the losses would compare unrelated tokens."""
+    mine, other = ours.get_vocab(), theirs.get_vocab()
+    wrong = [token for token in sorted(mine, key=mine.__getitem__) if mine[token] != other.get(token)]
+    if wrong or len(mine) != len(other):
+        shown = ", ".join(f"{token!r} is {mine[token]} here and {other.get(token)} there" for token in wrong[:SHOWN])
+        raise ValueError(
+            f"teacher_model_name_or_path={name}: its tokenizer is not the student's ({len(wrong)} of {len(mine)} tokens "
+            f"differ{': ' + shown if shown else ''}). Distil on the teacher's texts instead, with small-doge train distill "
+            "without a live teacher"
+        )
