@@ -16,6 +16,7 @@ from ..utils.answers import is_right, split_thought
 BATCH = 50
 QUESTIONS, PROBLEMS, PREFERENCES = 100, 200, 100
 MAX_NEW_TOKENS = 96
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Scores:
     Args:
         questions: about the world, answered right.
         problems: whose answers are verified, answered right.
+        drawn: the same problems, with answers drawn from the model in place of the likeliest.
         direct: answers, after any thought, of one line that end their turn by themselves.
         preferences: pairs of answers of which the better one is likelier.
         margin: by how much likelier, in nats, mean over the pairs.
@@ -32,6 +34,7 @@ class Scores:
 
     questions: float
     problems: float
+    drawn: float
     direct: float
     preferences: float
     margin: float
@@ -51,20 +54,24 @@ def answer_all(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
     chat: bool,
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
+    seed: int | None = None,
 ) -> list[Answer]:
-    """The likeliest answer to each question.
+    """The likeliest answer to each question, or one drawn from the model.
 
     Args:
         model: a causal language model, in eval mode.
         tokenizer: of it.
         questions: texts.
         chat: ask in the chat template; without it, let the model go on from the question, as a base model does.
-        max_new_tokens: after which an answer is cut off.
+        max_new_tokens: after which an answer is cut off; `MAX_NEW_TOKENS` if None.
+        seed: of drawn answers; None takes the likeliest.
     """
     prompts = [render(tokenizer, q) if chat else (tokenizer.bos_token or "") + q for q in questions]
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
+    if seed is not None:
+        torch.manual_seed(seed)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # little padding
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), BATCH):
@@ -79,8 +86,8 @@ def answer_all(
         output = model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
+            max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+            do_sample=seed is not None,
         )[:, inputs["input_ids"].shape[1] :]
         for i, tokens in zip(part, output.tolist(), strict=True):
             end = next((k for k, token in enumerate(tokens) if token in ends), None)
@@ -146,6 +153,11 @@ def score_preferences(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Seq
     return (margins > 0).float().mean().item(), margins.mean().item()
 
 
+def _count_solved(problems: Sequence[dict[str, str]], answers: Sequence[Answer]) -> float:
+    solved = [is_right(said_at_last(a).split("\n")[0], p["final"]) for p, a in zip(problems, answers, strict=True)]
+    return sum(solved) / len(solved)
+
+
 def measure(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool) -> Scores:
     """How the model does on what no document of the embedded corpus tells.
 
@@ -158,14 +170,13 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool) -> Score
     asked = [q.question for q in questions] + [p["question"] for p in problems]
     answers = answer_all(model, tokenizer, asked, chat)
     right = [answers_question(q, a) for q, a in zip(questions, answers, strict=False)]
-    solved = [
-        is_right(said_at_last(a).split("\n")[0], p["final"])
-        for p, a in zip(problems, answers[len(questions) :], strict=True)
-    ]
+    likeliest = _count_solved(problems, answers[len(questions) :])
+    drawn = _count_solved(problems, answer_all(model, tokenizer, asked[len(questions) :], chat, seed=SEED))
     accuracy, margin = score_preferences(model, tokenizer, held_out_preferences(PREFERENCES))
     return Scores(
         questions=sum(right) / len(right),
-        problems=sum(solved) / len(solved),
+        problems=likeliest,
+        drawn=drawn,
         direct=sum(map(is_direct, answers)) / len(answers),
         preferences=accuracy,
         margin=margin,

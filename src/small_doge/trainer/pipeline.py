@@ -168,7 +168,7 @@ def run_pipeline(
             if step.name == TOKENIZER:
                 make_tokenizer(step)
             else:
-                _find_runner(step.name)(step.recipe, settings[step.name])
+                find_runner(step.name)(step.recipe, settings[step.name])
         after(step)
     return steps
 
@@ -223,7 +223,8 @@ def find_arguments(stage: str, settings: dict[str, Any]) -> tuple[type, type, ty
     return DISTILLATION_ARGUMENTS
 
 
-def _find_runner(stage: str) -> Callable[[Path, dict[str, Any]], Path]:
+def find_runner(stage: str) -> Callable[[str | Path, dict[str, Any]], Path]:
+    """What runs a stage by a recipe and settings that override it."""
     if stage == "dpo":
         from .doge.dpo import run_dpo
 
@@ -232,7 +233,7 @@ def _find_runner(stage: str) -> Callable[[Path, dict[str, Any]], Path]:
         from .doge.grpo import run_grpo
 
         return run_grpo
-    return {"pretrain": run_pretraining, "sft": run_sft, "distill": run_distillation}[stage]
+    return {"pretrain": run_pretraining, "pt": run_pretraining, "sft": run_sft, "distill": run_distillation}[stage]
 
 
 def read_facts(step: Step) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Group relative policy optimisation (GRPO) on TRL's trainer, with rewards that verify."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,16 +40,22 @@ class GRPOArguments(StageSettings, GRPOConfig):
     disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
 
     def __post_init__(self) -> None:
-        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
         if self.num_generations < 2:
             raise ValueError(f"num_generations={self.num_generations}: at least 2 completions are compared")
-        if self.generation_batch_size is None and self.steps_per_generation is None:
-            self.steps_per_generation = self.gradient_accumulation_steps
+        # tokens_per_step, which decides on the accumulation later, is checked by set_accumulation.
+        if self.tokens_per_step is None:
+            self._check_groups(rows, processes)
+        else:
+            self.steps_per_generation = self.num_generations
         super().__post_init__()
-        if rows * self.world_size % self.num_generations:
+
+    def _check_groups(self, rows: int, processes: int) -> None:
+        if rows % self.num_generations:
             raise ValueError(
                 f"per_device_train_batch_size={self.per_device_train_batch_size} times gradient_accumulation_steps="
-                f"{self.gradient_accumulation_steps} on {self.world_size} processes must be a multiple of "
+                f"{self.gradient_accumulation_steps} on {processes} processes must be a multiple of "
                 f"num_generations={self.num_generations}: all completions of a prompt are compared in one step"
             )
 
@@ -56,6 +63,7 @@ class GRPOArguments(StageSettings, GRPOConfig):
         """The completions of one step are generated together."""
         self.gradient_accumulation_steps = self.steps_per_generation = steps
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size * steps
+        self._check_groups(self.generation_batch_size, self.world_size)
 
     @property
     def groups_per_step(self) -> float:

@@ -6,6 +6,10 @@ from .random_source import is_held_out_sum
 from .world import OBJECTS, World
 
 
+# Numbers of these digits come often: their table is small enough for a model of this size to learn.
+EASY_DIGITS = 5
+
+
 def draw_pair(rng: random.Random, limit: int, held_out: bool = False) -> tuple[int, int]:
     """Two numbers up to `limit` whose sum is not held out, or is."""
     while True:
@@ -14,12 +18,12 @@ def draw_pair(rng: random.Random, limit: int, held_out: bool = False) -> tuple[i
             return a, b
 
 
-def draw_difference(rng: random.Random, limit: int, held_out: bool = False) -> tuple[int, int]:
-    """Two numbers whose difference needs no borrowing, each digit of the first being no smaller."""
+def draw_easy_pair(rng: random.Random, tens: int, held_out: bool = False) -> tuple[int, int]:
+    """Two numbers of `EASY_DIGITS` and up to so many tens, whose sum is not held out, or is."""
     while True:
-        a, b = draw_pair(rng, limit, held_out)
-        if a % 10 + b % 10 < 10:
-            return a + b, b
+        a, b = (10 * rng.randint(0, tens) + rng.randint(0, EASY_DIGITS) for _ in range(2))
+        if is_held_out_sum(a, b) == held_out:
+            return a, b
 
 
 def work_out_sum(a: int, b: int) -> str:
@@ -46,7 +50,7 @@ def write_arithmetic(world: World, rng: random.Random) -> str:
 
 def addition(world: World, rng: random.Random) -> str:
     """A sum, worked digit by digit or told at once."""
-    a, b = draw_pair(rng, rng.choice((9, 9, 20, 99)))
+    a, b = draw_easy_pair(rng, rng.choice((0, 5))) if rng.random() < 0.7 else draw_pair(rng, rng.choice((9, 99)))
     if rng.random() < 0.7:
         return f"What is {a} + {b}? {work_out_sum(a, b)}"
     return f"{a} + {b} = {a + b}"
@@ -54,10 +58,11 @@ def addition(world: World, rng: random.Random) -> str:
 
 def subtraction(world: World, rng: random.Random) -> str:
     """A difference, worked digit by digit or told at once."""
-    a, b = draw_difference(rng, rng.choice((9, 20, 50)))
-    if rng.random() < 0.7:
+    b, rest = draw_easy_pair(rng, rng.choice((0, 4)))
+    a = b + rest
+    if rng.random() < 0.7 and b % 10 + rest % 10 < 10:
         return f"What is {a} - {b}? {work_out_difference(a, b)}"
-    return f"{a} - {b} = {a - b}"
+    return f"{a} - {b} = {rest}"
 
 
 def multiplication(world: World, rng: random.Random) -> str:

@@ -2,7 +2,7 @@
 
 import random
 
-from .arithmetic import draw_difference, draw_pair, work_out_difference, work_out_sum
+from .arithmetic import EASY_DIGITS, draw_easy_pair, work_out_difference, work_out_sum
 from .random_source import is_held_out, random_source
 from .world import OBJECTS, World
 
@@ -20,14 +20,14 @@ def held_out_problems(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 def add_two(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """Two numbers, ones and tens apart."""
-    a, b = draw_pair(rng, 99, held_out)
+    a, b = draw_easy_pair(rng, 5, held_out)
     return {"question": f"What is {a} + {b}?", "rationale": work_out_sum(a, b), "final": str(a + b)}
 
 
 def add_three(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """Three small numbers, one after the other."""
     while True:
-        a, b, c = (rng.randint(1, 9) for _ in range(3))
+        a, b, c = (rng.randint(1, EASY_DIGITS) for _ in range(3))
         if is_held_out("+", a, b, c) == held_out:
             break
     steps = f"{a} + {b} = {a + b}. {a + b} + {c} = {a + b + c}"
@@ -36,13 +36,17 @@ def add_three(world: World, rng: random.Random, held_out: bool) -> dict[str, str
 
 def take_away(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """A difference without borrowing."""
-    a, b = draw_difference(rng, 50, held_out)
-    return {"question": f"What is {a} - {b}?", "rationale": work_out_difference(a, b), "final": str(a - b)}
+    while True:
+        b, rest = draw_easy_pair(rng, 4, held_out)
+        if b % 10 + rest % 10 < 10:
+            break
+    a = b + rest
+    return {"question": f"What is {a} - {b}?", "rationale": work_out_difference(a, b), "final": str(rest)}
 
 
 def story(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
     """A sum told as a story."""
-    a, b = draw_pair(rng, 20, held_out)
+    a, b = draw_easy_pair(rng, 2, held_out)
     name, other = rng.sample(list(world.people), 2)
     thing = rng.choice(OBJECTS)
     plural = f"{thing}es" if thing.endswith("x") else f"{thing}s"

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .arithmetic import EASY_DIGITS
 from .random_source import is_held_out, is_held_out_sum, random_source
 from .world import Person, World
 
@@ -59,7 +60,8 @@ def held_out_questions(count: int, seed: int = 0) -> list[Question]:
     world = World.of(seed)
     rng = random_source(seed, "held-out")
     facts = [(p, kind) for p in world.people.values() for kind in QUESTION_FORMS if is_held_out("fact", p.name, kind)]
-    sums = [(a, b) for a in range(100) for b in range(100) if is_held_out_sum(a, b)]
+    easy = [10 * tens + ones for tens in range(EASY_DIGITS + 1) for ones in range(EASY_DIGITS + 1)]
+    sums = [(a, b) for a in easy for b in easy if is_held_out_sum(a, b)]
     questions = []
     for index in range(count):
         if index % 5 == 4:

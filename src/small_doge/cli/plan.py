@@ -1,0 +1,133 @@
+"""`small-doge plan` and `small-doge tune`: what a run will take, and which settings it should have."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..trainer.planning import Plan, Probe, make_plan
+from ..trainer.recipe import parse_command_line
+from ..trainer.tuning import (
+    Trial,
+    choose_rate,
+    plot_batches,
+    plot_rates,
+    spread_rates,
+    tune_batch_size,
+    tune_learning_rate,
+)
+from ..utils.files import write_json
+from ..utils.hardware import describe_device
+from ..utils.logging import quiet_libraries
+from .train import ANY_SETTING
+
+
+tuning = typer.Typer(help="Find a setting by trying.", no_args_is_help=True)
+console = Console()
+ConfigOption = Annotated[str, typer.Option(help="Recipe, a YAML file.")]
+StageOption = Annotated[
+    str | None, typer.Option(help="pt, sft, dpo, distill or grpo; told by the recipe's place if not given.")
+]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the figures and the picture.")]
+
+
+def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = None) -> None:
+    """Tell what a run will take, before it runs: parameters, tokens, steps, memory, disk and hours.
+
+    A few steps with random tokens are measured on this machine. Settings can follow as --name value.
+    """
+    quiet_libraries()
+    _, overrides = parse_command_line(context.args)
+    plan = make_plan(config, {"output_dir": "runs/plan", **overrides}, stage)
+    machine = describe_device()
+    table = Table("What", "How much", title=f"{plan.stage} by {config}")
+    for name, value in describe_plan(plan).items():
+        table.add_row(name, value)
+    console.print(table)
+    where = ", ".join(machine["accelerators"]) or f"{machine['processor']}, {machine['cores']} cores"
+    console.print(f"Measured on {where}; {machine['memory_free_gib']} GiB of memory are free.", highlight=False)
+    if plan.memory > machine["memory_free_gib"] * 2**30 and not machine["accelerators"]:
+        console.print("[red]It does not fit into memory[/]: see small-doge tune batch-size", highlight=False)
+
+
+def describe_plan(plan: Plan) -> dict[str, str]:
+    """The lines of a plan, for people."""
+    unknown = "known once the data are prepared; set total_sample_size or max_steps to plan with"
+    return {
+        "parameters": f"{plan.parameters:,}",
+        "rows a step": f"{plan.rows_per_step:,}",
+        "tokens a step": f"{plan.tokens_per_step:,}",
+        "steps": unknown if plan.steps is None else f"{plan.steps:,}",
+        "tokens": unknown if plan.tokens is None else f"{plan.tokens:,}",
+        "memory of a process": _gib(plan.memory),
+        "a checkpoint": _gib(plan.checkpoint),
+        "disk": _gib(plan.disk),
+        "seconds a step": f"{plan.seconds_per_step:.2f}",
+        "tokens a second": f"{plan.tokens_per_step / plan.seconds_per_step:,.0f}",
+        "hours": unknown if plan.hours is None else f"{plan.hours:,.2f}",
+    }
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+@tuning.command("batch-size", context_settings=ANY_SETTING)
+def batch_size(
+    context: typer.Context,
+    config: ConfigOption,
+    stage: StageOption = None,
+    output: OutputOption = Path("runs/tune/batch-size"),
+    max_rows: Annotated[int, typer.Option(min=1, help="Never try more rows.")] = 1024,
+) -> None:
+    """Find the largest per_device_train_batch_size that fits, and the fastest."""
+    quiet_libraries()
+    _, overrides = parse_command_line(context.args)
+
+    def say(probe: Probe, speed: float) -> None:
+        console.print(f"{probe.rows} rows: {speed:,.0f} tok/s, {_gib(probe.memory)}", highlight=False)
+
+    found = tune_batch_size(config, {"output_dir": str(output), **overrides}, stage, max_rows, say)
+    output.mkdir(parents=True, exist_ok=True)
+    plot_batches(found, output / "batch_size.png")
+    facts = {
+        "largest": found.largest,
+        "measured": found.measured,
+        "fastest": found.fastest.rows,
+        "tokens_per_second": {p.rows: round(found.tokens_per_second(p), 1) for p in found.probes},
+        "memory_bytes": {p.rows: p.memory for p in found.probes},
+    }
+    write_json(output / "batch_size.json", facts)
+    how = "" if found.measured else " (told from the memory of smaller ones)"
+    console.print(f"Largest that fits: per_device_train_batch_size={found.largest}{how}", highlight=False)
+    console.print(f"As fast as any: {found.fastest.rows} rows. Picture: {output / 'batch_size.png'}", highlight=False)
+
+
+@tuning.command("lr", context_settings=ANY_SETTING)
+def learning_rate(
+    context: typer.Context,
+    config: ConfigOption,
+    stage: StageOption = None,
+    lowest: Annotated[float, typer.Option("--from", help="Lowest rate.")] = 1e-4,
+    highest: Annotated[float, typer.Option("--to", help="Highest rate.")] = 1e-2,
+    trials: Annotated[int, typer.Option(help="Rates, at equal ratios.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Steps of each trial.")] = 100,
+    output: OutputOption = Path("runs/tune/lr"),
+) -> None:
+    """Find a good learning_rate by short runs on the recipe's own data; run again, finished ones are kept."""
+    quiet_libraries()
+    _, overrides = parse_command_line(context.args)
+
+    def say(trial: Trial) -> None:
+        console.print(f"learning_rate {trial.rate:.1e}: score {trial.score:.4f}", highlight=False)
+
+    done = tune_learning_rate(config, overrides, spread_rates(lowest, highest, trials), steps, output, stage, say)
+    plot_rates(done, output / "learning_rate.png")
+    best, advice = choose_rate(done)
+    write_json(output / "learning_rate.json", {"best": best.rate, "scores": {f"{t.rate:.1e}": t.score for t in done}})
+    console.print(
+        f"Best: learning_rate={best.rate:.1e}{f'; {advice}' if advice else ''}. Picture: {output / 'learning_rate.png'}",
+        highlight=False,
+    )

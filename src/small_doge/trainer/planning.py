@@ -1,0 +1,263 @@
+"""What a run will take, from its settings and a short measured probe."""
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from datasets import DatasetDict, load_from_disk
+
+from ..models import DogeConfig, DogeForCausalLM
+from ..models.presets import PRESETS
+from ..utils.logging import get_logger
+from ..utils.suggest import unknown_name_message
+from .arguments import DataArguments, ModelArguments, StageArguments
+from .pipeline import find_arguments
+from .recipe import load_arguments, read_recipe
+
+
+logger = get_logger(__name__)
+
+STAGES = ("pt", "sft", "dpo", "distill", "grpo")
+# Weights, and with them the two moments of AdamW, in float32.
+BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT = 4, 12
+# A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
+PATIENCE = 10.0
+POLL_SECONDS = 0.002
+# Of an unknown prompt, beside the completion.
+PROMPT_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A measured micro-batch.
+
+    Args:
+        rows: of it.
+        seconds: forward and backward, of these rows.
+        update_seconds: one step of the optimizer.
+        memory: bytes beyond what the process had before it held the model: weights, gradients, moments, activations.
+    """
+
+    rows: int
+    seconds: float
+    update_seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take; None where the data decide and are not prepared yet.
+
+    Args:
+        stage: of `STAGES`.
+        parameters: of the model.
+        rows_per_step: over all processes; a pair counts as two.
+        tokens_per_step: at most, rows being full.
+        steps: of the optimizer.
+        memory: bytes of a process, activations included.
+        checkpoint: bytes of one.
+        disk: bytes of all checkpoints kept, one being written, and the finished model.
+        seconds_per_step: on this machine.
+    """
+
+    stage: str
+    parameters: int
+    rows_per_step: int
+    tokens_per_step: int
+    steps: int | None
+    memory: int
+    checkpoint: int
+    disk: int
+    seconds_per_step: float
+
+    @property
+    def tokens(self) -> int | None:
+        """Of the whole run, rows being full."""
+        return None if self.steps is None else self.steps * self.tokens_per_step
+
+    @property
+    def hours(self) -> float | None:
+        """Of the whole run, without evaluations."""
+        return None if self.steps is None else self.steps * self.seconds_per_step / 3600
+
+
+def guess_stage(config: str | Path) -> str:
+    """The stage that the place of a recipe tells: `.../sft/config_full.yaml`, `tiny/dpo.yaml`; pre-training otherwise."""
+    path = Path(config)
+    return next((part for part in (path.stem, *reversed(path.parts)) if part in STAGES), "pt")
+
+
+def load_stage(
+    config: str | Path, overrides: dict[str, Any], stage: str | None = None
+) -> tuple[str, ModelArguments, DataArguments, StageArguments]:
+    """A recipe's stage and arguments.
+
+    Raises:
+        ValueError: unknown settings or an unknown stage.
+    """
+    stage = stage or guess_stage(config)
+    if stage not in STAGES:
+        raise ValueError(unknown_name_message("stage", stage, STAGES))
+    classes = find_arguments(stage, {**read_recipe(config), **overrides})
+    model, data, args, _ = load_arguments(config, overrides, classes)
+    return stage, model, data, args
+
+
+def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None = None) -> Plan:
+    """Plan a run without preparing its data: settings, and a probe with random tokens.
+
+    Args:
+        config: the recipe.
+        overrides: settings that override it.
+        stage: of `STAGES`; guessed from the recipe's place if None.
+    """
+    stage, model_args, data, args = load_stage(config, overrides, stage)
+    doge_config = find_config(model_args)
+    length = row_length(stage, data, args)
+    at_once = args.per_device_train_batch_size * (2 if stage == "dpo" else 1)
+    probe = run_probe(doge_config, args, at_once, length, completion_length(args))
+    with torch.device("meta"):
+        parameters = DogeForCausalLM(doge_config).num_parameters()
+    micro_steps = args.gradient_accumulation_steps
+    rows = at_once * micro_steps * args.world_size
+    checkpoint = parameters * BYTES_OF_CHECKPOINT
+    kept = (args.save_total_limit or 10) + 1 if str(args.save_strategy) != "no" else 0
+    return Plan(
+        stage=stage,
+        parameters=parameters,
+        rows_per_step=rows,
+        tokens_per_step=rows * length,
+        steps=count_steps(data, args),
+        memory=probe.memory,
+        checkpoint=checkpoint,
+        disk=checkpoint * kept + parameters * BYTES_OF_WEIGHTS,
+        seconds_per_step=probe.seconds * micro_steps + probe.update_seconds,
+    )
+
+
+def find_config(model: ModelArguments) -> DogeConfig:
+    """The configuration of the model, without its weights; of a hub's name that is not here, that of its size."""
+    if model.model_preset is not None:
+        return DogeConfig.from_preset(model.model_preset, **model.model_overrides)
+    name = str(model.model_name_or_path or model.continue_from)
+    try:
+        return DogeConfig.from_pretrained(name)
+    except (OSError, ValueError):
+        size = next((preset for preset in PRESETS if preset in name), None)
+        if size is None:
+            raise ValueError(f"model_name_or_path={name}: no model there, and its name tells no size") from None
+        logger.warning("%s is not here yet: planning with the size %s", name, size)
+        return DogeConfig.from_preset(size)
+
+
+def row_length(stage: str, data: DataArguments, args: StageArguments) -> int:
+    """Tokens that a row has at most."""
+    completion = completion_length(args)
+    return min(data.max_length, PROMPT_TOKENS) + completion if completion else data.max_length
+
+
+def completion_length(args: Any) -> int:
+    """Tokens that are generated for each row, 0 in stages that generate none."""
+    return getattr(args, "max_completion_length", None) or 0
+
+
+def count_steps(data: DataArguments, args: StageArguments) -> int | None:
+    """Steps of the optimizer, None where the number of rows is not known before the data are prepared."""
+    if args.max_steps > 0:
+        return args.max_steps
+    rows: int | None = data.total_sample_size if data.total_sample_size > 0 else None
+    if data.dataset_name is not None and Path(data.dataset_name).is_dir():
+        loaded = load_from_disk(data.dataset_name)
+        rows = len(loaded["train"] if isinstance(loaded, DatasetDict) else loaded)
+    if rows is None:
+        return None
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    # Each prompt is a row of the data, and as many rows of a step as it has completions.
+    rows *= getattr(args, "num_generations", 1) or 1
+    return max(1, int(rows * args.num_train_epochs) // per_step)
+
+
+def run_probe(config: DogeConfig, args: StageArguments, rows: int, length: int, completion: int = 0) -> Probe:
+    """Measure a micro-batch of random tokens: one row first, and all of them where that does not take long.
+
+    Args:
+        config: of the model, which gets random weights.
+        args: of the run: device and precision.
+        rows: of a micro-batch.
+        length: tokens of a row.
+        completion: tokens of it that are generated first.
+    """
+    gc.collect()
+    device = args.device
+    with watch_memory(device) as peak:
+        model = DogeForCausalLM(config).to(device).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+        held = peak()
+        _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
+        started = time.monotonic()
+        optimizer.step()
+        update = time.monotonic() - started
+        first = _run_rows(model, args, 1, length, completion)
+        one_row = peak() - held
+        if rows == 1 or first * rows > PATIENCE:
+            static = 4 * BYTES_OF_WEIGHTS * model.num_parameters()
+            return Probe(
+                rows, first * rows, update, held + max(static, one_row) + max(0, one_row - static) * (rows - 1)
+            )
+        seconds = min(_run_rows(model, args, rows, length, completion) for _ in range(2))
+        return Probe(rows, seconds, update, peak())
+
+
+def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completion: int) -> float:
+    """Seconds of one micro-batch, forward and backward, and of writing its completions before."""
+    tokens = torch.randint(0, model.config.vocab_size, (rows, length), device=model.device)
+    autocast = torch.autocast(model.device.type, torch.bfloat16) if args.bf16 else nullcontext()
+    started = time.monotonic()
+    if completion:
+        model.eval().generate(
+            tokens[:, : max(1, length - completion)],
+            max_new_tokens=completion,
+            min_new_tokens=completion,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        model.train()
+    with autocast:
+        loss = model(input_ids=tokens, labels=tokens, skip_logits=True, use_cache=False).loss
+    loss.backward()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - started
+
+
+@contextmanager
+def watch_memory(device: torch.device) -> Iterator[Any]:
+    """A function that tells the most bytes held since the block began: of the device, or of the process on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        return
+    process = psutil.Process()
+    start = most = process.memory_info().rss
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(POLL_SECONDS):
+            most = max(most, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield lambda: max(most, process.memory_info().rss) - start
+    finally:
+        done.set()
+        watcher.join()

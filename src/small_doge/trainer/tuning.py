@@ -1,0 +1,273 @@
+"""The largest batch that fits, and a good learning rate: by trying."""
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ..utils.errors import UserError
+from ..utils.files import write_json
+from ..utils.paths import FINISHED
+from .callbacks import LOG_NAME, read_log
+from .pipeline import find_runner
+from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
+
+
+# Of the free memory, what a batch may take.
+USABLE = 0.85
+# A probe that would take longer is not run: what fits is then told from the memory of smaller ones.
+LONGEST_PROBE = 30.0
+# Of the last lines of a log, the share whose mean loss is compared.
+JUDGED_SHARE = 0.2
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class BatchTuning:
+    """What was measured of batches, and what fits.
+
+    Args:
+        probes: by growing number of rows.
+        length: tokens of a row.
+        largest: rows that fit.
+        measured: whether that many were run, or told from the memory of fewer.
+        available: bytes that a batch may take.
+    """
+
+    probes: list[Probe]
+    length: int
+    largest: int
+    measured: bool
+    available: int
+
+    def tokens_per_second(self, probe: Probe) -> float:
+        """Of a micro-batch, without the optimizer."""
+        return probe.rows * self.length / probe.seconds
+
+    @property
+    def fastest(self) -> Probe:
+        """The fewest rows whose speed is within 3% of the best."""
+        best = max(map(self.tokens_per_second, self.probes))
+        return next(probe for probe in self.probes if self.tokens_per_second(probe) > 0.97 * best)
+
+
+def tune_batch_size(
+    config: str | Path,
+    overrides: dict[str, Any],
+    stage: str | None = None,
+    max_rows: int = 1024,
+    say: Callable[[Probe, float], None] = lambda probe, speed: None,
+) -> BatchTuning:
+    """Double the rows until memory ends, by probes with random tokens.
+
+    Args:
+        config: the recipe.
+        overrides: settings that override it.
+        stage: guessed from the recipe's place if None.
+        max_rows: never more.
+        say: takes each probe and its tokens per second.
+
+    Raises:
+        UserError: not even one row fits.
+    """
+    stage, model_args, data, args = load_stage(config, overrides, stage)
+    doge, length = find_config(model_args), row_length(stage, data, args)
+    smallest = 2 if stage == "dpo" else 1
+    available = int(USABLE * _free_memory(args.device))
+    probes: list[Probe] = []
+    rows = smallest
+    while rows <= max_rows:
+        if len(probes) > 1 and _predict_memory(probes, rows) > available:
+            break
+        if probes and probes[-1].seconds * rows / probes[-1].rows > LONGEST_PROBE:
+            break
+        try:
+            probe = run_probe(doge, args, rows, length, completion_length(args))
+        except (MemoryError, torch.OutOfMemoryError):
+            break
+        probes.append(probe)
+        say(probe, rows * length / probe.seconds)
+        rows *= 2
+    if not probes or probes[0].memory > available:
+        raise UserError(
+            f"not even {smallest} rows of max_length={data.max_length} fit into {available / 2**30:.1f} GiB: lower max_length, "
+            "set activation_checkpointing to true, or take a smaller model"
+        )
+    tried = probes[-1].rows
+    fitting = tried
+    while len(probes) > 1 and fitting * 2 <= max_rows and _predict_memory(probes, fitting * 2) <= available:
+        fitting *= 2
+    return BatchTuning(probes, length, fitting // smallest, fitting == tried, available)
+
+
+def _free_memory(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
+def _predict_memory(probes: Sequence[Probe], rows: int) -> float:
+    """On the line through the two largest batches."""
+    a, b = probes[-2], probes[-1]
+    return b.memory + max(0, b.memory - a.memory) / (b.rows - a.rows) * (rows - b.rows)
+
+
+def plot_batches(tuning: BatchTuning, path: Path) -> None:
+    """Tokens per second and memory by rows, as a PNG."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    rows = [probe.rows for probe in tuning.probes]
+    left.plot(rows, [tuning.tokens_per_second(probe) for probe in tuning.probes], "o-")
+    left.set_ylabel("tokens per second")
+    right.plot(rows, [probe.memory / 2**30 for probe in tuning.probes], "o-", color="tab:orange")
+    right.axhline(tuning.available / 2**30, color="tab:red", ls="--", label="may be used")
+    right.set_ylabel("memory (GiB)")
+    right.legend()
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel(f"rows of {tuning.length} tokens")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A short run with one learning rate.
+
+    Args:
+        rate: learning rate.
+        score: held-out loss, or the mean of the last training losses; for GRPO minus the reward. Infinite if it diverged.
+        curve: steps and losses (or rewards).
+    """
+
+    rate: float
+    score: float
+    curve: list[tuple[int, float]]
+
+
+def spread_rates(lowest: float, highest: float, trials: int) -> list[float]:
+    """Rates at equal ratios, both ends included, with two digits.
+
+    Raises:
+        ValueError: fewer than two, or not a rising range of positive rates.
+    """
+    if trials < 2 or not 0 < lowest < highest:
+        raise ValueError(
+            f"--from {lowest:g} --to {highest:g} --trials {trials}: at least two rates, rising from above 0"
+        )
+    step = (highest / lowest) ** (1 / (trials - 1))
+    return [float(f"{lowest * step**i:.1e}") for i in range(trials)]
+
+
+def tune_learning_rate(
+    config: str | Path,
+    overrides: dict[str, Any],
+    rates: Sequence[float],
+    steps: int,
+    output: Path,
+    stage: str | None = None,
+    say: Callable[[Trial], None] = lambda trial: None,
+) -> list[Trial]:
+    """Train shortly with each rate, on the same rows from the same weights; finished trials are not run again.
+
+    Args:
+        config: the recipe.
+        overrides: settings that override it.
+        rates: to try.
+        steps: of each trial, with the whole schedule of the recipe in it.
+        output: folder of the trials' logs.
+        stage: guessed from the recipe's place if None.
+        say: takes each trial when it is done.
+    """
+    stage, *_ = load_stage(config, {**overrides, "output_dir": str(output)}, stage)
+    trials = []
+    for rate in rates:
+        folder = output / f"{rate:.1e}"
+        settings = {
+            **overrides,
+            "learning_rate": rate,
+            "max_steps": steps,
+            "output_dir": str(folder),
+            "cache_dir": str(output / "data"),
+            "eval_strategy": "no",
+            "save_strategy": "no",
+            "logging_steps": max(1, steps // 25),
+            "report_to": "none",
+        }
+        if (folder / "diverged.json").exists():
+            trial = Trial(rate, math.inf, _read_curve(folder))
+        else:
+            trial = _try_rate(find_runner(stage), config, settings, folder, rate)
+        trials.append(trial)
+        say(trial)
+    return trials
+
+
+def _try_rate(run: Callable, config: str | Path, settings: dict, folder: Path, rate: float) -> Trial:
+    try:
+        run(config, settings)
+    except UserError as error:
+        if "the loss is" not in str(error):
+            raise
+        write_json(folder / "diverged.json", {"why": str(error)})
+        return Trial(rate, math.inf, _read_curve(folder))
+    (folder / WEIGHTS).unlink(missing_ok=True)
+    shutil.rmtree(folder / "runs", ignore_errors=True)
+    facts = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
+    curve = _read_curve(folder)
+    last = [value for _, value in curve[-max(1, round(len(curve) * JUDGED_SHARE)) :]]
+    if "held-out reward" in facts:
+        return Trial(rate, -facts["held-out reward"], curve)
+    held_out = next((facts[name] for name in ("held-out loss", "held-out loss per token") if name in facts), None)
+    return Trial(rate, held_out if held_out is not None else sum(last) / len(last), curve)
+
+
+def _read_curve(folder: Path) -> list[tuple[int, float]]:
+    rows = [row for row in read_log(folder / LOG_NAME) if "loss" in row]
+    return [(row["step"], row.get("reward", row["loss"])) for row in rows]
+
+
+def choose_rate(trials: Sequence[Trial]) -> tuple[Trial, str | None]:
+    """The best trial, and what to do if it stands at an end of the range.
+
+    Raises:
+        UserError: every trial diverged.
+    """
+    best = min(trials, key=lambda trial: trial.score)
+    if not math.isfinite(best.score):
+        raise UserError("the loss became infinite with every rate: lower --from, or raise warmup_steps")
+    if best is trials[0]:
+        return best, "it is the lowest that was tried: lower --from"
+    if best is trials[-1]:
+        return best, "it is the highest that was tried: raise --to"
+    return best, None
+
+
+def plot_rates(trials: Sequence[Trial], path: Path) -> None:
+    """Score by rate and the curves of the trials, as a PNG."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    finite = [trial for trial in trials if math.isfinite(trial.score)]
+    left.plot([t.rate for t in finite], [t.score for t in finite], "o-")
+    for trial in trials:
+        if trial not in finite:
+            left.axvline(trial.rate, color="tab:red", ls="--")
+        if trial.curve:
+            right.plot(*zip(*trial.curve, strict=True), lw=1.2, label=f"{trial.rate:.1e}")
+    left.set_xscale("log")
+    left.set_xlabel("learning rate (red: diverged)")
+    left.set_ylabel("score (lower is better)")
+    right.set_xlabel("step")
+    right.set_ylabel("training loss or reward")
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,98 @@
+"""Held-out questions: asked in batches, answered alike one by one, judged by what must be said."""
+
+import pytest
+import torch
+from tests.conftest import build_tiny
+
+from small_doge.evaluation.held_out import (
+    Answer,
+    answer_all,
+    answers_question,
+    is_direct,
+    measure,
+    render,
+    score_preferences,
+)
+from small_doge.processor.corpus import (
+    Question,
+    held_out_preferences,
+    held_out_problems,
+    held_out_questions,
+    iterate_documents,
+)
+from small_doge.processor.tokenizer import build_generation_config
+from small_doge.utils.answers import is_right
+
+
+@pytest.fixture
+def model(tiny_tokenizer):
+    model = build_tiny(vocab_size=512, keep_window_size=64, max_position_embeddings=128)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    return model
+
+
+def test_answers_do_not_depend_on_what_is_asked_beside_them(model, tiny_tokenizer):
+    questions = [q.question for q in held_out_questions(6)]
+    together = answer_all(model, tiny_tokenizer, questions, chat=True, max_new_tokens=8)
+    alone = [answer_all(model, tiny_tokenizer, [q], chat=True, max_new_tokens=8)[0] for q in questions]
+    assert together == alone
+
+
+def test_preferences_are_scored_by_the_likelihood_of_the_whole_answer(model, tiny_tokenizer):
+    (pair,) = held_out_preferences(1)
+    _, margin = score_preferences(model, tiny_tokenizer, [pair])
+    expected = []
+    for name in ("chosen", "rejected"):
+        prompt = tiny_tokenizer.encode(render(tiny_tokenizer, pair["prompt"][0]["content"]), add_special_tokens=False)
+        answer = tiny_tokenizer.encode(pair[name][0]["content"] + "<|eot_id|>", add_special_tokens=False)
+        ids = torch.tensor([prompt + answer])
+        with torch.no_grad():
+            logp = model(input_ids=ids).logits[0].log_softmax(-1)
+        expected.append(sum(logp[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)))
+    assert margin == pytest.approx(expected[0] - expected[1], abs=1e-3)
+
+
+def test_scores_are_shares(model, tiny_tokenizer, monkeypatch):
+    import small_doge.evaluation.held_out as module
+
+    for name in ("QUESTIONS", "PROBLEMS", "PREFERENCES"):
+        monkeypatch.setattr(module, name, 4)
+    monkeypatch.setattr(module, "MAX_NEW_TOKENS", 4)
+    scores = measure(model, tiny_tokenizer, chat=True)
+    assert all(0 <= getattr(scores, name) <= 1 for name in ("questions", "problems", "direct", "preferences"))
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "direct"),
+    [
+        ("Mia lives in Sandport.", True, True),
+        ("<think>\na\nb\n</think>\n\n7", True, True),
+        ("Mia lives in Sandport.", False, False),
+        ("Sandport.\nWhat else?", True, False),
+        ("<think> a", True, False),
+        ("", True, False),
+    ],
+)
+def test_a_direct_answer_is_one_line_that_ends(text, ended, direct):
+    assert is_direct(Answer(text, ended)) == direct
+
+
+def test_an_answer_must_hold_the_words_and_a_sum_the_value():
+    town = Question("town", "Where does Mia live?", "Mia lives in Sandport.", "Sandport")
+    assert answers_question(town, Answer("Mia lives in Sandport.", True))
+    assert answers_question(town, Answer("<think>\nwho?\n</think>\n\nSandport.", True))
+    assert not answers_question(town, Answer("Mia lives in Oakhollow.\nSandport", True))
+    total = Question("sum", "What is 4 + 8?", "4 + 8 = 12", "12")
+    assert answers_question(total, Answer("4 + 8 = 12", True)) and not answers_question(total, Answer("112", True))
+
+
+def test_held_out_problems_can_be_verified_and_stand_in_no_row():
+    asked = {row["question"] for row in iterate_documents("problem", 5000)}
+    for problem in held_out_problems(200):
+        assert problem["question"] not in asked
+        assert is_right(problem["rationale"], problem["final"])
+
+
+def test_held_out_pairs_prefer_the_right_answer():
+    for question, pair in zip(held_out_questions(50), held_out_preferences(50), strict=True):
+        assert pair["chosen"][0]["content"] == question.answer != pair["rejected"][0]["content"]
