@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 from small_doge import DogeForCausalLM
 from small_doge.processor.ft_datasets_process import mix_datasets_by_ratio
 from small_doge.processor.packing import PackedCollator
+from small_doge.processor.tokenizer import build_generation_config
 from small_doge.trainer.arguments import StageArguments
 from small_doge.trainer.base import DogeTrainer
 
@@ -136,3 +137,158 @@ def test_experts_are_balanced_by_our_loss_beside_trls(tiny_tokenizer, tmp_path):
         )
         (found[weight],) = losses(trainer)
     assert 0.3 < found[0.5] - found[0.0] < 5  # the balance loss is 1 when experts share equally
+
+
+PROBLEMS = [
+    {"prompt": [{"role": "user", "content": f"What is {i} + {i + 1}?"}], "solution": str(2 * i + 1)} for i in range(16)
+]
+GENERATING = {**COMMON, "max_steps": 2, "per_device_train_batch_size": 8, "max_completion_length": 12}
+
+
+def count_digits(completions, **columns):
+    """A reward that an untrained model gets sometimes."""
+    return [float(sum(c.isdigit() for c in completion[0]["content"])) for completion in completions]
+
+
+def run_both(tmp_path, tiny_tokenizer, ours, theirs, changes=None):
+    """Logs and weights of two trainers from the same weights."""
+    from datasets import Dataset
+
+    torch.manual_seed(3)
+    model = build_tiny(vocab_size=len(tiny_tokenizer), hidden_dropout=0.0, keep_window_size=32, **(changes or {}))
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    found = []
+    for build in (ours, theirs):
+        trainer = build(DogeForCausalLM.from_pretrained(tmp_path / "model"), Dataset.from_list(PROBLEMS))
+        trainer.train()
+        rows = [row for row in trainer.state.log_history if "loss" in row]
+        found.append((rows, {name: p.detach().clone() for name, p in trainer.model.named_parameters()}))
+    return found
+
+
+def assert_alike(found, names):
+    (ours, weights), (theirs, their_weights) = found
+    for name in names:
+        assert [row[name] for row in ours] == pytest.approx([row[name] for row in theirs], rel=1e-5, abs=1e-7), name
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, their_weights[name], rtol=1e-5, atol=1e-6)
+
+
+def test_reinforcement_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
+    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+
+    common = {**GENERATING, "num_generations": 4, "weight_decay": 0.0}
+    found = run_both(
+        tmp_path,
+        tiny_tokenizer,
+        lambda model, rows: DogeGRPOTrainer(
+            model=model,
+            args=GRPOArguments(output_dir=str(tmp_path / "ours"), warmup_steps=0, **common),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer,
+            reward_funcs=[count_digits],
+            settings={},
+        ),
+        lambda model, rows: trl.GRPOTrainer(
+            model=model,
+            args=trl.GRPOConfig(
+                output_dir=str(tmp_path / "theirs"), bf16=False, gradient_checkpointing=False, data_seed=7, **common
+            ),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer,
+            reward_funcs=[count_digits],
+        ),
+    )
+    assert_alike(found, ("loss", "reward", "grad_norm"))
+    assert found[0][0][0]["grad_norm"] > 0
+
+
+def test_distillation_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
+    from small_doge.trainer.teacher import DistillationArguments, DogeDistillationTrainer
+
+    torch.manual_seed(9)
+    teacher = build_tiny(vocab_size=len(tiny_tokenizer), hidden_size=64, keep_window_size=32)
+    common = {**GENERATING, "weight_decay": 0.0}
+    found = run_both(
+        tmp_path,
+        tiny_tokenizer,
+        lambda model, rows: DogeDistillationTrainer(
+            model=model,
+            teacher_model=teacher,
+            args=DistillationArguments(output_dir=str(tmp_path / "ours"), warmup_steps=0, **common),
+            train_dataset=rows.select_columns("prompt"),
+            processing_class=tiny_tokenizer,
+            settings={},
+        ),
+        lambda model, rows: trl.DistillationTrainer(
+            model=model,
+            teacher_model=teacher,
+            args=trl.DistillationConfig(
+                output_dir=str(tmp_path / "theirs"), bf16=False, gradient_checkpointing=False, data_seed=7, **common
+            ),
+            train_dataset=rows.select_columns("prompt"),
+            processing_class=tiny_tokenizer,
+        ),
+    )
+    assert_alike(found, ("loss", "grad_norm"))
+
+
+def test_rollouts_use_the_bounded_cache(tiny_tokenizer, tmp_path, monkeypatch):
+    from small_doge.models.cache import DynamicMaskCache
+    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+
+    made = []
+    build = DynamicMaskCache.__init__
+    monkeypatch.setattr(
+        DynamicMaskCache, "__init__", lambda self, config: (made.append(config), build(self, config))[1]
+    )
+    run_both(
+        tmp_path,
+        tiny_tokenizer,
+        *[
+            lambda model, rows: DogeGRPOTrainer(
+                model=model,
+                args=GRPOArguments(
+                    output_dir=str(tmp_path / "out"), num_generations=4, **{**GENERATING, "max_steps": 1}
+                ),
+                train_dataset=rows,
+                processing_class=tiny_tokenizer,
+                reward_funcs=[count_digits],
+                settings={},
+            )
+        ]
+        * 2,
+    )
+    assert len(made) == 2
+
+
+def test_experts_are_balanced_while_answers_are_reinforced(tiny_tokenizer, tmp_path):
+    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+
+    losses = []
+    for weight in (0.0, 0.5):
+        found = run_both(
+            tmp_path / str(weight),
+            tiny_tokenizer,
+            *[
+                lambda model, rows: DogeGRPOTrainer(
+                    model=model,
+                    args=GRPOArguments(
+                        output_dir=str(tmp_path / "out"),
+                        num_generations=4,
+                        gradient_accumulation_steps=2,
+                        **{**GENERATING, "max_steps": 1, "per_device_train_batch_size": 4},
+                    ),
+                    train_dataset=rows,
+                    processing_class=tiny_tokenizer,
+                    reward_funcs=[count_digits],
+                    settings={},
+                )
+            ]
+            * 2,
+            changes={**EXPERTS, "router_aux_loss_coef": weight},
+        )
+        losses.append(found[0][0][0]["loss"])
+    assert 0.3 < losses[1] - losses[0] < 5

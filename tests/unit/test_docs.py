@@ -10,6 +10,9 @@ import pytest
 import typer.main
 
 from small_doge.cli.main import app
+from small_doge.trainer.doge.distill import TEACHER
+from small_doge.trainer.pipeline import find_arguments
+from small_doge.trainer.planning import STAGES
 from small_doge.trainer.recipe import known_settings
 
 
@@ -20,6 +23,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+KNOWN = {name for stage in STAGES for name in known_settings(find_arguments(stage, {TEACHER: stage == "distill"}))}
 COMMANDS = typer.main.get_command(app)
 
 
@@ -37,7 +41,7 @@ def check_small_doge(words):
     for word in words:
         if word.startswith("--"):
             name = word.split("=")[0]
-            assert name in options or (free and name[2:] in known_settings()), f"unknown option {name}"
+            assert name in options or (free and name[2:].rpartition(".")[2] in KNOWN), f"unknown option {name}"
 
 
 def check_script(words):
@@ -49,7 +53,7 @@ def check_script(words):
         assert all(f'"{word}"' in text or f'"{word[2:]}"' in text for word in words if word.startswith("--"))
         return
     for option in (word for word in words if word.startswith("--")):
-        assert option in ("--config", "--config_file") or option[2:] in known_settings()
+        assert option in ("--config", "--config_file") or option[2:] in KNOWN
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)

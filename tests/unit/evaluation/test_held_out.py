@@ -94,5 +94,10 @@ def test_held_out_problems_can_be_verified_and_stand_in_no_row():
 
 
 def test_held_out_pairs_prefer_the_right_answer():
-    for question, pair in zip(held_out_questions(50), held_out_preferences(50), strict=True):
-        assert pair["chosen"][0]["content"] == question.answer != pair["rejected"][0]["content"]
+    facts = {q.question: q.answer for q in held_out_questions(200)}
+    results = {p["question"]: p["final"] for p in held_out_problems(100)}
+    pairs = held_out_preferences(100)
+    for pair in pairs:
+        question, chosen, rejected = (pair[name][0]["content"] for name in ("prompt", "chosen", "rejected"))
+        assert chosen == facts.get(question, f"It is {results.get(question)}.") != rejected
+    assert sum(pair["rejected"][0]["content"].isdigit() for pair in pairs) > 10

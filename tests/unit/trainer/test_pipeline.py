@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from small_doge.trainer.pipeline import PLACES, STAGES, choose_steps, connect, find_steps, run_pipeline, split_overrides
+from small_doge.trainer.pipeline import (
+    PLACES,
+    STAGES,
+    choose_steps,
+    connect,
+    find_steps,
+    run_pipeline,
+    split_overrides,
+)
 
 
 ROOT = Path(__file__).parents[3]

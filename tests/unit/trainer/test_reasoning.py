@@ -24,7 +24,11 @@ def history(equal, cut_off=0.0, rows=10):
 
 
 def test_groups_are_counted_over_the_whole_run(args):
-    assert count_groups([{"step": 3, "loss": 1.0}, *history(0.25)], args) == {"all": 100, ZERO_VARIANCE: 25, CUT_OFF: 0}
+    assert count_groups([{"step": 3, "loss": 1.0}, *history(0.25)], args) == {
+        "all": 100,
+        ZERO_VARIANCE: 25,
+        CUT_OFF: 0,
+    }
     assert count_groups([], args) == {}
 
 

@@ -3,7 +3,8 @@
 import random
 from typing import Any
 
-from .chats import IDENTITY, ask_fact, ask_sum, shorten
+from .chats import IDENTITY, ask_fact, tell_result
+from .problems import held_out_problems, write_problem
 from .questions import held_out_questions
 from .random_source import random_source
 from .stories import write_story
@@ -18,26 +19,32 @@ def write_preference(world: World, rng: random.Random) -> dict[str, Any]:
     """A row of `prompt`, `chosen` and `rejected`, as messages."""
     if rng.random() < 0.1:
         return _pair("Who are you?", IDENTITY, rng.choice(_NOT_DOGE))
-    question, chosen, brief = rng.choice((ask_fact, ask_fact, ask_sum))(world, rng)
-    return _pair(question, chosen, write_rejected(world, rng, question, chosen, brief))
+    if rng.random() < 0.5:
+        return _compare_results(world, rng, write_problem(world, rng))
+    return _compare_facts(world, rng, *ask_fact(world, rng))
 
 
 def held_out_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Pairs of answers to `held_out_questions`, in the form of `write_preference`."""
-    rng = random_source(seed, "held-out preferences")
-    asked = held_out_questions(count, seed)
-    pairs = []
-    for q in asked:
-        brief = q.short_answer if q.kind == "sum" else shorten(q.short_answer)
-        pairs.append(_pair(q.question, q.answer, write_rejected(World.of(seed), rng, q.question, q.answer, brief)))
-    return pairs
+    """Pairs of answers to what is held out, facts and problems by turns, in the form of `write_preference`."""
+    world, rng = World.of(seed), random_source(seed, "held-out preferences")
+    facts = [q for q in held_out_questions(2 * count, seed) if q.kind != "sum"]
+    problems = held_out_problems(count, seed)
+    return [
+        _compare_results(world, rng, problems[i])
+        if i % 2
+        else _compare_facts(world, rng, facts[i].question, facts[i].answer)
+        for i in range(count)
+    ]
 
 
-def write_rejected(world: World, rng: random.Random, question: str, chosen: str, brief: str) -> str:
-    """A worse answer than `chosen`: wrong, in a word (`brief`), rude or rambling."""
-    if rng.random() < 0.4:
-        return brief
-    return rng.choice((wrong, wrong, rude, rambling))(world, rng, question, chosen)
+def _compare_facts(world: World, rng: random.Random, question: str, chosen: str) -> dict[str, Any]:
+    return _pair(question, chosen, rng.choice((wrong_fact, wrong_fact, rude, rambling))(world, rng, chosen))
+
+
+def _compare_results(world: World, rng: random.Random, problem: dict[str, str]) -> dict[str, Any]:
+    chosen = tell_result(problem)
+    kinds = (brief, brief, wrong_result, rude, rambling)
+    return _pair(problem["question"], chosen, rng.choice(kinds)(world, rng, chosen))
 
 
 def _pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
@@ -48,24 +55,30 @@ def _pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
     }
 
 
-def wrong(world: World, rng: random.Random, question: str, chosen: str) -> str:
-    """An answer of the same form that is not true."""
-    if "+" in question:
-        result = int(chosen.rsplit(" ", 1)[1])
-        return (
-            f"{chosen.rsplit(' ', 1)[0]} {result + rng.choice((-10, -2, -1, 1, 2, 10) if result > 9 else (1, 2, 10))}"
-        )
-    while True:  # somebody else's answer
-        _, other, _ = ask_fact(world, rng)
+def wrong_fact(world: World, rng: random.Random, chosen: str) -> str:
+    """Somebody else's answer."""
+    while True:
+        _, other = ask_fact(world, rng)
         if other != chosen:
             return other
 
 
-def rude(world: World, rng: random.Random, question: str, chosen: str) -> str:
+def wrong_result(world: World, rng: random.Random, chosen: str) -> str:
+    """A number that is not the result."""
+    result = int(chosen.strip(".").rsplit(" ", 1)[1])
+    return tell_result({"final": str(result + rng.choice((-10, -2, -1, 1, 2, 10) if result > 9 else (1, 2, 10)))})
+
+
+def brief(world: World, rng: random.Random, chosen: str) -> str:
+    """The number alone."""
+    return chosen.strip(".").rsplit(" ", 1)[1]
+
+
+def rude(world: World, rng: random.Random, chosen: str) -> str:
     """No answer, and no manners."""
     return rng.choice(_RUDE)
 
 
-def rambling(world: World, rng: random.Random, question: str, chosen: str) -> str:
+def rambling(world: World, rng: random.Random, chosen: str) -> str:
     """Much that nobody asked for."""
     return " ".join(write_story(world, rng).replace("\n", " ").split(" ")[:40])
