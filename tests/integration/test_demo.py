@@ -1,44 +1,83 @@
+"""The journey through the real command line, every stage with a few steps."""
+
 import json
 
+import pytest
+import yaml
 from typer.testing import CliRunner
 
+from small_doge.cli import demo as module
 from small_doge.cli.main import app
+from small_doge.utils.paths import find_tiny_recipes
 
 
-FAST = [
-    "--max_steps",
-    "3",
-    "--total_sample_size",
-    "64",
-    "--test_size",
-    "8",
-    "--eval_steps",
-    "2",
-    "--report_to",
-    "none",
-]
-SMALL = ["--datasets_and_ratios", "[{embedded:world:300: 1.0}]"]
+FAST = {
+    "tokenizer": {"texts": ["embedded:world:800", "embedded:chat:200", "embedded:problem:100"]},
+    "pt": {"datasets_and_ratios": [{"embedded:world:300": 1.0}], "total_sample_size": 64, "test_size": 8},
+    "sft": {"datasets_and_ratios": [{"embedded:chat:200": 1.0}], "total_sample_size": 16, "test_size": 4},
+    "dpo": {"datasets_and_ratios": [{"embedded:preference:60": 1.0}], "total_sample_size": 16, "test_size": 4},
+    "distill": {"datasets_and_ratios": [{"embedded:problem:200": 1.0}], "total_sample_size": 16, "test_size": 4},
+    "grpo": {
+        "datasets_and_ratios": [{"embedded:problem:60": 1.0}],
+        "total_sample_size": 16,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 8,
+    },
+}
+STAGES = ("pretrain", "sft", "dpo", "distill", "grpo")
 
 
-def demo(folder, *extra):
-    done = CliRunner().invoke(app, ["demo", "--output", str(folder), *FAST, *SMALL, *extra])
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """The shipped recipes on little data, and few questions."""
+    import small_doge.evaluation.held_out as held_out
+
+    for name in ("QUESTIONS", "PROBLEMS", "PREFERENCES"):
+        monkeypatch.setattr(held_out, name, 6)
+    monkeypatch.setattr(held_out, "MAX_NEW_TOKENS", 8)
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    for name, changes in FAST.items():
+        recipe = yaml.safe_load((find_tiny_recipes() / f"{name}.yaml").read_text())
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**recipe, **changes}))
+    monkeypatch.setattr(module, "find_tiny_recipes", lambda: folder)
+    return folder
+
+
+def run(*words):
+    done = CliRunner().invoke(app, [*words, "--max_steps", "2", "--eval_strategy", "no", "--report_to", "none"])
     assert done.exit_code == 0, (done.output, done.exception)
     return done.output
 
 
-def test_the_demo_trains_writes_and_goes_on_from_what_is_done(tmp_path, monkeypatch):
-    import small_doge.cli.demo as module
+def read_stamps(folder):
+    return {name: json.loads((folder / name / "finished.json").read_text())["finished_at"] for name in STAGES}
 
-    monkeypatch.setattr(module, "TOKENIZER_TEXTS", 1500)
-    monkeypatch.setattr(module, "NUM_QUESTIONS", 3)
-    first = demo(tmp_path)
-    folder = tmp_path / "pretrain"
-    assert all((folder / name).exists() for name in ("model.safetensors", "loss.png", "samples.md", "README.md"))
-    assert "of 3 answered right" in first and "loss.png" in first
-    stamp = json.loads((folder / "finished.json").read_text())["finished_at"]
-    again = demo(tmp_path)
-    assert again.count("done already") == 2
-    assert json.loads((folder / "finished.json").read_text())["finished_at"] == stamp
-    fresh = demo(tmp_path, "--fresh")
-    assert "done already" not in fresh
-    assert json.loads((folder / "finished.json").read_text())["finished_at"] > stamp
+
+def test_the_journey_ends_in_a_report_and_goes_on_from_what_is_done(recipes, tmp_path):
+    out = tmp_path / "out"
+    first = run("demo", "--output", str(out), "--stages", "tokenizer,pretrain,sft")
+    assert "done already" not in first and not (out / "dpo").exists()
+    page = (out / "report.html").read_text()
+    assert "<td>sft</td>" in page and "<td>dpo</td>" not in page
+    second = run("demo", "--output", str(out))
+    assert second.count("done already") == 3
+    page, text = (out / "report.html").read_text(), (out / "report.md").read_text()
+    assert all(f"<td>{name}</td>" in page and f"| {name} | " in text for name in STAGES)
+    assert page.count("data:image/png") == 6 and "Versions: python" in text
+    stamps = read_stamps(out)
+    assert run("demo", "--output", str(out)).count("done already") == 6 and read_stamps(out) == stamps
+    run("demo", "--output", str(out), "--stages", "grpo", "--fresh")
+    again = read_stamps(out)
+    assert again.pop("grpo") > stamps.pop("grpo") and again == stamps
+
+
+def test_a_pipeline_asks_ones_own_questions(recipes, tmp_path):
+    for name in ("dpo", "distill", "grpo"):
+        (recipes / f"{name}.yaml").unlink()
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    out = tmp_path / "out"
+    run("pipeline", "--recipe", str(recipes), "--output", str(out), "--questions", str(questions))
+    assert "What is 1 + 1?" in (out / "report.md").read_text() and "questions right" in (out / "report.md").read_text()

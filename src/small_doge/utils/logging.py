@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 
 def get_logger(name: str) -> logging.Logger:
@@ -31,6 +32,8 @@ def quiet_libraries() -> None:
     import datasets
     import transformers
 
+    # What TRL calls by an older name is nothing that a user could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()

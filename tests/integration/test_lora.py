@@ -1,0 +1,81 @@
+"""An adapter in place of all weights: trained alone, merged at the end, kept beside."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.integration.conftest import assert_a_stopped_run_ends_alike
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+LORA = {"lora_r": 4, "lora_alpha": 8}
+STAGES = {
+    "sft": {"datasets_and_ratios": [{"embedded:chat:200": 1.0}], "packing": True},
+    "dpo": {"datasets_and_ratios": [{"embedded:preference:200": 1.0}]},
+    "grpo": {
+        "datasets_and_ratios": [{"embedded:problem:200": 1.0}],
+        "num_generations": 4,
+        "max_completion_length": 8,
+        "reward_funcs": ["repetition"],
+        "beta": 0.1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("lora")
+
+
+@pytest.fixture
+def adapt(shared, train):
+    """Run a stage on a base model with an adapter."""
+    if not (shared / "base" / "finished.json").exists():
+        train(shared / "base", max_steps=4, eval_strategy="no")
+
+    def call(output, stage="sft", **changes):
+        settings = {
+            "model_preset": None,
+            "model_overrides": {},
+            "model_name_or_path": str(shared / "base"),
+            "tokenizer_name_or_path": None,
+            "total_sample_size": 24,
+            "test_size": 4,
+            "learning_rate": 1e-2,
+            "max_steps": 5,
+            **STAGES[stage],
+            **LORA,
+            **changes,
+        }
+        return train(output, launcher=[sys.executable, "-m", f"small_doge.trainer.doge.{stage}"], **settings)
+
+    return call
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_finished_model_is_the_base_with_the_adapter_in_it(shared, adapt, stage):
+    from peft import PeftModel
+
+    out = shared / stage
+    adapt(out, stage)
+    merged, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    base = AutoModelForCausalLM.from_pretrained(shared / "base")
+    changed = {name for name, p in merged.named_parameters() if not torch.equal(p, base.get_parameter(name))}
+    assert changed and all(name.split(".")[-2].endswith("_proj") for name in changed)
+    adapted = PeftModel.from_pretrained(base, out / "adapter")
+    ids = AutoTokenizer.from_pretrained(out)("Ada lives in", return_tensors="pt")["input_ids"]
+    torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_checkpoints_hold_the_adapter_alone_and_a_stopped_run_ends_alike(shared, adapt, tmp_path):
+    assert (shared / "sft" / "finished.json").exists(), "made by the test before"
+    names = load_file(shared / "sft" / "checkpoint-4" / "adapter_model.safetensors")
+    assert names and all("lora_" in name for name in names)
+    assert_a_stopped_run_ends_alike(shared / "sft", adapt, tmp_path / "stopped")
+
+
+def test_a_layer_that_is_not_there_is_named(adapt, tmp_path):
+    done = adapt(tmp_path / "out", lora_target_modules=["q_prof"], check=False)
+    assert done.returncode == 1 and "q_prof" in done.stderr and "q_proj" in done.stderr

@@ -1,0 +1,72 @@
+"""Plans: told from settings, and from a probe that really ran."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.conftest import TINY
+
+from small_doge.trainer.planning import count_steps, find_config, guess_stage, load_stage, make_plan, row_length
+
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = {
+    "model_preset": "Doge-20M",
+    "model_overrides": {**TINY, "vocab_size": 512},
+    "tokenizer_name_or_path": "nowhere",
+    "datasets_and_ratios": [{"embedded:world:300": 1.0}],
+    "total_sample_size": 64,
+    "max_length": 32,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 2,
+    "num_train_epochs": 3,
+    "output_dir": "out",
+    "report_to": "none",
+}
+
+
+def write(folder, name="pt", **changes):
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**SETTINGS, **changes}))
+    return path
+
+
+def test_the_stage_is_told_by_the_place_of_the_recipe():
+    recipes = ROOT / "recipes"
+    assert guess_stage(recipes / "tiny" / "grpo.yaml") == "grpo"
+    assert guess_stage(recipes / "doge" / "Doge-20M-Instruct" / "dpo" / "config_full.yaml") == "dpo"
+    assert guess_stage(recipes / "doge" / "Doge-20M" / "config_full.yaml") == "pt"
+    with pytest.raises(ValueError, match=r"grop.*grpo"):
+        load_stage(recipes / "tiny" / "grpo.yaml", {}, "grop")
+
+
+def test_a_plan_sums_up_rows_tokens_and_steps(tmp_path):
+    plan = make_plan(write(tmp_path), {})
+    assert (plan.stage, plan.rows_per_step, plan.tokens_per_step) == ("pt", 8, 256)
+    assert plan.steps == 24 and plan.tokens == 24 * 256
+    assert plan.checkpoint == 12 * plan.parameters < plan.disk
+    assert plan.memory > 16 * plan.parameters and plan.seconds_per_step > 0
+    assert plan.hours == pytest.approx(24 * plan.seconds_per_step / 3600)
+
+
+@pytest.mark.parametrize("stage", ["dpo", "grpo"])
+def test_pairs_and_completions_count(tmp_path, stage):
+    changes = {"model_preset": None, "model_overrides": {}, "model_name_or_path": "someone/Doge-20M-x"}
+    if stage == "grpo":
+        changes |= {"num_generations": 4, "max_completion_length": 8}
+    path = write(tmp_path, stage, **changes)
+    stage, model, data, args = load_stage(path, {})
+    assert row_length(stage, data, args) == {"dpo": 32, "grpo": 40}[stage]
+    assert count_steps(data, args) == {"dpo": 24, "grpo": 96}[stage]
+    assert find_config(model).hidden_size == 256  # the size that the name tells
+
+
+def test_what_the_data_decide_is_not_made_up(tmp_path):
+    plan = make_plan(write(tmp_path, total_sample_size=-1), {})
+    assert plan.steps is plan.tokens is plan.hours is None
+
+
+def test_a_model_of_unknown_size_is_refused(tmp_path):
+    path = write(tmp_path, model_preset=None, model_overrides={}, model_name_or_path="someone/unknown")
+    with pytest.raises(ValueError, match="its name tells no size"):
+        make_plan(path, {})

@@ -1,0 +1,98 @@
+"""Tuning: what fits, and which rate, by trying."""
+
+import math
+
+import pytest
+import yaml
+from tests.unit.trainer.test_planning import SETTINGS
+
+from small_doge.trainer import tuning
+from small_doge.trainer.planning import Probe
+from small_doge.trainer.tuning import (
+    Trial,
+    choose_rate,
+    plot_batches,
+    plot_rates,
+    spread_rates,
+    tune_batch_size,
+    tune_learning_rate,
+)
+from small_doge.utils.errors import UserError
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    path = tmp_path / "pt.yaml"
+    settings = {**SETTINGS, "tokenizer_name_or_path": str(tmp_path / "tokenizer"), "test_size": 8}
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def fake_probe(bytes_per_row, seconds_per_row):
+    return lambda config, args, rows, length, completion: Probe(
+        rows, 0.1 + seconds_per_row * rows, 0.0, 100 + bytes_per_row * rows
+    )
+
+
+def test_batches_double_until_memory_ends(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_free_memory", lambda device: 10_000)
+    monkeypatch.setattr(tuning, "run_probe", fake_probe(100, 0.01))
+    found = tune_batch_size(recipe, {})
+    assert found.largest == 64 and found.measured and [p.rows for p in found.probes] == [1, 2, 4, 8, 16, 32, 64]
+    assert found.fastest.rows == 64
+    plot_batches(found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_slow_probes_are_not_run_but_told(recipe, monkeypatch):
+    monkeypatch.setattr(tuning, "_free_memory", lambda device: 10_000)
+    monkeypatch.setattr(tuning, "run_probe", fake_probe(100, 5.0))
+    found = tune_batch_size(recipe, {})
+    assert found.largest == 64 and not found.measured and found.probes[-1].rows == 4
+
+
+def test_a_batch_that_ends_the_memory_is_survived(recipe, monkeypatch):
+    def probe(config, args, rows, length, completion):
+        if rows > 4:
+            raise MemoryError
+        return Probe(rows, 0.1, 0.0, rows)
+
+    monkeypatch.setattr(tuning, "run_probe", probe)
+    found = tune_batch_size(recipe, {}, max_rows=4)
+    assert found.largest == 4
+    assert tune_batch_size(recipe, {}).probes[-1].rows == 4
+
+
+def test_not_even_one_row(recipe, monkeypatch):
+    monkeypatch.setattr(tuning, "_free_memory", lambda device: 10)
+    monkeypatch.setattr(tuning, "run_probe", fake_probe(100, 0.01))
+    with pytest.raises(UserError, match="not even 1 rows of max_length=32 fit"):
+        tune_batch_size(recipe, {})
+
+
+def test_rates_have_equal_ratios():
+    assert spread_rates(1e-4, 1e-2, 3) == [1e-4, 1e-3, 1e-2]
+    for bad in ((1e-2, 1e-4, 3), (0, 1, 3), (1e-4, 1e-2, 1)):
+        with pytest.raises(ValueError, match="at least two rates"):
+            spread_rates(*bad)
+
+
+def test_the_best_rate_is_the_lowest_score_and_an_end_of_the_range_is_said():
+    trials = [Trial(1e-4, 3.0, []), Trial(1e-3, 2.0, []), Trial(1e-2, math.inf, [])]
+    assert choose_rate(trials) == (trials[1], None)
+    assert "raise --to" in choose_rate(trials[:2])[1]
+    assert "lower --from" in choose_rate(trials[1:])[1]
+    with pytest.raises(UserError, match="infinite with every rate"):
+        choose_rate(trials[2:])
+
+
+def test_a_sweep_really_trains_and_keeps_what_is_done(recipe, tmp_path):
+    said = []
+    rates = [1e-5, 1e-2]
+    trials = tune_learning_rate(recipe, {"num_train_epochs": 1}, rates, 8, tmp_path / "sweep", say=said.append)
+    assert said == trials and trials[1].score < trials[0].score  # one hardly moves in eight steps
+    assert not list((tmp_path / "sweep").glob("*/model.safetensors"))
+    assert tune_learning_rate(recipe, {}, rates, 8, tmp_path / "sweep") == trials
+    plot_rates([*trials, Trial(1.0, math.inf, [])], tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 5000
