@@ -1,11 +1,11 @@
-"""Runs `pt.py` and prints what the model is wrapped in when training begins."""
+"""Runs a stage's script, `pt` or `sft`, and prints what the model is wrapped in when training begins."""
 
+import importlib
 import sys
 
 from transformers import TrainerCallback
 
 from small_doge.trainer import base
-from small_doge.trainer.doge.pt import main
 
 
 class Reporter(TrainerCallback):
@@ -28,4 +28,5 @@ def patched(self, *args, **kwargs):
 
 
 base.DogeTrainer.__init__ = patched
-main(sys.argv[1:])
+stage, *words = sys.argv[1:]
+importlib.import_module(f"small_doge.trainer.doge.{stage}").main(words)

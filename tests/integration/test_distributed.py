@@ -50,12 +50,12 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launcher(name):
+def launcher(name, stage="pt"):
     """A wrapper around the script, so that it also prints what the model was wrapped in."""
     return [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{name}.yaml")),
         *("--num_processes", "2", "--main_process_port", str(free_port())),
-        str(Path(__file__).parent / "report_wrapper.py"),
+        *(str(Path(__file__).parent / "report_wrapper.py"), stage),
     ]
 
 
@@ -85,6 +85,29 @@ def test_two_processes_agree_with_one(train, tmp_path, settings, name):
     for key in ours:
         # Adam divides tiny gradients by themselves, so single weights of rare tokens may differ; their mean may not.
         assert (ours[key] - theirs[key]).abs().mean() < 1e-4, key
+
+
+@pytest.mark.parametrize("name", ["ddp", "deepspeed_zero2"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_two_processes_fine_tune_as_one_does(train, tmp_path, settings, name, packing):
+    """Rows differ in how many of their tokens are learnt, which a mean of means would weigh wrongly."""
+    if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("needs: pip install 'small-doge[deepspeed]'")
+    settings = {**settings, "datasets_and_ratios": [{"embedded:chat:300": 1.0}], "packing": packing}
+    alone = [sys.executable, "-m", "small_doge.trainer.doge.sft"]
+    train(tmp_path / "one", launcher=alone, per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
+    done = train(
+        tmp_path / "two",
+        launcher=launcher(name, "sft"),
+        env={"DS_ACCELERATOR": "cpu"} if name.startswith("deepspeed") else {},
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        **settings,
+    )
+    assert f"WRAPPED IN {WRAPPERS[name]}" in done.stdout and "WORLD SIZE 2" in done.stdout
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == len(two) > 4
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 def test_fsdp_on_a_cpu_is_a_clear_error(train, tmp_path, settings):
