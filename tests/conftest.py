@@ -3,14 +3,16 @@
 import logging
 import os
 
+
+# Read when the libraries are imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
 import pytest
 import torch
 
 from small_doge import DogeConfig, DogeForCausalLM
 
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TINY = {
     "vocab_size": 97,

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ..evaluation.journey import Result, measure_stage, read_questions, write_report
+from ..evaluation.journey import Result, format_score, measure_stage, read_questions, write_report
 from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
 from ..trainer.recipe import parse_command_line
 from ..utils.logging import quiet_libraries
@@ -81,7 +81,9 @@ def _go(
     def measure(step: Step) -> None:
         if step.name != TOKENIZER:
             scores = measure_stage(step.folder, step.name != "pretrain", questions)["scores"]
-            console.print("  ".join(f"{name} {_share(value)}" for name, value in scores.items()), style="cyan")
+            console.print(
+                "  ".join(f"{name} {format_score(value, name)}" for name, value in scores.items()), style="cyan"
+            )
 
     steps = run_pipeline(recipes, output, wanted, overrides, fresh, say=console.print, after=measure)
     results = [_read_result(step, questions) for step in steps if step.name != TOKENIZER and step.done]
@@ -105,14 +107,8 @@ def _make_table(results: Sequence[Result]) -> Table:
     table = Table("Stage", *names, "seconds")
     for result in results:
         seconds = result.facts.get("seconds", result.facts.get("seconds since the last resume", ""))
-        table.add_row(result.name, *(_share(result.scores.get(name)) for name in names), str(seconds))
+        table.add_row(result.name, *(format_score(result.scores.get(name), name) for name in names), str(seconds))
     return table
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0%}" if abs(value) <= 1 else f"{value:.1f}"
 
 
 def _plain(text: str) -> str:

@@ -23,6 +23,7 @@ from .held_out import answer_all, is_direct, measure, said_at_last
 
 SCORES = "scores.json"
 PICTURE = "journey.png"
+IN_NATS = {"margin"}
 QUESTION_FIELDS = ("question", "problem", "prompt")
 
 # Of the embedded corpus: what is asked to show how answers change.
@@ -143,11 +144,11 @@ def write_report(
         "seconds": sum(_seconds(result) for result in results),
     }
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(embed=_embed, score=_format_score, clock=_format_seconds)
+    environment.filters.update(embed=_embed, score=format_score, clock=_format_seconds)
     write_text(output / "report.html", environment.from_string(PAGE).render(content, journey=output / PICTURE))
     plain = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
     plain.filters.update(
-        score=_format_score, clock=_format_seconds, relative=lambda path: path.relative_to(output).as_posix()
+        score=format_score, clock=_format_seconds, relative=lambda path: path.relative_to(output).as_posix()
     )
     write_text(output / "report.md", plain.from_string(MARKDOWN).render(content, journey=output / PICTURE))
     return output / "report.html"
@@ -160,7 +161,7 @@ def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) ->
     axes = figure.subplots()
     for name in names:
         values = [result.scores.get(name) for result in results]
-        if all(value is None or 0 <= value <= 1 for value in values):
+        if name not in IN_NATS:
             axes.plot([r.name for r in results], [float("nan") if v is None else v for v in values], "o-", label=name)
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("share")
@@ -189,10 +190,11 @@ def _embed(path: Path | None) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
 
 
-def _format_score(value: float | None, sign: bool = False) -> str:
+def format_score(value: float | None, name: str, sign: bool = False) -> str:
+    """A score as it is shown: shares in percent, what is counted in nats with one digit."""
     if value is None:
         return ""
-    return f"{value:{'+' if sign else ''}.0%}" if abs(value) <= 1 else f"{value:{'+' if sign else ''}.1f}"
+    return f"{value:{'+' if sign else ''}{'.1f' if name in IN_NATS else '.0%'}}"
 
 
 def _format_seconds(value: float) -> str:
@@ -214,7 +216,7 @@ pre { white-space: pre-wrap; margin: 0; font-size: .85rem; } .curves { display: 
 <p>{{ results|length }} stages, {{ seconds|clock }} minutes of training, on {{ machine }}. The same held-out questions are asked after every stage.</p>
 <table><tr><th>Stage</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}<th>tokens</th><th>minutes</th></tr>
 {% for result in results %}{% set gain = gains[loop.index0] %}
-<tr><td>{{ result.name }}</td>{% for name in names %}<td>{{ result.scores.get(name)|score }}{% if name in gain %} <small class="{{ 'up' if gain[name] > 0 else 'down' if gain[name] < 0 }}">{{ gain[name]|score(true) }}</small>{% endif %}</td>{% endfor %}
+<tr><td>{{ result.name }}</td>{% for name in names %}<td>{{ result.scores.get(name)|score(name) }}{% if name in gain %} <small class="{{ 'up' if gain[name] > 0 else 'down' if gain[name] < 0 }}">{{ gain[name]|score(name, true) }}</small>{% endif %}</td>{% endfor %}
 <td>{{ result.facts.tokens }}</td><td>{{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }}</td></tr>
 {% endfor %}</table>
 <img src="{{ journey|embed }}" alt="Scores by stage">
@@ -240,7 +242,7 @@ MARKDOWN = """# {{ title }}
 |---|{% for name in names %}---|{% endfor %}---|---|
 {% for result in results %}
 {% set gain = gains[loop.index0] %}
-| {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score }}{% if name in gain %} ({{ gain[name]|score(true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }} |
+| {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score(name) }}{% if name in gain %} ({{ gain[name]|score(name, true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }} |
 {% endfor %}
 
 ![Scores by stage]({{ journey|relative }})

@@ -94,7 +94,7 @@ def test_held_out_problems_can_be_verified_and_stand_in_no_row():
 
 
 def test_held_out_pairs_prefer_the_right_answer():
-    facts = {q.question: q.answer for q in held_out_questions(200)}
+    facts = {q.question: q.answer for q in held_out_questions(200) if q.kind != "sum"}
     results = {p["question"]: p["final"] for p in held_out_problems(100)}
     pairs = held_out_preferences(100)
     for pair in pairs:

@@ -9,6 +9,7 @@ from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
 from small_doge.trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS, FineTuningDataArguments
 from small_doge.trainer.preference import DPO_ARGUMENTS
+from small_doge.trainer.reasoning import GRPO_ARGUMENTS
 from small_doge.trainer.recipe import (
     adapt_to_machine,
     build_arguments,
@@ -18,12 +19,21 @@ from small_doge.trainer.recipe import (
     read_recipe,
     resolve_settings,
 )
+from small_doge.trainer.teacher import DISTILLATION_ARGUMENTS
 from small_doge.utils.scheduler import split_steps
 
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + sorted((ROOT / "recipes" / "tiny").glob("*.yaml"))
-CLASSES = {"sft": SFT_ARGUMENTS, "dpo": DPO_ARGUMENTS, "distill": SFT_ARGUMENTS}
+RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + [
+    path for path in sorted((ROOT / "recipes" / "tiny").glob("*.yaml")) if path.stem != "tokenizer"
+]
+CLASSES = {
+    "sft": SFT_ARGUMENTS,
+    "dpo": DPO_ARGUMENTS,
+    "distill": SFT_ARGUMENTS,
+    "grpo": GRPO_ARGUMENTS,
+    "teach": DISTILLATION_ARGUMENTS,
+}
 ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world": 1.0}], "output_dir": "x"}
 
 
@@ -33,7 +43,7 @@ def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
     model, data, args, settings = load_arguments(path, {}, classes)
     assert set(read_recipe(path)) <= set(known_settings(classes))
     assert model.model_preset in (None, *PRESETS)
-    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (256, 1024, 2048, 4096)
+    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (128, 256, 1024, 2048, 4096)
     assert args.learning_rate == float(settings["learning_rate"])
 
 
@@ -45,6 +55,14 @@ def test_sft_recipes_have_the_seeds_numbers(size, rate):
     rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
     assert rows * data.max_length == 2**18 and data.datasets_and_ratios == [{"smoltalk": 1.0}]
     assert model.model_name_or_path == f"SmallDoge/Doge-{size}"
+
+
+@pytest.mark.parametrize("word", ["no", "'no'"])
+def test_a_plain_no_is_a_strategy_and_not_false(tmp_path, word):
+    path = tmp_path / "pt.yaml"
+    path.write_text(yaml.safe_dump({**ENOUGH, "use_cpu": True, "report_to": "none"}) + f"eval_strategy: {word}\n")
+    _, _, args, _ = load_arguments(path, parse_command_line(["--save_strategy", "no"])[1])
+    assert args.eval_strategy == args.save_strategy == "no"
 
 
 @pytest.mark.parametrize(
