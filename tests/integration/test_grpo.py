@@ -41,7 +41,7 @@ def tune(shared, train):
             "test_size": 4,
             "max_steps": 5,
             "eval_steps": 4,
-            "max_completion_length": 8,
+            "max_completion_length": 32,
             "learning_rate": 1e-3,
             **changes,
         }
@@ -69,7 +69,8 @@ def test_a_reinforced_model_is_a_complete_folder_that_tells_of_its_groups(unbrok
         rows[0]
     )
     said = (shared / "said.txt").read_text()
-    assert "of 10 groups of completions" in said and "Raise max_completion_length (now 8)" in said
+    assert "of 10 groups of completions" in said
+    assert any(row["grad_norm"] > 0 for row in rows), "the other tests would compare weights that nothing changed"
     assert not [path for path in unbroken.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
 
 

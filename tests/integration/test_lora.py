@@ -16,8 +16,8 @@ STAGES = {
     "grpo": {
         "datasets_and_ratios": [{"embedded:problem:200": 1.0}],
         "num_generations": 4,
-        "max_completion_length": 8,
-        "reward_funcs": ["repetition"],
+        "max_completion_length": 32,
+        "reward_funcs": ["length"],
         "beta": 0.1,
     },
 }
@@ -70,7 +70,7 @@ def test_the_finished_model_is_the_base_with_the_adapter_in_it(shared, adapt, st
 
 
 def test_checkpoints_hold_the_adapter_alone_and_a_stopped_run_ends_alike(shared, adapt, tmp_path):
-    assert (shared / "sft" / "finished.json").exists(), "made by the test before"
+    adapt(shared / "sft")  # as the test before did
     names = load_file(shared / "sft" / "checkpoint-4" / "adapter_model.safetensors")
     assert names and all("lora_" in name for name in names)
     assert_a_stopped_run_ends_alike(shared / "sft", adapt, tmp_path / "stopped")

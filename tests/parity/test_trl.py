@@ -145,9 +145,9 @@ PROBLEMS = [
 GENERATING = {**COMMON, "max_steps": 2, "per_device_train_batch_size": 8, "max_completion_length": 12}
 
 
-def count_digits(completions, **columns):
+def count_letters(completions, **columns):
     """A reward that an untrained model gets sometimes."""
-    return [float(sum(c.isdigit() for c in completion[0]["content"])) for completion in completions]
+    return [float(len(completion[0]["content"]) % 7) for completion in completions]
 
 
 def run_both(tmp_path, tiny_tokenizer, ours, theirs, changes=None):
@@ -188,7 +188,7 @@ def test_reinforcement_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
             args=GRPOArguments(output_dir=str(tmp_path / "ours"), warmup_steps=0, **common),
             train_dataset=rows,
             processing_class=tiny_tokenizer,
-            reward_funcs=[count_digits],
+            reward_funcs=[count_letters],
             settings={},
         ),
         lambda model, rows: trl.GRPOTrainer(
@@ -198,7 +198,7 @@ def test_reinforcement_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
             ),
             train_dataset=rows,
             processing_class=tiny_tokenizer,
-            reward_funcs=[count_digits],
+            reward_funcs=[count_letters],
         ),
     )
     assert_alike(found, ("loss", "reward", "grad_norm"))
@@ -255,7 +255,7 @@ def test_rollouts_use_the_bounded_cache(tiny_tokenizer, tmp_path, monkeypatch):
                 ),
                 train_dataset=rows,
                 processing_class=tiny_tokenizer,
-                reward_funcs=[count_digits],
+                reward_funcs=[count_letters],
                 settings={},
             )
         ]
@@ -283,7 +283,7 @@ def test_experts_are_balanced_while_answers_are_reinforced(tiny_tokenizer, tmp_p
                     ),
                     train_dataset=rows,
                     processing_class=tiny_tokenizer,
-                    reward_funcs=[count_digits],
+                    reward_funcs=[count_letters],
                     settings={},
                 )
             ]
