@@ -24,14 +24,24 @@ from .held_out import answer_all, is_direct, measure, said_at_last
 SCORES = "scores.json"
 PICTURE = "journey.png"
 IN_NATS = {"margin"}
+MEANINGS = {
+    "questions": "about the embedded world, answered right in the first line",
+    "problems": "sums and differences whose likeliest answer is right",
+    "drawn": "the same problems, an answer drawn from the model is right",
+    "direct": "answers of one line that end by themselves, a thought before them aside",
+    "preferences": "pairs of answers of which the better one is likelier",
+    "margin": "by how many nats it is likelier, mean of the pairs",
+    "questions right": "numbers are verified, other answers must be said",
+    "direct answers": "of one line that end by themselves, a thought before them aside",
+}
 QUESTION_FIELDS = ("question", "problem", "prompt")
 
-# Of the embedded corpus: what is asked to show how answers change.
+# Of the embedded corpus, the problems held out: what is asked to show how answers change.
 SHOWN_QUESTIONS = (
     "Where does Mia live?",
     "Who are you?",
-    "What is 12 + 7?",
-    "Iris has 14 books. Leo gives Iris 5 more. How many books does Iris have now?",
+    "What is 41 + 52?",
+    "Sara has 23 lamps. Rob gives Sara 11 more. How many lamps does Sara have now?",
 )
 
 
@@ -137,6 +147,7 @@ def write_report(
         "title": title,
         "results": results,
         "names": names,
+        "meanings": {name: MEANINGS[name] for name in names if name in MEANINGS},
         "gains": _find_gains(results, names),
         "questions": list(results[0].samples) if results else [],
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
@@ -219,6 +230,7 @@ pre { white-space: pre-wrap; margin: 0; font-size: .85rem; } .curves { display: 
 <tr><td>{{ result.name }}</td>{% for name in names %}<td>{{ result.scores.get(name)|score(name) }}{% if name in gain %} <small class="{{ 'up' if gain[name] > 0 else 'down' if gain[name] < 0 }}">{{ gain[name]|score(name, true) }}</small>{% endif %}</td>{% endfor %}
 <td>{{ result.facts.tokens }}</td><td>{{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }}</td></tr>
 {% endfor %}</table>
+<p>{% for name, meaning in meanings.items() %}<b>{{ name }}</b>: {{ meaning }}. {% endfor %}</p>
 <img src="{{ journey|embed }}" alt="Scores by stage">
 <h2>Answers, stage by stage</h2>
 {% for question in questions %}<h3>{{ question }}</h3><table class="text">
@@ -243,6 +255,10 @@ MARKDOWN = """# {{ title }}
 {% for result in results %}
 {% set gain = gains[loop.index0] %}
 | {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score(name) }}{% if name in gain %} ({{ gain[name]|score(name, true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }} |
+{% endfor %}
+
+{% for name, meaning in meanings.items() %}
+- **{{ name }}**: {{ meaning }}
 {% endfor %}
 
 ![Scores by stage]({{ journey|relative }})

@@ -88,6 +88,7 @@ def test_an_answer_must_hold_the_words_and_a_sum_the_value():
 
 def test_held_out_problems_can_be_verified_and_stand_in_no_row():
     asked = {row["question"] for row in iterate_documents("problem", 5000)}
+    assert len({problem["question"] for problem in held_out_problems(300)}) == 300
     for problem in held_out_problems(200):
         assert problem["question"] not in asked
         assert is_right(problem["rationale"], problem["final"])

@@ -13,9 +13,13 @@ def write_problem(world: World, rng: random.Random, held_out: bool = False) -> d
 
 
 def held_out_problems(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Problems that no document works out, in the form of `write_problem`."""
+    """Different problems that no document works out, in the form of `write_problem`."""
     rng = random_source(seed, "held-out problems")
-    return [write_problem(World.of(seed), rng, held_out=True) for _ in range(count)]
+    problems: dict[str, dict[str, str]] = {}
+    while len(problems) < count:
+        problem = write_problem(World.of(seed), rng, held_out=True)
+        problems.setdefault(problem["question"], problem)
+    return list(problems.values())
 
 
 def add_two(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
