@@ -25,8 +25,8 @@ from .recipe import load_arguments, read_recipe
 logger = get_logger(__name__)
 
 STAGES = ("pt", "sft", "dpo", "distill", "grpo")
-# Weights, and with them the two moments of AdamW, in float32.
-BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT = 4, 12
+# Of a parameter in float32: itself; with the two moments of AdamW; with its gradient too.
+BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT, BYTES_OF_TRAINING = 4, 12, 16
 # A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
 PATIENCE = 10.0
 POLL_SECONDS = 0.002
@@ -199,18 +199,15 @@ def run_probe(config: DogeConfig, args: StageArguments, rows: int, length: int, 
     with watch_memory(device) as peak:
         model = DogeForCausalLM(config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
-        held = peak()
         _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
         started = time.monotonic()
         optimizer.step()
         update = time.monotonic() - started
         first = _run_rows(model, args, 1, length, completion)
-        one_row = peak() - held
+        whole = peak()
         if rows == 1 or first * rows > PATIENCE:
-            static = 4 * BYTES_OF_WEIGHTS * model.num_parameters()
-            return Probe(
-                rows, first * rows, update, held + max(static, one_row) + max(0, one_row - static) * (rows - 1)
-            )
+            activations = max(0, whole - BYTES_OF_TRAINING * model.num_parameters())
+            return Probe(rows, first * rows, update, whole + activations * (rows - 1))
         seconds = min(_run_rows(model, args, rows, length, completion) for _ in range(2))
         return Probe(rows, seconds, update, peak())
 
