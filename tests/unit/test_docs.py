@@ -22,6 +22,7 @@ DOCUMENTS = [
     ROOT / "README_zh.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "recipes" / "doge").glob("*.md")),
 ]
 KNOWN = {name for stage in STAGES for name in known_settings(find_arguments(stage, {TEACHER: stage == "distill"}))}
 COMMANDS = typer.main.get_command(app)

@@ -76,6 +76,10 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     path = Path(path)
+    renamed = Path(str(path).replace("-R1", "-Reason"))
+    if not path.is_file() and renamed.is_file():
+        logger.info("%s is called %s here: using it as such", path, renamed)
+        path = renamed
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ValueError(

@@ -57,6 +57,14 @@ def test_sft_recipes_have_the_seeds_numbers(size, rate):
     assert model.model_name_or_path == f"SmallDoge/Doge-{size}"
 
 
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_older_name_of_the_reasoning_recipes_is_an_alias(stage, messages):
+    folder = ROOT / "recipes" / "doge"
+    ours = read_recipe(folder / "Doge-20M-Reason" / stage / "config_full.yaml")
+    assert read_recipe(folder / "Doge-20M-R1" / stage / "config_full.yaml") == ours
+    assert "is called" in messages.text
+
+
 @pytest.mark.parametrize("word", ["no", "'no'"])
 def test_a_plain_no_is_a_strategy_and_not_false(tmp_path, word):
     path = tmp_path / "pt.yaml"
