@@ -13,7 +13,7 @@ from small_doge.cli.main import app
 from small_doge.trainer.doge.distill import TEACHER
 from small_doge.trainer.pipeline import find_arguments
 from small_doge.trainer.planning import STAGES
-from small_doge.trainer.recipe import known_settings
+from small_doge.trainer.recipe import known_settings, read_recipe
 
 
 ROOT = Path(__file__).parents[2]
@@ -106,3 +106,26 @@ def test_both_readmes_have_the_same_commands_snippets_and_tables():
     assert headings[0] == headings[1]
     rows = [re.findall(r"^\| Doge.*$", p.read_text(encoding="utf-8"), flags=re.MULTILINE) for p in (english, chinese)]
     assert rows[0] == rows[1]
+
+
+def test_the_table_of_recipes_says_what_they_hold():
+    folder = ROOT / "recipes" / "doge"
+    english, chinese = (
+        re.findall(r"^\| \[.*$", (folder / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        for name in ("README.md", "README_zh.md")
+    )
+    assert english == chinese
+    listed = {}
+    for row in english:
+        link, _, data, length, _, rate = (cell.strip() for cell in row.strip("|").split(" | "))
+        listed[re.search(r"\((.*)\)", link)[1]] = (data, length, float(rate.strip("| ")))
+    found = {}
+    for path in folder.rglob("config_full.yaml"):
+        recipe = read_recipe(path)
+        names = ", ".join(next(iter(entry)) for entry in recipe["datasets_and_ratios"])
+        found[path.relative_to(folder).as_posix()] = (
+            names,
+            f"{recipe.get('max_length', 2048):,}",
+            float(recipe["learning_rate"]),
+        )
+    assert listed == found
