@@ -204,12 +204,13 @@ def run_probe(config: DogeConfig, args: StageArguments, rows: int, length: int, 
         optimizer.step()
         update = time.monotonic() - started
         first = _run_rows(model, args, 1, length, completion)
-        whole = peak()
+        # A process that reuses memory it had before grows by less than it holds.
+        least = BYTES_OF_TRAINING * model.num_parameters()
         if rows == 1 or first * rows > PATIENCE:
-            activations = max(0, whole - BYTES_OF_TRAINING * model.num_parameters())
-            return Probe(rows, first * rows, update, whole + activations * (rows - 1))
+            whole = max(least, peak())
+            return Probe(rows, first * rows, update, whole + (whole - least) * (rows - 1))
         seconds = min(_run_rows(model, args, rows, length, completion) for _ in range(2))
-        return Probe(rows, seconds, update, peak())
+        return Probe(rows, seconds, update, max(least, peak()))
 
 
 def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completion: int) -> float:

@@ -58,7 +58,7 @@ def test_the_guides_call_gives_rows_of_whole_documents(mix, tiny_tokenizer):
     for ids, lengths in zip(rows["train"]["input_ids"], rows["train"]["seq_lengths"], strict=True):
         assert sum(lengths) == len(ids) <= 64
         whole += ids[0] == begin and ids[lengths[0] - 1] == end
-    assert whole > 10
+    assert whole > 5
 
 
 def test_the_guides_spelling_is_an_alias(tiny_tokenizer, tmp_path):

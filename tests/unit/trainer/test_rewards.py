@@ -1,7 +1,7 @@
 """Rewards: right, wrong and malformed completions."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_doge.trainer.rewards import (
@@ -84,6 +84,7 @@ def test_steps_are_counted_once_each_and_in_the_thought_alone():
     assert reward(completions=["<think>1. Read\n2. Think\n- Write</think>7"]) == [1]
 
 
+@settings(deadline=None)  # the first formula takes a while to read
 @given(st.lists(st.text(max_size=80), min_size=1, max_size=5), st.integers(0, 200))
 def test_every_reward_gives_a_number_in_its_range_for_any_text(texts, length):
     ids = [[1] * length] * len(texts)

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small_doge.utils.answers import is_right, parse_answer, split_thought
@@ -42,6 +42,7 @@ def test_a_reference_without_a_value_is_refused(reference):
         is_right("12", reference)
 
 
+@settings(deadline=None)  # the first formula takes a while to read
 @given(st.integers(-10_000, 10_000), st.integers(-10_000, 10_000))
 def test_whole_numbers_are_right_when_they_are_equal_and_only_then(a, b):
     assert is_right(f"The result is {a}.", str(b)) == (a == b)

@@ -18,5 +18,7 @@ def is_held_out(*key: object) -> bool:
 
 
 def is_held_out_sum(a: int, b: int) -> bool:
-    """Whether the sum a + b is held out. Sums of digits never are: they are the steps that larger sums are made of."""
-    return max(a, b) > 9 and is_held_out("+", a, b)
+    """Whether the sum a + b is held out. The steps that larger sums are made of never are: digits, tens, tens and ones."""
+    digits, tens = max(a, b) < 10, a % 10 == 0 and b % 10 == 0
+    tens_and_ones = (a % 10 == 0 and b < 20) or (b % 10 == 0 and a < 20)
+    return not (digits or tens or tens_and_ones) and is_held_out("+", a, b)
