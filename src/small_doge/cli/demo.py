@@ -44,7 +44,7 @@ def run_demo(
         "SmallDoge: from nothing to a model that reasons",
         None,
     )
-    console.print("Next: small-doge generate --prompt 'Where does Mia live?'", highlight=False)
+    console.print("Next: small-doge generate --chat --prompt 'What is 23 + 14?'", highlight=False)
 
 
 def run_recipes(
