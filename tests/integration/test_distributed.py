@@ -107,7 +107,7 @@ def test_two_processes_fine_tune_as_one_does(train, tmp_path, settings, name, pa
     assert f"WRAPPED IN {WRAPPERS[name]}" in done.stdout and "WORLD SIZE 2" in done.stdout
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == len(two) > 4
-    assert two == pytest.approx(one, rel=1e-5)
+    assert two == pytest.approx(one, rel=5e-5)
 
 
 def test_fsdp_on_a_cpu_is_a_clear_error(train, tmp_path, settings):
