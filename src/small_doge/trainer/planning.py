@@ -184,7 +184,9 @@ def count_steps(data: DataArguments, args: StageArguments) -> int | None:
     return max(1, int(rows * args.num_train_epochs) // per_step)
 
 
-def run_probe(config: DogeConfig, args: StageArguments, rows: int, length: int, completion: int = 0) -> Probe:
+def run_probe(
+    config: DogeConfig, args: StageArguments, rows: int, length: int, completion: int = 0, before: int | None = None
+) -> Probe:
     """Measure a micro-batch of random tokens: one row first, and all of them where that does not take long.
 
     Args:
@@ -193,10 +195,11 @@ def run_probe(config: DogeConfig, args: StageArguments, rows: int, length: int, 
         rows: of a micro-batch.
         length: tokens of a row.
         completion: tokens of it that are generated first.
+        before: bytes of the process before any probe, whose memory it may still hold; those of now if None.
     """
     gc.collect()
     device = args.device
-    with watch_memory(device) as peak:
+    with watch_memory(device, before) as peak:
         model = DogeForCausalLM(config).to(device).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
         _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
@@ -236,15 +239,16 @@ def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completi
 
 
 @contextmanager
-def watch_memory(device: torch.device) -> Iterator[Any]:
+def watch_memory(device: torch.device, before: int | None = None) -> Iterator[Any]:
     """A function that tells the most bytes held since the block began: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        allocated = torch.cuda.memory_allocated(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - allocated
         return
     process = psutil.Process()
-    start = most = process.memory_info().rss
+    most = process.memory_info().rss
+    start = most if before is None else before
     done = threading.Event()
 
     def watch() -> None:

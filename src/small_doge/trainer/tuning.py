@@ -82,6 +82,7 @@ def tune_batch_size(
     doge, length = find_config(model_args), row_length(stage, data, args)
     smallest = 2 if stage == "dpo" else 1
     available = int(USABLE * _free_memory(args.device))
+    before = psutil.Process().memory_info().rss
     probes: list[Probe] = []
     rows = smallest
     while rows <= max_rows:
@@ -90,7 +91,7 @@ def tune_batch_size(
         if probes and probes[-1].seconds * rows / probes[-1].rows > LONGEST_PROBE:
             break
         try:
-            probe = run_probe(doge, args, rows, length, completion_length(args))
+            probe = run_probe(doge, args, rows, length, completion_length(args), before)
         except (MemoryError, torch.OutOfMemoryError):
             break
         probes.append(probe)

@@ -30,7 +30,7 @@ def recipe(tmp_path, tiny_tokenizer):
 
 
 def fake_probe(bytes_per_row, seconds_per_row):
-    return lambda config, args, rows, length, completion: Probe(
+    return lambda config, args, rows, length, completion, before: Probe(
         rows, 0.1 + seconds_per_row * rows, 0.0, 100 + bytes_per_row * rows
     )
 
@@ -45,6 +45,12 @@ def test_batches_double_until_memory_ends(recipe, tmp_path, monkeypatch):
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
+def test_memory_that_an_earlier_probe_left_behind_counts(recipe):
+    found = tune_batch_size(recipe, {"max_length": 256}, max_rows=8)
+    memory = [probe.memory for probe in found.probes]
+    assert len(memory) == 4 and memory[-1] >= memory[0]
+
+
 def test_slow_probes_are_not_run_but_told(recipe, monkeypatch):
     monkeypatch.setattr(tuning, "_free_memory", lambda device: 10_000)
     monkeypatch.setattr(tuning, "run_probe", fake_probe(100, 5.0))
@@ -53,7 +59,7 @@ def test_slow_probes_are_not_run_but_told(recipe, monkeypatch):
 
 
 def test_a_batch_that_ends_the_memory_is_survived(recipe, monkeypatch):
-    def probe(config, args, rows, length, completion):
+    def probe(config, args, rows, length, completion, before):
         if rows > 4:
             raise MemoryError
         return Probe(rows, 0.1, 0.0, rows)
