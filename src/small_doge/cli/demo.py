@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..evaluation.journey import Result, format_score, measure_stage, read_questions, write_report
 from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
 from ..trainer.recipe import parse_command_line
+from ..trainer.runner import PICTURE
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, find_tiny_recipes
 
-
-PICTURE = "loss.png"
 
 console = Console()
 StagesOption = Annotated[
@@ -93,7 +93,7 @@ def _go(
     console.print(_make_table(results))
     for name, answer in ((r.name, r.samples) for r in (results[0], results[-1])):
         for question, text in answer.items():
-            console.print(f"[dim]{name}[/]  [bold]{question}[/]\n[cyan]{_plain(text)}[/]", highlight=False)
+            console.print(f"[dim]{name}[/]  [bold]{question}[/]\n[cyan]{escape(text)}[/]", highlight=False)
     console.print(f"Model: {results[-1].picture.parent}   report: {page}", soft_wrap=True)
 
 
@@ -106,10 +106,7 @@ def _make_table(results: Sequence[Result]) -> Table:
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     table = Table("Stage", *names, "seconds")
     for result in results:
-        seconds = result.facts.get("seconds", result.facts.get("seconds since the last resume", ""))
-        table.add_row(result.name, *(format_score(result.scores.get(name), name) for name in names), str(seconds))
+        table.add_row(
+            result.name, *(format_score(result.scores.get(name), name) for name in names), str(result.seconds)
+        )
     return table
-
-
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")

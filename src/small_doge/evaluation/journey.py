@@ -3,7 +3,7 @@
 import base64
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
     picture: Path | None = None
 
+    @property
+    def seconds(self) -> int:
+        """Of its run, or of what came after its last resume."""
+        return self.facts.get("seconds", self.facts.get("seconds since the last resume", 0))
+
 
 def read_questions(path: Path) -> list[tuple[str, str]]:
     """Questions and reference answers of a file of JSON lines.
@@ -109,16 +114,18 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]]
         chat: whether it has learnt to chat.
         questions: one's own, in place of those of the embedded corpus.
     """
+    shown = [question for question, _ in questions[: len(SHOWN_QUESTIONS)]] if questions else list(SHOWN_QUESTIONS)
     path = folder / SCORES
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if list(kept["samples"]) == shown:  # not those of other questions
+            return kept
     model = load_model(AutoModelForCausalLM, folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if questions is None:
-        scores = {name.replace("_", " "): value for name, value in asdict(measure(model, tokenizer, chat)).items()}
+        scores = asdict(measure(model, tokenizer, chat))
     else:
         scores = score_questions(model, tokenizer, questions, chat)
-    shown = [question for question, _ in questions[: len(SHOWN_QUESTIONS)]] if questions else list(SHOWN_QUESTIONS)
     answers = answer_all(model, tokenizer, shown, chat)
     found = {
         "scores": {name: round(value, 4) for name, value in scores.items()},
@@ -128,9 +135,7 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]]
     return found
 
 
-def write_report(
-    output: Path, title: str, results: Sequence[Result], versions: dict[str, str], describe: Callable = describe_device
-) -> Path:
+def write_report(output: Path, title: str, results: Sequence[Result], versions: dict[str, str]) -> Path:
     """`report.html`, alone readable, and `report.md` beside the pictures; returns the page.
 
     Args:
@@ -138,11 +143,10 @@ def write_report(
         title: heading.
         results: of the stages, in their order.
         versions: of what was used.
-        describe: tells of the machine.
     """
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     plot_journey(results, names, output / PICTURE)
-    machine = describe()
+    machine = describe_device()
     content = {
         "title": title,
         "results": results,
@@ -152,7 +156,7 @@ def write_report(
         "questions": list(results[0].samples) if results else [],
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB",
         "versions": versions,
-        "seconds": sum(_seconds(result) for result in results),
+        "seconds": sum(result.seconds for result in results),
     }
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(embed=_embed, score=format_score, clock=_format_seconds)
@@ -193,10 +197,6 @@ def _find_gains(results: Sequence[Result], names: Sequence[str]) -> list[dict[st
     return gains
 
 
-def _seconds(result: Result) -> float:
-    return sum(value for name, value in result.facts.items() if name.startswith("seconds"))
-
-
 def _embed(path: Path | None) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
 
@@ -228,7 +228,7 @@ pre { white-space: pre-wrap; margin: 0; font-size: .85rem; } .curves { display: 
 <table><tr><th>Stage</th>{% for name in names %}<th>{{ name }}</th>{% endfor %}<th>tokens</th><th>minutes</th></tr>
 {% for result in results %}{% set gain = gains[loop.index0] %}
 <tr><td>{{ result.name }}</td>{% for name in names %}<td>{{ result.scores.get(name)|score(name) }}{% if name in gain %} <small class="{{ 'up' if gain[name] > 0 else 'down' if gain[name] < 0 }}">{{ gain[name]|score(name, true) }}</small>{% endif %}</td>{% endfor %}
-<td>{{ result.facts.tokens }}</td><td>{{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }}</td></tr>
+<td>{{ result.facts.tokens }}</td><td>{{ result.seconds|clock }}</td></tr>
 {% endfor %}</table>
 <p>{% for name, meaning in meanings.items() %}<b>{{ name }}</b>: {{ meaning }}. {% endfor %}</p>
 <img src="{{ journey|embed }}" alt="Scores by stage">
@@ -254,7 +254,7 @@ MARKDOWN = """# {{ title }}
 |---|{% for name in names %}---|{% endfor %}---|---|
 {% for result in results %}
 {% set gain = gains[loop.index0] %}
-| {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score(name) }}{% if name in gain %} ({{ gain[name]|score(name, true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.facts.get('seconds', result.facts.get('seconds since the last resume', 0))|clock }} |
+| {{ result.name }} | {% for name in names %}{{ result.scores.get(name)|score(name) }}{% if name in gain %} ({{ gain[name]|score(name, true) }}){% endif %} | {% endfor %}{{ result.facts.tokens }} | {{ result.seconds|clock }} |
 {% endfor %}
 
 {% for name, meaning in meanings.items() %}

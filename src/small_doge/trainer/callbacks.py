@@ -10,7 +10,7 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..utils.errors import UserError
+from ..utils.errors import DivergedError
 from ..utils.files import write_text
 from ..utils.logging import get_logger
 from .checkpoints import find_last_whole
@@ -162,7 +162,7 @@ class FiniteLossCallback(TrainerCallback):
     ) -> None:
         if logs and not math.isfinite(logs.get("loss", 0.0)):
             last = find_last_whole(args.output_dir)
-            raise UserError(
+            raise DivergedError(
                 f"the loss is {logs['loss']} at step {state.global_step}. Lower learning_rate or raise warmup_steps; "
                 + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
             )

@@ -1,9 +1,11 @@
 """Every stage from a folder of recipes, one after the other, each starting from what the one before left."""
 
 import json
+import platform
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +106,7 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
                 settings.setdefault(name, value)
         elif stage in by_stage:
             by_stage[stage][setting] = value
-        elif stage not in STAGES:
+        else:
             raise ValueError(unknown_name_message("stage in --" + name, stage, trained))
     return by_stage
 
@@ -244,9 +246,6 @@ def read_facts(step: Step) -> dict[str, Any]:
 
 def read_versions() -> dict[str, str]:
     """Of what the result depends on."""
-    import platform
-    from importlib.metadata import version
-
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("small-doge", "torch", "transformers", "trl", "datasets", "accelerate")
     }

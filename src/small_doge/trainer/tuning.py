@@ -13,7 +13,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..utils.errors import UserError
+from ..utils.errors import DivergedError, UserError
 from ..utils.files import write_json
 from ..utils.paths import FINISHED
 from .callbacks import LOG_NAME, read_log
@@ -190,7 +190,7 @@ def tune_learning_rate(
     stage, *_ = load_stage(config, {**overrides, "output_dir": str(output)}, stage)
     trials = []
     for rate in rates:
-        folder = output / f"{rate:.1e}"
+        folder = output / f"{rate:.1e}-{steps}-steps"
         settings = {
             **overrides,
             "learning_rate": rate,
@@ -214,9 +214,7 @@ def tune_learning_rate(
 def _try_rate(run: Callable, config: str | Path, settings: dict, folder: Path, rate: float) -> Trial:
     try:
         run(config, settings)
-    except UserError as error:
-        if "the loss is" not in str(error):
-            raise
+    except DivergedError as error:
         write_json(folder / "diverged.json", {"why": str(error)})
         return Trial(rate, math.inf, _read_curve(folder))
     (folder / WEIGHTS).unlink(missing_ok=True)
@@ -226,8 +224,7 @@ def _try_rate(run: Callable, config: str | Path, settings: dict, folder: Path, r
     last = [value for _, value in curve[-max(1, round(len(curve) * JUDGED_SHARE)) :]]
     if "held-out reward" in facts:
         return Trial(rate, -facts["held-out reward"], curve)
-    held_out = next((facts[name] for name in ("held-out loss", "held-out loss per token") if name in facts), None)
-    return Trial(rate, held_out if held_out is not None else sum(last) / len(last), curve)
+    return Trial(rate, facts.get("held-out loss", sum(last) / len(last)), curve)
 
 
 def _read_curve(folder: Path) -> list[tuple[int, float]]:

@@ -46,6 +46,15 @@ def test_scores_are_made_once(tmp_path, tiny_tokenizer, monkeypatch):
     assert json.loads((tmp_path / "scores.json").read_text()) == first
 
 
+def test_other_questions_are_asked_anew(tmp_path, tiny_tokenizer):
+    model = build_tiny(vocab_size=512)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    for question in ("What is 1 + 1?", "What is 2 + 2?"):
+        assert list(measure_stage(tmp_path, True, [(question, "2")])["samples"]) == [question]
+
+
 def test_the_page_stands_alone_and_shows_what_each_stage_changed(tmp_path):
     (tmp_path / "sft").mkdir()
     picture = tmp_path / "sft" / "loss.png"

@@ -48,6 +48,8 @@ def test_settings_are_for_all_stages_or_for_one(tmp_path):
     assert found["dpo"] == {"report_to": "none", "beta": 0.2}
     with pytest.raises(ValueError, match=r"sftt.*sft"):
         split_overrides({"sftt.beta": 1}, steps)
+    with pytest.raises(ValueError, match=r"tokenizer\.vocab_size"):  # its recipe takes no overrides
+        split_overrides({"tokenizer.vocab_size": 400}, steps)
 
 
 def test_unknown_stages_and_folders_are_refused(tmp_path):

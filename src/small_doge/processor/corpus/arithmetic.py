@@ -10,11 +10,11 @@ from .world import OBJECTS, World
 EASY_DIGITS = 5
 
 
-def draw_pair(rng: random.Random, limit: int, held_out: bool = False) -> tuple[int, int]:
-    """Two numbers up to `limit` whose sum is not held out, or is."""
+def draw_pair(rng: random.Random, limit: int) -> tuple[int, int]:
+    """Two numbers up to `limit` whose sum is not held out."""
     while True:
         a, b = rng.randint(0, limit), rng.randint(0, limit)
-        if is_held_out_sum(a, b) == held_out:
+        if not is_held_out_sum(a, b):
             return a, b
 
 
