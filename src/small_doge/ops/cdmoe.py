@@ -15,7 +15,7 @@ GATHER_BUDGET = 2**22
 
 
 @cache
-def _candidate_pairs(top_k: int, num_keys: int) -> tuple[list[int], list[int]]:
+def candidate_pairs(top_k: int, num_keys: int) -> tuple[list[int], list[int]]:
     """Rank pairs (a, b) that can hold one of the k best sums: those with (a + 1)(b + 1) <= k, all better pairs counted."""
     pairs = [(a, b) for a in range(min(top_k, num_keys)) for b in range(min(top_k // (a + 1), num_keys))]
     return [a for a, _ in pairs], [b for _, b in pairs]
@@ -39,7 +39,7 @@ def route_tokens(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor,
     half_x, half_y = router_logits.split(num_keys, dim=-1)
     score_x, index_x = half_x.topk(best, dim=-1)
     score_y, index_y = half_y.topk(best, dim=-1)
-    rank_x, rank_y = _candidate_pairs(top_k, num_keys)
+    rank_x, rank_y = candidate_pairs(top_k, num_keys)
     scores, chosen = (score_x[:, rank_x] + score_y[:, rank_y]).topk(top_k, dim=-1)
     experts = (index_x[:, rank_x] * num_keys + index_y[:, rank_y]).gather(-1, chosen)
     return scores.softmax(dim=-1, dtype=torch.float32).to(router_logits.dtype), experts

@@ -4,10 +4,14 @@ import json
 import os
 import shutil
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+MANIFEST = "manifest.json"
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -44,3 +48,41 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _checksum(path: Path) -> int:
+    value = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def write_manifest(folder: str | Path) -> None:
+    """List the files of a finished folder with their sizes and checksums; written last."""
+    folder = Path(folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    write_json(
+        folder / MANIFEST,
+        {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "crc32": _checksum(p)} for p in files},
+    )
+
+
+def find_damage(folder: str | Path) -> str | None:
+    """Why a folder with a manifest can't be used, or None."""
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "it was not finished"
+    except (OSError, ValueError) as error:
+        return f"its manifest can't be read ({error})"
+    for name, expected in manifest.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["bytes"]:
+            return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
+        if _checksum(path) != expected["crc32"]:
+            return f"{name} is damaged (checksum)"
+    return None

@@ -56,12 +56,12 @@ def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> I
             yield {"text": write_document(kind, index, seed)}
 
 
-def iterate_mixture(count: int, seed: int = 0) -> Iterator[str]:
-    """`count` texts in the proportions of `PROPORTIONS`, for training a tokenizer."""
+def iterate_mixture(count: int, seed: int = 0, start: int = 0) -> Iterator[str]:
+    """`count` texts in the proportions of `PROPORTIONS`, from number `start` of each kind on."""
     rng = random_source(seed, "mixture")
     kinds, weights = zip(*PROPORTIONS.items(), strict=True)
     for index in range(count):
-        yield write_document(rng.choices(kinds, weights)[0], index, seed)
+        yield write_document(rng.choices(kinds, weights)[0], start + index, seed)
 
 
 __all__ = [

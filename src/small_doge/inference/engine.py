@@ -1,0 +1,306 @@
+"""Answering several prompts at once, token by token, on any backend.
+
+A step of the engine takes in a piece of the next prompt and one token for each running answer. Whoever waits for a token
+drives the engine, so that answers that are asked for from several threads are computed together.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..utils.errors import UserError
+from .backend import Backend
+from .sampling import Sampler, SamplingOptions, Token, make_matcher
+from .text import TextStream
+
+
+CACHED_PROMPTS = 4
+
+
+@dataclass(eq=False)
+class Answer:
+    """A prompt, and what has been written so far.
+
+    Attributes:
+        prompt: its tokens.
+        options: how to draw.
+        tokens: the answer's tokens that have not been given out.
+        written: all of the answer's tokens.
+        finish_reason: None while it goes on; then "stop" (an end token), "length" or "cancelled".
+        cached: tokens of the prompt that did not have to be computed.
+    """
+
+    prompt: list[int]
+    options: SamplingOptions
+    sampler: Sampler
+    tokens: deque[Token] = field(default_factory=deque)
+    written: list[int] = field(default_factory=list)
+    finish_reason: str | None = None
+    cached: int = 0
+    taken: int = 0
+
+
+class Engine:
+    """Streams answers; `OnnxEngine` and `TorchEngine` say of what.
+
+    Args:
+        backend: computes the model.
+        tokenizer: of `transformers`, or None where only tokens go in and out.
+        end_ids: tokens that end an answer.
+        name: of the model, for messages.
+
+    Attributes:
+        prompt_tokens_computed: tokens of prompts that went through the model, those of cached prefixes left out.
+    """
+
+    def __init__(self, backend: Backend, tokenizer: Any, end_ids: Sequence[int], name: str) -> None:
+        self.backend = backend
+        self.tokenizer = tokenizer
+        self.end_ids = tuple(end_ids)
+        self.name = name
+        self.prompt_tokens_computed = 0
+        self.lock = threading.RLock()
+        self.waiting: deque[Answer] = deque()
+        self.running: list[Answer] = []  # the lane of each is its place
+        self.filling: Answer | None = None  # its lane is the one after those running
+        self.saved: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+
+    # Tokens.
+
+    def stream(self, prompt_ids: Sequence[int], **options: Any) -> Iterator[int]:
+        """The numbers of an answer's tokens as they come, its end token included.
+
+        Args:
+            prompt_ids: tokens of the prompt.
+            options: those of `SamplingOptions`. Stop texts end the stream after the token that completes one.
+
+        Raises:
+            UserError: at once, for an unknown option, a value out of range or a prompt that does not fit.
+        """
+        answer = self.submit(prompt_ids, **options)
+        return (token.id for token in self._follow(answer))
+
+    def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Iterator[Token]:
+        """As `stream`, with log-probabilities if `logprobs` asks for them."""
+        return self._follow(self.submit(prompt_ids, **options))
+
+    def submit(self, prompt_ids: Sequence[int], **options: Any) -> Answer:
+        """Take on a prompt; `follow`, or anyone's steps, write its answer. `cancel` frees it early."""
+        answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
+        with self.lock:
+            self.waiting.append(answer)
+        return answer
+
+    def follow(self, answer: Answer) -> Iterator[Token]:
+        """The tokens of a submitted answer as they come. Closing the iterator cancels it."""
+        return self._follow(answer)
+
+    def _follow(self, answer: Answer) -> Iterator[Token]:
+        text = TextStream(self.tokenizer, answer.options.stop) if answer.options.stop else None
+        try:
+            while True:
+                with self.lock:
+                    while not answer.tokens and answer.finish_reason is None:
+                        self._step()
+                    if not answer.tokens:
+                        return
+                    token = answer.tokens.popleft()
+                if text is not None:
+                    text.push(token.id)
+                yield token
+                if text is not None and text.stopped is not None:
+                    answer.finish_reason = "stop"
+                    return
+        finally:
+            self.cancel(answer)
+
+    def cancel(self, answer: Answer) -> None:
+        """Stop an answer and free its lane. A finished one stays as it is."""
+        with self.lock:
+            if answer in self.waiting:
+                self.waiting.remove(answer)
+            if answer is self.filling:
+                self.backend.clear(len(self.running))
+                self.filling = None
+            if answer in self.running:
+                self._release(answer)
+            if answer.finish_reason is None:
+                answer.finish_reason = "cancelled"
+
+    # Text.
+
+    def generate(self, prompt: str | Sequence[int], **options: Any) -> str:
+        """The text of an answer to a text (or to tokens)."""
+        return "".join(self.stream_text(prompt, **options))
+
+    def generate_batch(self, prompts: Iterable[str | Sequence[int]], **options: Any) -> list[str]:
+        """The texts of the answers to several prompts, computed together."""
+        streams = [self.stream_text(prompt, **options) for prompt in prompts]
+        return ["".join(stream) for stream in streams]
+
+    def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+        """Pieces of the answer's text as they come, without the stop text."""
+        ids = self.encode(prompt) if isinstance(prompt, str) else prompt
+        answer = self.submit(ids, **options)
+        return self.follow_text(answer)
+
+    def follow_text(self, answer: Answer) -> Iterator[str]:
+        """Pieces of the text of a submitted answer."""
+        self._need_tokenizer("text")
+        text = TextStream(self.tokenizer, answer.options.stop)
+        for token in self._follow(answer):
+            piece = text.push(token.id)
+            if piece:
+                yield piece
+        rest = text.finish()
+        if rest:
+            yield rest
+
+    def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Iterator[str]:
+        """Pieces of the answer to a conversation, by the model's chat template."""
+        return self.stream_text(self.render(messages), **options)
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text, with those that begin one."""
+        self._need_tokenizer("text")
+        return self.tokenizer(text)["input_ids"]
+
+    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """The tokens of a conversation up to where the answer begins.
+
+        Raises:
+            UserError: the model has no chat template.
+        """
+        self._need_tokenizer("conversations")
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise UserError(f"{self.name} has no chat template: it was not trained to answer; use a plain prompt")
+        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _need_tokenizer(self, what: str) -> None:
+        if self.tokenizer is None:
+            raise UserError(f"{self.name} has no tokenizer, which {what} need; pass token numbers to stream()")
+
+    # One step.
+
+    def _make_answer(self, prompt_ids: Sequence[int], options: SamplingOptions) -> Answer:
+        prompt = [int(token) for token in prompt_ids]
+        size, limit = self.backend.vocab_size, self.backend.max_length
+        if not prompt:
+            raise UserError("the prompt is empty; give at least one token, such as the one that begins a text")
+        outside = next((token for token in prompt if not 0 <= token < size), None)
+        if outside is not None:
+            raise UserError(f"the prompt holds token {outside}; {self.name} has 0 to {size - 1}: another tokenizer's?")
+        if limit is not None and len(prompt) >= limit:
+            raise UserError(
+                f"the prompt has {len(prompt)} tokens; {self.name} takes {limit} with the answer. Shorten the prompt, or "
+                "export the model with a larger --max-length"
+            )
+        if options.stop:
+            self._need_tokenizer("stop texts")
+        matcher = None
+        if options.json_schema is not None:
+            matcher = make_matcher(options.json_schema, self.tokenizer, size, self.end_ids)
+        return Answer(prompt, options, Sampler(options, prompt, size, matcher))
+
+    def _step(self) -> None:
+        """Take in a piece of a prompt, and a token for every running answer."""
+        if self.filling is None and self.waiting and len(self.running) < self.backend.lanes:
+            self.filling = self.waiting.popleft()
+            self._begin(self.filling)
+        if self.running:
+            tokens = np.array([answer.written[-1] for answer in self.running])
+            logits = self.backend.step(len(self.running), tokens)
+            for answer, row in zip(list(self.running), logits, strict=True):
+                self._write(answer, row)
+        if self.filling is not None:
+            self._fill(self.filling)
+
+    def _begin(self, answer: Answer) -> None:
+        """Start a lane with the longest saved beginning of the prompt; one token at least is computed."""
+        lane = len(self.running)
+        best, length = None, 0
+        for ids, saved in self.saved.items():
+            shared = _count_shared(ids, answer.prompt[:-1])
+            # A state can be cut back only while nothing has been evicted.
+            usable = shared if len(ids) <= self.backend.keep_window_size or shared == len(ids) else 0
+            if usable > length:
+                best, length = (ids, saved), usable
+        if best is None:
+            self.backend.clear(lane)
+        else:
+            self.saved.move_to_end(best[0])
+            self.backend.load(lane, best[1], length)
+        answer.cached = answer.taken = length
+
+    def _fill(self, answer: Answer) -> None:
+        lane, chunk = len(self.running), self.backend.chunk_size
+        ids = np.array(answer.prompt[answer.taken : answer.taken + chunk])
+        logits = self.backend.extend(lane, ids)
+        answer.taken += len(ids)
+        self.prompt_tokens_computed += len(ids)
+        if answer.taken < len(answer.prompt):
+            return
+        if len(answer.prompt) > self.backend.keep_window_size:
+            self._save(tuple(answer.prompt), lane)
+        self.filling = None
+        self.running.append(answer)
+        self._write(answer, logits)
+
+    def _write(self, answer: Answer, logits: np.ndarray) -> None:
+        options = answer.options
+        token = answer.sampler.draw(logits)
+        answer.tokens.append(token)
+        answer.written.append(token.id)
+        length, limit = len(answer.prompt) + len(answer.written), self.backend.max_length
+        matcher = answer.sampler.matcher
+        if (
+            token.id in options.stop_token_ids
+            or (token.id in self.end_ids and not options.ignore_eos)
+            or (matcher is not None and matcher.is_stopped())
+        ):
+            answer.finish_reason = "stop"
+        elif len(answer.written) >= options.max_new_tokens or (limit is not None and length >= limit):
+            answer.finish_reason = "length"
+        if answer.finish_reason is not None:
+            self._release(answer)
+
+    def _release(self, answer: Answer) -> None:
+        """Save the lane for prompts that go on from it, and let the last lanes move up."""
+        lane = self.running.index(answer)
+        taken = self.backend.get_length(lane)
+        self._save(tuple((answer.prompt + answer.written)[:taken]), lane)
+        last = len(self.running) - 1
+        self.running[lane] = self.running[last]
+        self.running.pop()
+        if lane != last:
+            self.backend.move(last, lane)
+        if self.filling is not None:
+            self.backend.move(last + 1, last)
+        else:
+            self.backend.clear(last)
+
+    def _save(self, ids: tuple[int, ...], lane: int) -> None:
+        """Keep a copy of a lane; a shorter one that it contains is no longer needed, unless keys were evicted since."""
+        if len(ids) <= self.backend.keep_window_size:
+            for known in [known for known in self.saved if ids[: len(known)] == known]:
+                del self.saved[known]
+        self.saved[ids] = self.backend.save(lane)
+        while len(self.saved) > CACHED_PROMPTS:
+            self.saved.popitem(last=False)
+
+
+def _count_shared(first: Sequence[int], second: Sequence[int]) -> int:
+    length = min(len(first), len(second))
+    differ = np.flatnonzero(np.asarray(first[:length]) != np.asarray(second[:length]))
+    return int(differ[0]) if len(differ) else length
+
+
+def find_end_ids(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: those named, and the tokenizer's."""
+    own = [] if tokenizer is None or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return sorted({*ids, *own})

@@ -1,0 +1,70 @@
+"""Tiny models in the exported form."""
+
+import numpy as np
+import pytest
+import torch
+from tests.conftest import TINY
+
+from small_doge import DogeConfig, DogeForCausalLM
+
+
+SIZES = {**TINY, "hidden_size": 64, "vocab_size": 97, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+
+
+def build_model(**overrides):
+    """A tiny model whose every weight matters: no score, scale, bias or residual has its first value."""
+    torch.manual_seed(1)
+    model = DogeForCausalLM(DogeConfig(**{**SIZES, **overrides})).eval()
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 and "bias" not in name:
+            torch.nn.init.normal_(parameter, 1.0, 0.3)
+        else:
+            torch.nn.init.normal_(parameter, 0.0, 0.15)
+    model.generation_config.eos_token_id = 3
+    return model
+
+
+def settings_of(config, max_length=None):
+    """What a backend reads of the runtime configuration."""
+    return {
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_size": config.head_size,
+        "vocab_size": config.vocab_size,
+        "keep_window_size": config.keep_window_size,
+        "max_length": max_length,
+    }
+
+
+@pytest.fixture
+def make_backend():
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
+    from small_doge.inference.onnx_backend import OnnxBackend
+
+    def make(model, quantize="none", lanes=4, accuracy=1, max_length=None):
+        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length or model.config.max_position_embeddings)
+        proto = set_accuracy(graph.build(), accuracy)
+        backend = OnnxBackend(proto.SerializeToString(), settings_of(model.config, max_length), lanes=lanes, threads=1)
+        backend.rounded = graph.rounded
+        return backend
+
+    return make
+
+
+def run_pieces(backend, tokens, pieces, lane=0):
+    """Logits [T, V] of a text taken in by pieces of these sizes, then the rest one by one."""
+    backend.clear(lane)
+    sizes = [*pieces, *[1] * (len(tokens) - sum(pieces))]
+    logits, start = [], 0
+    for size in sizes:
+        part = tokens[start : start + size]
+        logits.append(backend.extend(lane, part, keep=np.arange(size)))
+        start += size
+    return np.concatenate(logits)
+
+
+def distinct_tokens(count, vocab_size, seed=0):
+    """Tokens without repetition: equal tokens have equal scores, which rounding ranks either way."""
+    return np.random.default_rng(seed).permutation(vocab_size)[:count]
