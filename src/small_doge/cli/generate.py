@@ -1,39 +1,61 @@
 """`small-doge generate`."""
 
+from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
-from ..evaluation.held_out import render
-from ..models import load_model
+from ..inference import open_engine
+from ..utils.errors import UserError
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
+from . import options
 
 
 def generate_text(
-    model: Annotated[
-        str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")
-    ] = None,
+    model: options.ModelArgument = None,
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="Text to go on from.")] = "Ada lives in",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to write at most.")] = 60,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 0.0,
     chat: Annotated[bool, typer.Option("--chat", help="Ask in the chat template, as after SFT.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the sampling.")] = 0,
+    max_new_tokens: options.MaxNewTokens = 60,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text that ends the answer; can be given again.")] = None,
+    json_schema: Annotated[
+        str | None, typer.Option(help="JSON schema that the answer must follow: a file, or the schema itself.")
+    ] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Let a model go on from a text, or with --chat answer it."""
     quiet_libraries()
-    name = resolve_model(model)
-    doge = load_model(AutoModelForCausalLM, name).eval()
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    torch.manual_seed(seed)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
-    streamer = TextStreamer(tokenizer, skip_prompt=chat, skip_special_tokens=True)
-    text = render(tokenizer, prompt) if chat else prompt
-    doge.generate(
-        tokenizer(text, return_tensors="pt", add_special_tokens=not chat),
+    engine = open_engine(resolve_model(model), lanes=1, threads=threads)
+    ids = engine.render([{"role": "user", "content": prompt}]) if chat else engine.encode(prompt)
+    pieces = engine.stream_text(
+        ids,
         max_new_tokens=max_new_tokens,
-        streamer=streamer,
-        **sampling,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        stop=tuple(stop or ()),
+        json_schema=_read_schema(json_schema) if json_schema else None,
     )
+    if not chat:
+        typer.echo(prompt, nl=False)
+    for piece in pieces:
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+def _read_schema(given: str) -> str:
+    if given.lstrip().startswith(("{", "true")):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--json-schema {given}: neither a schema nor a file that can be read ({error})") from error

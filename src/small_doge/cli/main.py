@@ -6,13 +6,13 @@ import sys
 import typer
 
 from ..utils.errors import SHOWN_PLAINLY
-from . import data, demo, env, generate, plan, tokenizer, train, upcycle
+from . import chat, data, demo, env, export, generate, plan, tokenizer, train, upcycle
 
 
 app = typer.Typer(
     help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
     "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
-    "[bold]data[/], [bold]plan[/] and [bold]tune[/] (what a run takes), [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/], [bold]upcycle[/] (grow a dense model into experts).",
+    "[bold]data[/], [bold]plan[/] and [bold]tune[/] (what a run takes), [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/] and [bold]chat[/] (try a model), [bold]export[/] (one portable folder), [bold]bench[/] (its speed), [bold]upcycle[/] (grow a dense model into experts).",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
@@ -26,7 +26,9 @@ app.add_typer(data.app, name="data")
 app.command("plan", context_settings=train.ANY_SETTING)(plan.plan_run)
 app.add_typer(plan.tuning, name="tune")
 app.add_typer(train.app, name="train")
+app.command("chat")(chat.chat)
 app.command("generate")(generate.generate_text)
+app.command("export")(export.export_model)
 app.command("upcycle")(upcycle.upcycle)
 
 

@@ -6,7 +6,7 @@ drives the engine, so that answers that are asked for from several threads are c
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class Engine:
 
     # Tokens.
 
-    def stream(self, prompt_ids: Sequence[int], **options: Any) -> Iterator[int]:
+    def stream(self, prompt_ids: Sequence[int], **options: Any) -> Generator[int]:
         """The numbers of an answer's tokens as they come, its end token included.
 
         Args:
@@ -84,7 +84,7 @@ class Engine:
         answer = self.submit(prompt_ids, **options)
         return (token.id for token in self._follow(answer))
 
-    def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Iterator[Token]:
+    def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Generator[Token]:
         """As `stream`, with log-probabilities if `logprobs` asks for them."""
         return self._follow(self.submit(prompt_ids, **options))
 
@@ -95,11 +95,11 @@ class Engine:
             self.waiting.append(answer)
         return answer
 
-    def follow(self, answer: Answer) -> Iterator[Token]:
+    def follow(self, answer: Answer) -> Generator[Token]:
         """The tokens of a submitted answer as they come. Closing the iterator cancels it."""
         return self._follow(answer)
 
-    def _follow(self, answer: Answer) -> Iterator[Token]:
+    def _follow(self, answer: Answer) -> Generator[Token]:
         text = TextStream(self.tokenizer, answer.options.stop) if answer.options.stop else None
         try:
             while True:
@@ -142,13 +142,13 @@ class Engine:
         streams = [self.stream_text(prompt, **options) for prompt in prompts]
         return ["".join(stream) for stream in streams]
 
-    def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Iterator[str]:
+    def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Generator[str]:
         """Pieces of the answer's text as they come, without the stop text."""
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
         answer = self.submit(ids, **options)
         return self.follow_text(answer)
 
-    def follow_text(self, answer: Answer) -> Iterator[str]:
+    def follow_text(self, answer: Answer) -> Generator[str]:
         """Pieces of the text of a submitted answer."""
         self._need_tokenizer("text")
         text = TextStream(self.tokenizer, answer.options.stop)
@@ -160,7 +160,7 @@ class Engine:
         if rest:
             yield rest
 
-    def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Iterator[str]:
+    def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[str]:
         """Pieces of the answer to a conversation, by the model's chat template."""
         return self.stream_text(self.render(messages), **options)
 

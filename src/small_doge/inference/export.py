@@ -1,10 +1,14 @@
 """Writing a trained model as one portable folder, checked before it is given its name."""
 
 import copy
+import inspect
+import json
 import math
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +16,19 @@ import numpy as np
 import torch
 
 from ..models import DogeForCausalLM, DynamicMaskCache
-from ..processor.corpus import iterate_mixture
+from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
-from ..utils.files import whole_folder, write_json, write_manifest, write_text
-from ..utils.logging import get_logger
+from ..utils.files import MANIFEST, whole_folder, write_json, write_manifest, write_text
+from ..utils.model_card import build_model_card
 from .engine import find_end_ids
 from .loading import FORMAT_VERSION, GRAPH, RUNTIME
 from .onnx_backend import OnnxBackend, import_onnxruntime
 
 
-logger = get_logger(__name__)
-
 # Increase of the perplexity on held-out texts beyond which an export is refused.
 MAX_LOSS = {"none": 0.001, "int8": 0.02, "int4": 0.15}
 UNSEEN = 10_000_000  # number of the first document: training stays far below
-HELD_OUT_TEXTS, HELD_OUT_TOKENS = 64, 128
+HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
 CHECK_PROMPTS, CHECK_TOKENS = 6, 32
 # Largest difference of a logit, as a share of the logits' spread, that rounding in float32 explains.
 LOGIT_TOLERANCE = 2e-3
@@ -143,6 +145,49 @@ def export_onnx(
     return facts
 
 
+def export_hf(model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: str = "") -> dict[str, Any]:
+    """Write a clean folder for `transformers`: weights, settings, tokenizer and a card; experts with their code.
+
+    Args:
+        model: as for `export_onnx`.
+        tokenizer: of the model; None leaves its files out.
+        output: folder to write; it must be empty or an older one of these.
+        name: of the model, for the card.
+
+    Returns:
+        The facts on the card.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    output = Path(output)
+    if output.exists() and any(output.iterdir()) and not (output / MANIFEST).exists():
+        raise UserError(f"--output {output} holds something else than an export; name another folder")
+    facts = {"parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M"}
+    with whole_folder(output) as folder:
+        model.save_pretrained(folder)
+        _save_tokenizer(tokenizer, folder)
+        needs_code = model.config.model_type == "doge_moe"
+        if needs_code:
+            code = Path(inspect.getfile(DogeForCausalLM)).with_name("modeling_doge_moe.py")
+            shutil.copy(code, folder / code.name)
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config["auto_map"] = {
+                "AutoConfig": f"{code.stem}.DogeMoeConfig",
+                "AutoModelForCausalLM": f"{code.stem}.DogeMoeForCausalLM",
+            }
+            write_json(folder / "config.json", config)
+            facts["experts"] = f"{model.config.num_experts}, {model.config.num_experts_per_tok} per token"
+            facts["loads with"] = "`import small_doge`, or `trust_remote_code=True`"
+        title = name or output.name
+        settings = {key: value for key, value in model.config.to_diff_dict().items() if not isinstance(value, dict)}
+        write_text(
+            folder / "README.md", build_model_card(title, "Trained", facts, settings, title, trust_code=needs_code)
+        )
+        write_manifest(folder)
+    return facts
+
+
 def _as_list(ids: int | Sequence[int] | None) -> list[int]:
     return [ids] if isinstance(ids, int) else list(ids or [])
 
@@ -160,14 +205,16 @@ def _tokenize(texts: Iterable[str] | None, tokenizer: Any, vocab_size: int, limi
     length = min(HELD_OUT_TOKENS, limit or HELD_OUT_TOKENS)
     if tokenizer is None:
         random = np.random.default_rng(0)
-        return [random.integers(0, vocab_size, length).tolist() for _ in range(HELD_OUT_TEXTS)]
+        return random.integers(0, vocab_size, (HELD_OUT_TEXTS, length)).tolist()
+    encoded: list[list[int]] = []
     if texts is None:
         texts = iterate_mixture(HELD_OUT_TEXTS, start=UNSEEN)
-    rows = []
-    for text in texts:
-        ids = tokenizer(text)["input_ids"]
+        chats = iterate_documents("chat", UNSEEN + HELD_OUT_TEXTS, start=UNSEEN) if tokenizer.chat_template else ()
+        encoded = [tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"] for row in chats]
+    rows: list[list[int]] = []
+    for ids in chain(encoded, (tokenizer(text, verbose=False)["input_ids"] for text in texts)):
         rows += [ids[i : i + length] for i in range(0, len(ids), length)]
-        if len(rows) >= HELD_OUT_TEXTS * 4:
+        if len(rows) >= HELD_OUT_ROWS:
             break
     rows = [row for row in rows if len(row) > 1]
     if not rows:

@@ -210,8 +210,11 @@ class OnnxBackend:
 
     def move(self, source: int, target: int) -> None:
         """Let the sequence of one lane go on in another."""
-        self._reserve(target, 1, 0)
         filled = int(self.filled[source])
+        if not filled:  # it has not begun, and may have no memory yet
+            self.clear(target)
+            return
+        self._reserve(target, 1, 0)
         self.cache[:, target, :, :filled] = self.cache[:, source, :, :filled]
         self.scores[target] = self.scores[source]
         self.filled[target], self.lengths[target] = self.filled[source], self.lengths[source]

@@ -203,7 +203,8 @@ def make_matcher(schema: dict | str, tokenizer: Any, vocab_size: int, stop_ids: 
     if getattr(tokenizer, "_llguidance", None) is None:
         tokenizer._llguidance = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(stop_ids) or None)
     try:
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(text)
+        # Free white space lets a small model write it for ever.
+        grammar = llguidance.LLMatcher.grammar_from_json_schema(text, {"whitespace_flexible": False})
     except ValueError as error:
         raise UserError(f"json_schema is not a usable JSON schema: {error}") from error
     matcher = llguidance.LLMatcher(tokenizer._llguidance, grammar)

@@ -11,10 +11,10 @@ from datasets import Dataset
 from transformers import Trainer
 
 from ..processor.stream import StreamLoader
-from ..utils.files import write_json, write_text
+from ..utils.files import write_json, write_manifest, write_text
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
-from .checkpoints import DATA_POSITION, RECIPE, rotate, write_manifest
+from .checkpoints import DATA_POSITION, RECIPE, rotate
 
 
 logger = get_logger(__name__)

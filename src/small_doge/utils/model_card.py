@@ -10,6 +10,7 @@ def build_model_card(
     settings: dict[str, Any],
     usage_path: str,
     picture: str | None = None,
+    trust_code: bool = False,
 ) -> str:
     """A model card in the hub's form.
 
@@ -20,6 +21,7 @@ def build_model_card(
         settings: of the recipe.
         usage_path: folder or hub name for the snippet.
         picture: file of the loss curve, relative to the card.
+        trust_code: the folder carries code that `transformers` needs.
     """
     lines = [
         "---",
@@ -43,7 +45,7 @@ def build_model_card(
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f'tokenizer = AutoTokenizer.from_pretrained("{usage_path}")',
-        f'model = AutoModelForCausalLM.from_pretrained("{usage_path}")',
+        f'model = AutoModelForCausalLM.from_pretrained("{usage_path}"{", trust_remote_code=True" if trust_code else ""})',
         'inputs = tokenizer("Hey how are you doing?", return_tensors="pt")',
         "print(tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=20)))",
         "```",

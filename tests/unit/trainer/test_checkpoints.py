@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from small_doge.trainer.checkpoints import find_damage, find_last_whole, rotate, write_manifest
+from small_doge.trainer.checkpoints import find_last_whole, rotate
+from small_doge.utils.files import find_damage, write_manifest
 
 
 @pytest.fixture

@@ -1,0 +1,55 @@
+"""Opening what a run left behind: a model, or an adapter and the model that it belongs to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from ..models import DogeForCausalLM, load_model
+from ..utils.errors import UserError
+from .loading import is_exported, load_tokenizer
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeForCausalLM, Any]:
+    """A model and its tokenizer (None where there is none).
+
+    Args:
+        name: folder or hub name.
+        merge_lora: `name` is a folder with a LoRA adapter, to be merged into its base.
+
+    Raises:
+        UserError: nothing that can be loaded, a model of another family, an adapter without `merge_lora` or the reverse.
+    """
+    folder = Path(name)
+    if is_exported(folder):
+        raise UserError(f"{name} is an export already; name the checkpoint that it was made from")
+    has_adapter = (folder / ADAPTER_CONFIG).is_file()
+    if has_adapter and not merge_lora:
+        raise UserError(f"{name} holds a LoRA adapter alone; add --merge-lora to merge it into its base model")
+    if merge_lora and not has_adapter:
+        raise UserError(
+            f"{name} has no {ADAPTER_CONFIG}; finished runs hold merged weights already: leave --merge-lora out"
+        )
+    if has_adapter:
+        return _merge(folder)
+    model = load_model(AutoModelForCausalLM, name)
+    if not isinstance(model, DogeForCausalLM):
+        raise UserError(f"{name} is a {model.config.model_type} model, not a Doge model")
+    return model, load_tokenizer(name)
+
+
+def _merge(folder: Path) -> tuple[DogeForCausalLM, Any]:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise UserError("--merge-lora needs peft: pip install 'small-doge[lora]'") from error
+    base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise UserError(f"{folder / ADAPTER_CONFIG} does not say which base_model_name_or_path the adapter belongs to")
+    model, tokenizer = open_checkpoint(base)
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return merged, load_tokenizer(folder) or tokenizer

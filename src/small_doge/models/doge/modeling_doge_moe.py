@@ -1,0 +1,60 @@
+"""Doge with experts for plain `transformers`: what an exported folder carries for `trust_remote_code=True`.
+
+The export copies this file as it is, so it imports nothing of small_doge. It is `transformers`' own Doge, but each token
+chooses its experts by itself (arXiv:2412.11834); `transformers` splits another axis, which lets a token read others'.
+`import small_doge` in place of `trust_remote_code=True` gives the faster attention, the bounded cache and training.
+"""
+
+import torch
+from transformers.models.doge.configuration_doge import DogeConfig
+from transformers.models.doge.modeling_doge import DogeCDMoE, DogeForCausalLM
+
+
+class DogeMoeConfig(DogeConfig):
+    """`DogeConfig` of a model whose tokens choose their experts by themselves."""
+
+    model_type = "doge_moe"
+
+    is_moe: bool = True
+
+
+class CausalCDMoE(DogeCDMoE):
+    """The gated layer beside single-neuron experts; expert i * kappa + j scores r_x[i] + r_y[j] of the token's own."""
+
+    def forward(self, hidden_states: torch.Tensor, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, T, D] -> [B, T, D], and router logits [2, B * T, kappa]."""
+        tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
+        router_logits = self.router_gate(tokens).unflatten(-1, (2, self.num_keys))
+        best = min(self.top_k, self.num_keys)
+        scores, index = router_logits.topk(best, dim=-1)
+        sums = (scores[:, 0, :, None] + scores[:, 1, None, :]).flatten(1)
+        experts = (index[:, 0, :, None] * self.num_keys + index[:, 1, None, :]).flatten(1)
+        chosen_scores, chosen = sums.topk(self.top_k, dim=-1)
+        experts = experts.gather(-1, chosen)
+        products = torch.einsum("nkd,nd->nk", self.down_embed(experts), tokens)
+        strengths = self.act_fn(products) * chosen_scores.softmax(dim=-1)
+        mixed = torch.einsum("nk,nkd->nd", strengths, self.up_embed(experts))
+        dense = self.down_proj(self.act_fn(self.gate_proj(tokens)) * self.up_proj(tokens))
+        return (dense + mixed).view_as(hidden_states), router_logits.transpose(0, 1)
+
+
+class DogeMoeForCausalLM(DogeForCausalLM):
+    """Doge with a language modelling head and experts. For answering; train with small_doge."""
+
+    config_class = DogeMoeConfig
+    config: DogeMoeConfig
+
+    def __init__(self, config: DogeMoeConfig) -> None:
+        super().__init__(config)
+        for layer in self.model.layers:
+            layer.mlp.__class__ = CausalCDMoE
+
+    def forward(self, *args: object, output_router_logits: bool | None = None, **kwargs: object) -> object:
+        """As in `transformers`, without the load-balancing loss.
+
+        Raises:
+            ValueError: router logits are asked for, whose loss `transformers` computes for its own routing.
+        """
+        if output_router_logits:
+            raise ValueError("output_router_logits=True is for training: import small_doge before loading")
+        return super().forward(*args, output_router_logits=False, **kwargs)

@@ -1,0 +1,137 @@
+"""Drawing tokens: every option does what it says."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import LogitsProcessorList
+from transformers.generation import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from small_doge.inference.sampling import Sampler, SamplingOptions
+from small_doge.inference.text import TextStream
+from small_doge.utils.errors import UserError
+
+
+def draw_many(logits, count=4000, **options):
+    sampler = Sampler(SamplingOptions(seed=1, **options), [], len(logits))
+    return Counter(sampler.draw(logits).id for _ in range(count))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    temperature=st.floats(0.3, 3),
+    top_k=st.integers(0, 12),
+    top_p=st.floats(0.2, 1),
+    min_p=st.floats(0, 0.5),
+    penalty=st.floats(0.5, 2),
+)
+def test_probabilities_are_those_of_transformers(seed, temperature, top_k, top_p, min_p, penalty):
+    logits = np.random.default_rng(seed).normal(0, 2, 12).astype(np.float32)
+    prompt = [1, 5]
+    processors = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty), TemperatureLogitsWarper(temperature)])
+    if top_k:
+        processors.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
+    if min_p > 0:
+        processors.append(MinPLogitsWarper(min_p))
+    wanted = processors(torch.tensor([prompt]), torch.from_numpy(logits)[None]).softmax(-1)[0].numpy()
+
+    class Fixed:
+        """Gives the middle of each of many equal slices, so that counts are probabilities."""
+
+        def __init__(self):
+            self.values = iter((np.arange(4000) + 0.5) / 4000)
+
+        def random(self):
+            return next(self.values)
+
+    options = SamplingOptions(
+        temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repetition_penalty=penalty
+    )
+    sampler = Sampler(options, prompt, 12)
+    sampler.random = Fixed()
+    adjusted = sampler._adjust(logits)
+    counts = np.bincount([sampler._pick(adjusted) for _ in range(4000)], minlength=12) / 4000
+    assert np.abs(counts - wanted).max() < 2e-3
+
+
+def test_penalties_count_what_was_written():
+    logits = np.array([2.0, 1.9, 1.8, 0.0], dtype=np.float32)
+    sampler = Sampler(SamplingOptions(presence_penalty=0.15), [], 4)
+    assert [sampler.draw(logits).id for _ in range(4)] == [0, 1, 0, 0]
+    sampler = Sampler(SamplingOptions(frequency_penalty=0.15), [], 4)
+    assert [sampler.draw(logits).id for _ in range(4)] == [0, 1, 0, 2]
+
+
+def test_bias_bans_and_forces():
+    logits = np.zeros(5, dtype=np.float32)
+    logits[2] = 5
+    assert set(draw_many(logits, temperature=1.0, logit_bias={2: -100.0})) == {0, 1, 3, 4}
+    assert set(draw_many(logits, logit_bias={"4": 100})) == {4}
+    with pytest.raises(UserError, match="logit_bias names token 9"):
+        Sampler(SamplingOptions(logit_bias={9: 1.0}), [], 5)
+
+
+def test_same_seed_gives_the_same_and_none_another():
+    logits = np.zeros(1000, dtype=np.float32)
+
+    def draw(seed):
+        sampler = Sampler(SamplingOptions(temperature=1.0, seed=seed), [], 1000)
+        return [sampler.draw(logits).id for _ in range(8)]
+
+    assert draw(3) == draw(3) != draw(4)
+    assert draw(None) != draw(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -1}, "temperature=-1 must be at least 0"),
+        ({"top_p": 1.5}, "top_p=1.5 must be between 0 and 1"),
+        ({"top_p": 0}, "top_p=0 leaves no token"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
+        ({"min_p": float("nan")}, "min_p=nan must be"),
+        ({"stop": [""]}, "stop holds an empty text"),
+    ],
+)
+def test_values_out_of_range_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        SamplingOptions(**options)
+
+
+def stream(tokenizer, text, stop=()):
+    decoder = TextStream(tokenizer, stop)
+    pieces = [decoder.push(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    return pieces, decoder.finish(), decoder
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(max_size=40))
+def test_streamed_pieces_are_the_text(tiny_tokenizer, text):
+    pieces, rest, _ = stream(tiny_tokenizer, text)
+    ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert "".join(pieces) + rest == tiny_tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_half_characters_are_never_given_out(tiny_tokenizer):
+    pieces, _, _ = stream(tiny_tokenizer, "naïve 日本語 🐶 done")
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+@settings(max_examples=50, deadline=None)
+@given(text=st.text(alphabet="ab\n", max_size=30), stop=st.text(alphabet="ab\n", min_size=1, max_size=4))
+def test_nothing_from_a_stop_text_on_is_given_out(tiny_tokenizer, text, stop):
+    pieces, rest, decoder = stream(tiny_tokenizer, text, [stop])
+    assert "".join(pieces) + rest == text.split(stop)[0] == decoder.text
+    assert decoder.stopped == (stop if stop in text else None)
