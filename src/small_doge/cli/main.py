@@ -6,7 +6,7 @@ import sys
 import typer
 
 from ..utils.errors import SHOWN_PLAINLY
-from . import chat, data, demo, env, export, generate, plan, tokenizer, train, upcycle
+from . import bench, chat, data, demo, env, export, generate, plan, tokenizer, train, upcycle
 
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.add_typer(plan.tuning, name="tune")
 app.add_typer(train.app, name="train")
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate_text)
+app.command("bench")(bench.bench_model)
 app.command("export")(export.export_model)
 app.command("upcycle")(upcycle.upcycle)
 

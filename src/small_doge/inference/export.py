@@ -334,7 +334,7 @@ def _describe(
     prefill, decode = (max(values) for values in zip(*speeds, strict=True))
     device = describe_device()
     return {
-        "weights": {"none": "float32", "int8": "8-bit blocks of 32", "int4": "4-bit blocks of 32"}[quantize],
+        "weights": {"none": "float32", "int8": "blocks of 8 bits", "int4": "blocks of 4 bits"}[quantize],
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
         "size of model.onnx": f"{size / 1e6:.1f} MB",
         "perplexity of the checkpoint": f"{quality.perplexity:.4f}",

@@ -35,18 +35,17 @@ class WeightFormat:
     Attributes:
         bits: of the projections; None for float32.
         head_bits: of the embedding and the head.
-        down_bits: of the projections back into the residual stream.
-        block_size: neighbours that share a scale.
+        block_size: neighbours that share a scale, where the width is a multiple of it; 32 elsewhere.
     """
 
     bits: int | None = None
     head_bits: int | None = None
-    down_bits: int | None = None
     block_size: int = 32
 
 
-# Sizes and parts by measurement: benchmarks/results has the losses of quality.
-WEIGHT_FORMATS = {"none": WeightFormat(), "int8": WeightFormat(8, 8, 8), "int4": WeightFormat(4, 4, 4)}
+# By measurement (benchmarks/results): larger blocks are faster and cost 8 bits next to nothing, but 4 bits half as much
+# quality again; embedding and head are most of a small model, and may have as few bits as the rest.
+WEIGHT_FORMATS = {"none": WeightFormat(), "int8": WeightFormat(8, 8, 128), "int4": WeightFormat(4, 4, 32)}
 
 
 def set_accuracy(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
@@ -239,7 +238,10 @@ class DogeGraph:
         """Store the named weights in blocks, once, and remember what they stand for."""
         if name not in self.quantized:
             matrices = [self.state[f"{part}.weight"] for part in parts]
-            self.quantized[name] = matrix = quantize(np.concatenate(matrices), bits, self.format.block_size)
+            block_size = next(
+                size for size in (self.format.block_size, 64, 32) if matrices[0].shape[1] % size == 0 or size == 32
+            )
+            self.quantized[name] = matrix = quantize(np.concatenate(matrices), bits, block_size)
             self.b.weight(f"{name}.packed", matrix.packed)
             self.b.weight(f"{name}.scales", matrix.scales)
             ends = np.cumsum([len(m) for m in matrices])[:-1]
@@ -347,7 +349,7 @@ class DogeGraph:
             do_rotary=0,
             scale=size**-0.5,
         )
-        return self._linear(mixed, f"{prefix}.o_proj", [f"{prefix}.o_proj"], self.format.down_bits), kept
+        return self._linear(mixed, f"{prefix}.o_proj", [f"{prefix}.o_proj"], self.format.bits), kept
 
     def _attention_bias(self, index: int, value: str, past: str) -> tuple[str, str]:
         """The bias [B, 1 or H, T, S] of each query and slot, and the scores [B, K, S] after the step.
@@ -411,7 +413,7 @@ class DogeGraph:
         joint = self._linear(x, f"{prefix}.gate_up", [f"{prefix}.gate_proj", f"{prefix}.up_proj"], self.format.bits)
         gate, up = b.add("Split", [joint], 2, axis=-1, num_outputs=2)
         inner = b.add("Mul", [self._activation(gate), up])
-        output = self._linear(inner, f"{prefix}.down_proj", [f"{prefix}.down_proj"], self.format.down_bits)
+        output = self._linear(inner, f"{prefix}.down_proj", [f"{prefix}.down_proj"], self.format.bits)
         return b.add("Add", [output, self._experts(prefix, x)]) if self.config.is_moe else output
 
     def _experts(self, prefix: str, x: str) -> str:
