@@ -32,7 +32,7 @@ class Backend(Protocol):
         """Take in tokens [T], at most `chunk_size`, and return the logits [V] after the last."""
 
     def step(self, count: int, tokens: np.ndarray) -> np.ndarray:
-        """Take in a token [n] for each of the lanes 0 to count - 1; logits [n, V]."""
+        """Take in a token [n] for each of the lanes 0 to count - 1; logits [n, V], valid until the next call."""
 
     def save(self, lane: int) -> Any:
         """A copy of a lane's state."""

@@ -25,6 +25,19 @@ def import_onnxruntime() -> Any:
 
 
 @dataclass
+class _Lanes:
+    """What stays bound between the steps of some lanes: the binding, its values, and the buffers behind them."""
+
+    binding: Any
+    values: list[Any]
+    shape: tuple[int, int] | None = None
+    ids: np.ndarray | None = None
+    positions: np.ndarray | None = None
+    keep: np.ndarray | None = None
+    logits: np.ndarray | None = None
+
+
+@dataclass
 class SavedLane:
     """Keys and values [2 L, K, n, d], scores [L K, n] and the number of tokens of a sequence."""
 
@@ -58,8 +71,9 @@ class OnnxBackend:
         self.lanes = lanes
         self.chunk_size = SPARE_SLOTS
         self._allocate(min(FIRST_SLOTS, self._most_slots()), rows=1)
-        self.filled = np.zeros(lanes, dtype=np.int64)
-        self.lengths = np.zeros(lanes, dtype=np.int64)
+        self.filled = [0] * lanes  # slots in use, those of evicted keys included
+        self.lengths = [0] * lanes  # tokens taken in
+        self.latest: tuple[int, int, Any] | None = None  # lane, count and the scores after the last step
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
 
     def _most_slots(self) -> int:
@@ -96,7 +110,7 @@ class OnnxBackend:
         self.session, best = session, np.inf
         self._forget_bindings()
         for _ in range(12):
-            self.filled[0] = self.lengths[0] = 0
+            self.clear(0)
             start = time.perf_counter()
             self.step(1, np.zeros(1, dtype=np.int64))
             best = min(best, time.perf_counter() - start)
@@ -108,6 +122,8 @@ class OnnxBackend:
 
     def _allocate(self, slots: int, rows: int) -> None:
         """Buffers for `rows` lanes of `slots` slots, with what is there."""
+        if hasattr(self, "cache"):
+            self._sync()
         cache = np.zeros((2 * self.layers, rows, self.kv_heads, slots, self.head_size), dtype=np.float32)
         scores = np.full((rows, self.layers * self.kv_heads, slots), -np.inf, dtype=np.float32)
         if hasattr(self, "cache"):
@@ -118,13 +134,13 @@ class OnnxBackend:
         self._forget_bindings()
 
     def _forget_bindings(self) -> None:
-        self.bindings: dict[tuple[int, int], Any] = {}
+        self.bindings: dict[tuple[int, int], _Lanes] = {}
 
     def _reserve(self, lane: int, count: int, new: int) -> None:
         """Room for `new` more slots in the lanes from `lane` to `lane + count - 1`."""
         lanes = slice(lane, lane + count)
-        needed = int(self.filled[lanes].max()) + new
-        living = int(np.minimum(self.lengths[lanes], self.keep_window_size).max())
+        needed = max(self.filled[lanes]) + new
+        living = min(max(self.lengths[lanes]), self.keep_window_size)
         if needed > min(self._most_slots(), living + new + SPARE_SLOTS):
             for row in range(lane, lane + count):
                 self._compact(row)
@@ -139,9 +155,10 @@ class OnnxBackend:
 
     def _compact(self, lane: int) -> None:
         """Squeeze out the slots of evicted keys; the others keep their order."""
-        filled, kept = int(self.filled[lane]), int(min(self.lengths[lane], self.keep_window_size))
+        filled, kept = self.filled[lane], min(self.lengths[lane], self.keep_window_size)
         if filled == kept:
             return
+        self._sync()
         scores = self.scores[lane, :, :filled]
         # A stable sort puts the living first, in their order.
         order = np.argsort(np.isneginf(scores), axis=-1, kind="stable")[:, :kept]
@@ -156,65 +173,94 @@ class OnnxBackend:
 
     # Computation.
 
-    def _bind(self, lane: int, count: int) -> Any:
-        """Inputs and outputs for some lanes, with their caches in place."""
+    def _bind(self, lane: int, count: int) -> "_Lanes":
+        """Inputs and outputs of some lanes, with their caches in place."""
         key = (lane, count)
         if key not in self.bindings:
-            binding = self.session.io_binding()
-            values = []
+            binding, values = self.session.io_binding(), []
             for index in range(2 * self.layers):
                 name = f"{'value' if index % 2 else 'key'}.{index // 2}"
-                part = self.cache[index, lane : lane + count]
-                value = self.runtime.OrtValue.ortvalue_from_numpy(part)
+                value = self.runtime.OrtValue.ortvalue_from_numpy(self.cache[index, lane : lane + count])
                 binding.bind_ortvalue_input(f"past_{name}", value)
                 binding.bind_ortvalue_output(f"present_{name}", value)
                 values.append(value)
-            self.bindings[key] = (binding, values)
-        return self.bindings[key][0]
+            self.bindings[key] = _Lanes(binding, values)
+        return self.bindings[key]
 
     def _run(self, lane: int, count: int, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """Tokens [count, T] for some lanes; logits [count, len(keep), V]."""
+        """Tokens [count, T] for some lanes; logits [count, len(keep), V], valid until the next call."""
         new = ids.shape[1]
         self._reserve(lane, count, new)
         rows = slice(lane, lane + count)
-        filled = int(self.filled[rows].max())
-        binding = self._bind(lane, count)
-        binding.bind_cpu_input("input_ids", np.ascontiguousarray(ids, dtype=np.int64))
-        binding.bind_cpu_input("position_ids", self.lengths[rows, None] + np.arange(new))
-        binding.bind_cpu_input("logits_to_keep", np.asarray(keep, dtype=np.int64))
-        binding.bind_cpu_input("past_scores", np.ascontiguousarray(self.scores[rows, :, :filled]))
-        binding.bind_output("logits")
+        filled = max(self.filled[rows])
+        lanes = self._bind(lane, count)
+        binding = lanes.binding
+        if lanes.shape != (new, len(keep)):
+            # The buffers stay bound, so that a step costs Python as little as may be.
+            lanes.shape = (new, len(keep))
+            lanes.ids, lanes.positions = np.zeros((2, count, new), dtype=np.int64)
+            lanes.keep = np.zeros(len(keep), dtype=np.int64)
+            lanes.logits = np.zeros((count, len(keep), self.vocab_size), dtype=np.float32)
+            named = {"input_ids": lanes.ids, "position_ids": lanes.positions, "logits_to_keep": lanes.keep}
+            lanes.values[2 * self.layers :] = [self.runtime.OrtValue.ortvalue_from_numpy(x) for x in named.values()]
+            for name, value in zip(named, lanes.values[2 * self.layers :], strict=True):
+                binding.bind_ortvalue_input(name, value)
+            lanes.values.append(self.runtime.OrtValue.ortvalue_from_numpy(lanes.logits))
+            binding.bind_ortvalue_output("logits", lanes.values[-1])
+        lanes.ids[:], lanes.keep[:] = ids, keep
+        for positions, length in zip(lanes.positions, self.lengths[rows], strict=True):
+            positions[:] = range(length, length + new)
+        if self.latest is not None and self.latest[:2] == (lane, count):
+            scores = self.latest[2]
+        else:
+            self._sync()
+            part = np.ascontiguousarray(self.scores[rows, :, :filled])
+            scores = self.runtime.OrtValue.ortvalue_from_numpy(part)
+        binding.bind_ortvalue_input("past_scores", scores)
         binding.bind_output("present_scores")
         self.session.run_with_iobinding(binding)
-        logits, scores = binding.get_outputs()[-2:]
-        self.scores[rows, :, : filled + new] = scores.numpy()
-        self.filled[rows] = filled + new
-        self.lengths[rows] += new
-        return logits.numpy()
+        self.latest = (
+            lane,
+            count,
+            self.runtime.OrtValue(binding.get_outputs_as_ortvaluevector()[2 * self.layers + 1]),
+        )
+        self.filled[rows] = [filled + new] * count
+        self.lengths[rows] = [length + new for length in self.lengths[rows]]
+        return lanes.logits
+
+    def _sync(self) -> None:
+        """Bring `scores` up to date with the last step, whose own were handed on within the runtime."""
+        if self.latest is not None:
+            lane, count, value = self.latest
+            scores = value.numpy()
+            self.scores[lane : lane + count, :, : scores.shape[2]] = scores
+            self.latest = None
 
     def extend(self, lane: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
         """Take in tokens [T], at most `chunk_size`; logits [V] after the last, or [n, V] of those in `keep`."""
         ids = np.asarray(ids, dtype=np.int64)[None]
         logits = self._run(lane, 1, ids, np.array([ids.shape[1] - 1]) if keep is None else keep)
-        return logits[0, -1] if keep is None else logits[0]
+        return (logits[0, -1] if keep is None else logits[0]).copy()
 
     def step(self, count: int, tokens: np.ndarray) -> np.ndarray:
-        """A token for each of the first lanes; logits [n, V]."""
+        """A token for each of the first lanes; logits [n, V], valid until the next call."""
         return self._run(0, count, np.asarray(tokens, dtype=np.int64)[:, None], np.zeros(1, dtype=np.int64))[:, 0]
 
     def clear(self, lane: int) -> None:
         """Forget the sequence of a lane."""
+        self._sync()
         self.filled[lane] = self.lengths[lane] = 0
         if lane < self.cache.shape[1]:
             self.scores[lane] = -np.inf
 
     def move(self, source: int, target: int) -> None:
         """Let the sequence of one lane go on in another."""
-        filled = int(self.filled[source])
+        filled = self.filled[source]
         if not filled:  # it has not begun, and may have no memory yet
             self.clear(target)
             return
         self._reserve(target, 1, 0)
+        self._sync()
         self.cache[:, target, :, :filled] = self.cache[:, source, :, :filled]
         self.scores[target] = self.scores[source]
         self.filled[target], self.lengths[target] = self.filled[source], self.lengths[source]
@@ -223,9 +269,10 @@ class OnnxBackend:
     def save(self, lane: int) -> SavedLane:
         """A copy of a lane's state, without evicted keys."""
         self._compact(lane)
-        filled = int(self.filled[lane])
+        self._sync()
+        filled = self.filled[lane]
         return SavedLane(
-            self.cache[:, lane, :, :filled].copy(), self.scores[lane, :, :filled].copy(), int(self.lengths[lane])
+            self.cache[:, lane, :, :filled].copy(), self.scores[lane, :, :filled].copy(), self.lengths[lane]
         )
 
     def load(self, lane: int, saved: SavedLane, length: int) -> None:
@@ -239,7 +286,7 @@ class OnnxBackend:
 
     def get_length(self, lane: int) -> int:
         """Tokens that a lane has taken in."""
-        return int(self.lengths[lane])
+        return self.lengths[lane]
 
     @property
     def nbytes(self) -> int:
