@@ -1,0 +1,179 @@
+// A Doge model exported by `small-doge export`, in Node.js and in the browser.
+//
+// The caller keeps the keys, the values and a score for each slot (docs/inference.md): new keys are appended, the graph
+// marks the slots of evicted keys with a score of -Infinity, and when the slots are full, those are squeezed out. So
+// memory and time per token stay the same however long the text gets.
+
+import { Template } from "@huggingface/jinja";
+import { Tokenizer } from "@huggingface/tokenizers";
+
+const SPARE_SLOTS = 256;
+
+export class Doge {
+  /**
+   * @param {object} ort onnxruntime-node or onnxruntime-web
+   * @param {(name: string) => Promise<Uint8Array>} read gives a file of the exported folder
+   * @param {object} options of ort's sessions; `inPlace` where ort writes into tensors that it is given (Node.js)
+   */
+  static async load(ort, read, { inPlace = false, ...options } = {}) {
+    const text = async (name) => new TextDecoder().decode(await read(name));
+    const settings = JSON.parse(await text("runtime.json"));
+    if (settings.format !== "small-doge-onnx" || settings.version !== 1) {
+      throw new Error(`runtime.json has format ${settings.format}, version ${settings.version}; this reads small-doge-onnx 1`);
+    }
+    const tokenizer = new Tokenizer(JSON.parse(await text("tokenizer.json")), JSON.parse(await text("tokenizer_config.json")));
+    const template = await text("chat_template.jinja").then((source) => new Template(source), () => null);
+    const session = await ort.InferenceSession.create(await read("model.onnx"), options);
+    return new Doge({ ort, session, settings, tokenizer, template, inPlace });
+  }
+
+  constructor(parts) {
+    Object.assign(this, parts);
+    this.reset();
+  }
+
+  /** Forget the text. */
+  reset() {
+    const { num_hidden_layers: layers, num_key_value_heads: heads } = this.settings;
+    this.rows = layers * heads;
+    this.length = 0; // tokens taken in
+    this.filled = 0; // slots in use
+    this.slots = 0;
+    this.scores = new Float32Array(0); // [layers * heads, filled]
+    this.caches = Array.from({ length: 2 * layers }, () => new Float32Array(0)); // [heads, slots, head_size] each
+  }
+
+  /** Tokens of a text, with the one that begins it. */
+  encode(text) {
+    return this.tokenizer.encode(text).ids;
+  }
+
+  /** Tokens of a conversation, up to where the answer begins. */
+  render(messages) {
+    if (!this.template) throw new Error("this model has no chat template; use a plain prompt");
+    const text = this.template.render({ messages, add_generation_prompt: true });
+    return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+  }
+
+  /** Logits of the next token after taking in `ids`, in pieces. */
+  async extend(ids) {
+    let logits;
+    for (let start = 0; start < ids.length; start += SPARE_SLOTS) {
+      logits = await this.#run(ids.slice(start, start + SPARE_SLOTS));
+    }
+    return logits;
+  }
+
+  /**
+   * The tokens of an answer as they come, without its end token.
+   * Greedy at temperature 0; `signal.aborted` stops.
+   */
+  async *stream(ids, { maxNewTokens = 256, temperature = 0, random = Math.random, signal } = {}) {
+    const limit = this.settings.max_length ?? Infinity;
+    if (ids.length === 0) throw new Error("the prompt is empty");
+    if (this.length + ids.length >= limit) {
+      throw new Error(`the text has ${this.length + ids.length} tokens; this model takes ${limit} with the answer`);
+    }
+    let logits = await this.extend(ids);
+    for (let count = 0; count < maxNewTokens && !signal?.aborted; count++) {
+      const token = pick(logits, temperature, random);
+      if (this.settings.end_ids.includes(token)) return;
+      yield token;
+      if (this.length + 1 >= limit || count + 1 === maxNewTokens) return;
+      logits = await this.extend([token]);
+    }
+  }
+
+  /** Pieces of the answer's text as they come, never half a character. */
+  async *streamText(ids, options) {
+    const tokens = [];
+    let given = "";
+    for await (const token of this.stream(ids, options)) {
+      tokens.push(token);
+      const text = this.tokenizer.decode(tokens, { skip_special_tokens: true });
+      if (text.endsWith("\ufffd")) continue;
+      yield text.slice(given.length);
+      given = text;
+    }
+  }
+
+  async #run(ids) {
+    const { Tensor } = this.ort;
+    const { num_hidden_layers: layers, num_key_value_heads: heads, head_size: size } = this.settings;
+    const count = ids.length;
+    this.#reserve(count);
+    const integers = (values, shape) => new Tensor("int64", BigInt64Array.from(values, BigInt), shape);
+    const feeds = {
+      input_ids: integers(ids, [1, count]),
+      position_ids: integers(Array.from(ids, (_, i) => this.length + i), [1, count]),
+      logits_to_keep: integers([count - 1], [1]),
+      past_scores: new Tensor("float32", this.scores, [1, this.rows, this.filled]),
+    };
+    const fetches = { logits: null, present_scores: null };
+    for (let index = 0; index < 2 * layers; index++) {
+      const name = `${index % 2 ? "value" : "key"}.${index >> 1}`;
+      feeds[`past_${name}`] = new Tensor("float32", this.caches[index], [1, heads, this.slots, size]);
+      fetches[`present_${name}`] = this.inPlace ? feeds[`past_${name}`] : null;
+    }
+    const results = await this.session.run(feeds, fetches);
+    for (let index = 0; index < 2 * layers; index++) {
+      this.caches[index] = results[`present_${index % 2 ? "value" : "key"}.${index >> 1}`].data;
+    }
+    this.scores = results.present_scores.data;
+    this.filled += count;
+    this.length += count;
+    return results.logits.data;
+  }
+
+  /** Room for `count` more slots: squeeze out evicted keys where w + 256 are reached, grow where there are fewer. */
+  #reserve(count) {
+    const { num_key_value_heads: heads, head_size: size, keep_window_size: window } = this.settings;
+    const most = window + SPARE_SLOTS;
+    if (this.filled + count > most) this.#compact(Math.min(this.length, window));
+    if (this.filled + count <= this.slots) return;
+    const slots = Math.min(most, Math.max(2 * this.slots, Math.ceil((this.filled + count) / 256) * 256));
+    this.caches = this.caches.map((cache) => {
+      const grown = new Float32Array(heads * slots * size);
+      for (let head = 0; head < heads; head++) {
+        grown.set(cache.subarray(head * this.slots * size, (head + 1) * this.slots * size), head * slots * size);
+      }
+      return grown;
+    });
+    this.slots = slots;
+  }
+
+  /** Keep the `kept` slots of each head that are not evicted, in their order. */
+  #compact(kept) {
+    const { num_key_value_heads: heads, head_size: size } = this.settings;
+    const scores = new Float32Array(this.rows * kept);
+    for (let row = 0; row < this.rows; row++) {
+      const layer = Math.floor(row / heads);
+      const start = (row % heads) * this.slots * size;
+      let target = 0;
+      for (let slot = 0; slot < this.filled; slot++) {
+        const score = this.scores[row * this.filled + slot];
+        if (score === -Infinity) continue;
+        scores[row * kept + target] = score;
+        if (slot !== target) {
+          for (const cache of [this.caches[2 * layer], this.caches[2 * layer + 1]]) {
+            cache.copyWithin(start + target * size, start + slot * size, start + (slot + 1) * size);
+          }
+        }
+        target++;
+      }
+    }
+    this.scores = scores;
+    this.filled = kept;
+  }
+}
+
+function pick(logits, temperature, random) {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  if (temperature === 0) return best;
+  let left = 0;
+  const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[best]) / temperature));
+  for (const weight of weights) left += weight;
+  left *= random();
+  return Math.max(0, weights.findIndex((weight) => (left -= weight) < 0));
+}

@@ -1,0 +1,70 @@
+"""`small-doge bench`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ..inference import OnnxEngine, is_exported, open_engine
+from ..inference.benchmark import measure_engine, plot_rows
+from ..utils.errors import UserError
+from ..utils.files import write_json
+from ..utils.hardware import describe_device
+from ..utils.logging import quiet_libraries
+from ..utils.paths import resolve_model
+from . import options
+
+
+console = Console()
+
+
+def bench_model(
+    model: options.ModelArgument = None,
+    depths: Annotated[str, typer.Option(help="Tokens before those that are timed.")] = "0,512,2048,8192",
+    batch_sizes: Annotated[str, typer.Option(help="Sequences at once.")] = "1,8",
+    threads: Annotated[str | None, typer.Option(help="Processor threads; what a probe chooses if none.")] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to time.")] = 32,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png; the model's if none.")
+    ] = None,
+) -> None:
+    """Measure prompts, decoding, the first token and memory, by depth, threads and batch size."""
+    quiet_libraries()
+    name = resolve_model(model)
+    at_depths, at_batches = _read_numbers("depths", depths, 0), _read_numbers("batch-sizes", batch_sizes, 1)
+    rows: list[dict[str, Any]] = []
+    with console.status("") as status:
+        for count in _read_numbers("threads", threads, 1) if threads else [None]:
+            engine = open_engine(name, lanes=max(at_batches), threads=count)
+            used = engine.threads if isinstance(engine, OnnxEngine) else describe_device()["threads"]
+
+            def say(text: str, used: int = used) -> None:
+                if "left out" in text:
+                    console.print(text, style="yellow")
+                status.update(f"{used} threads, {text}")
+
+            found = measure_engine(engine, at_depths, at_batches, new_tokens, say)
+            rows += [{"threads": used, **row} for row in found]
+    if not rows:
+        raise UserError(f"--depths {depths}: the model takes fewer tokens than each of them and --new-tokens")
+    kind = "ONNX Runtime" if is_exported(name) else "PyTorch"
+    table = Table(*(column.replace("_", " ") for column in rows[0]), title=f"{name}, {kind}")
+    for row in rows:
+        table.add_row(*("-" if value is None else f"{value:,}" for value in row.values()))
+    console.print(table)
+    folder = output or (Path(name) if Path(name).is_dir() else Path())
+    write_json(folder / "bench.json", {"model": name, "engine": kind, "machine": describe_device(), "rows": rows})
+    plot_rows(rows, folder / "bench.png", f"{name}, {kind}")
+    console.print(f"Written: {folder / 'bench.json'}, {folder / 'bench.png'}", soft_wrap=True, highlight=False)
+
+
+def _read_numbers(name: str, text: str, least: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < least:
+        raise UserError(f"--{name} {text!r} must be whole numbers from {least} on, with commas between them")
+    return numbers
