@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX_URL ?=
 ARGS ?=
 
-.PHONY: setup demo test test-all bench style types format clean
+.PHONY: setup demo test test-all bench javascript style types format clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,12 @@ bench: setup
 	$(BIN)/python benchmarks/bench_generation.py
 	$(BIN)/python benchmarks/bench_cdmoe.py
 	$(BIN)/python benchmarks/bench_data.py
+	$(BIN)/python benchmarks/bench_peers.py
+	$(BIN)/python benchmarks/bench_inference.py
+
+# For examples/javascript; --ignore-scripts leaves out onnxruntime-node's download for GPUs.
+javascript:
+	npm ci --ignore-scripts --no-audit --no-fund --prefix examples/javascript
 
 style: setup
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ PAUSE = 0.05
 class Ours:
     """An exported graph."""
 
-    def __init__(self, model, quantize, threads):
+    def __init__(self, model, quantize, threads, lanes=1):
         config = model.config
         settings = {
             "num_hidden_layers": config.num_hidden_layers,
@@ -41,7 +41,7 @@ class Ours:
             "max_length": None,
         }
         graph = DogeGraph(model, WEIGHT_FORMATS[quantize], config.max_position_embeddings).build()
-        self.backend = OnnxBackend(graph.SerializeToString(), settings, lanes=1, threads=threads)
+        self.backend = OnnxBackend(graph.SerializeToString(), settings, lanes=lanes, threads=threads)
 
     def prefill(self, ids):
         fill(self.backend, 0, np.array(ids))

@@ -68,6 +68,10 @@ def test_commands_exist(path):
                 assert set(words) <= targets, line
             elif program == "small-doge":
                 check_small_doge(words)
+            elif program == "node":
+                assert (ROOT / words[0]).exists(), line
+            elif program == "python" and words[0] == "-m":
+                importlib.import_module(words[1])
             elif program in ("python", "accelerate"):
                 check_script(words)
             else:

@@ -17,7 +17,10 @@ def invoke(*words):
 
 def test_help_shows_the_whole_journey():
     text = invoke("--help").output
-    assert all(name in text for name in ("env", "demo", "tokenizer", "train", "generate", "upcycle"))
+    assert all(
+        name in text
+        for name in ("env", "demo", "tokenizer", "train", "generate", "chat", "export", "bench", "upcycle")
+    )
 
 
 def test_env_shows_versions_machine_and_extras():

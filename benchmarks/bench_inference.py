@@ -1,0 +1,81 @@
+"""An exported model by itself: flat memory and time however deep, and several sequences at once."""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+from bench_peers import Ours
+from common import report
+
+from small_doge import DogeConfig, DogeForCausalLM
+from small_doge.inference.benchmark import fill
+
+
+def measure_depths(model, quantize, threads, depths, steps):
+    """Time per token and bytes of the state, on the way to the largest depth."""
+    backend = Ours(model, quantize, threads).backend
+    random, rows = np.random.default_rng(0), []
+    for depth in depths:
+        while backend.get_length(0) < depth:
+            missing = min(backend.chunk_size, depth - backend.get_length(0))
+            backend.extend(0, random.integers(0, backend.vocab_size, missing))
+        times = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            backend.step(1, random.integers(0, backend.vocab_size, 1))
+            times.append(time.perf_counter() - start)
+        row = {"depth": depth, "ms_per_token": 1e3 * statistics.median(times), "mean_ms": 1e3 * statistics.mean(times)}
+        rows.append({"weights": quantize, **row, "state_mib": backend.nbytes / 2**20})
+    return rows
+
+
+def measure_lanes(model, quantize, threads, depth, lanes, rounds, steps):
+    """Tokens per second of one sequence and of several, taken in turn."""
+    backend = Ours(model, quantize, threads, lanes=lanes).backend
+    prompt = np.random.default_rng(0).integers(0, backend.vocab_size, max(1, depth))
+    for lane in range(lanes):
+        fill(backend, lane, prompt)
+    ratios, best = [], {}
+    for _ in range(rounds):
+        speeds = {}
+        for count in (1, lanes):
+            start = time.perf_counter()
+            for _ in range(steps):
+                backend.step(count, np.zeros(count, dtype=np.int64))
+            speeds[count] = count * steps / (time.perf_counter() - start)
+            best[count] = max(best.get(count, 0), speeds[count])
+        ratios.append(speeds[lanes] / speeds[1])
+    ratio = {"ratio": statistics.median(ratios), "one_tok_s": best[1], "all_tok_s": best[lanes]}
+    return {"weights": quantize, "depth": depth, "lanes": lanes, **ratio}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["Doge-20M", "Doge-60M"])
+    parser.add_argument("--formats", nargs="+", default=["int8", "int4"])
+    parser.add_argument("--depths", nargs="+", type=int, default=[4096, 16384, 65536])
+    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=512)
+    args = parser.parse_args()
+    depths, lanes = [], []
+    for name in args.models:
+        torch.manual_seed(0)
+        rope = {"rope_type": "default", "rope_theta": 10_000.0}
+        model = DogeForCausalLM(DogeConfig.from_preset(name, keep_window_size=2048, rope_parameters=rope)).eval()
+        for layer in model.model.layers:
+            torch.nn.init.normal_(layer.self_attn.A)  # scores that differ, so that keys leave from everywhere
+        for quantize in args.formats:
+            found = measure_depths(model, quantize, args.threads, args.depths, args.steps) if args.depths else []
+            depths += [{"model": name, **row} for row in found]
+            for depth in (0, 512):
+                row = measure_lanes(model, quantize, args.threads, depth, args.lanes, 15, 16)
+                lanes.append({"model": name, **row})
+    report("depths", depths)
+    report("lanes", lanes)
+
+
+if __name__ == "__main__":
+    main()

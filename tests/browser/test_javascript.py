@@ -1,0 +1,125 @@
+"""The exported folder outside Python: Node.js and a page in headless Chromium write what the Python engine writes."""
+
+import functools
+import shutil
+import subprocess
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from small_doge.inference import OnnxEngine
+from tests.unit.inference.conftest import build_model
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "javascript"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+STOP_AT_THE_FIRST_WORDS = """() => new MutationObserver(() => {
+  if (document.querySelector("#log .assistant")?.textContent) document.getElementById("stop").click();
+}).observe(document.getElementById("log"), { childList: true, subtree: true, characterData: true })"""
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("node") or not (EXAMPLE / "node_modules").is_dir(),
+    reason="needs Node.js and: npm install --ignore-scripts --prefix examples/javascript",
+)
+
+
+@pytest.fixture(scope="module", params=["none", "int8", "int4"])
+def exported(request, tmp_path_factory, tiny_tokenizer):
+    """A tiny model whose window is passed, and whose slots are squeezed several times, in a short answer."""
+    from small_doge.inference.export import export_onnx
+
+    folder = tmp_path_factory.mktemp("exported") / request.param
+    model = build_model(vocab_size=512, keep_window_size=24, num_hidden_layers=1, head_dim=16)
+    export_onnx(model, tiny_tokenizer, folder, request.param, max_loss=10)
+    return folder
+
+
+def run_node(folder, prompt, *words):
+    return subprocess.run(
+        ["node", "node.mjs", str(folder), prompt, *words], cwd=EXAMPLE, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_node_writes_what_python_writes_past_the_window(exported):
+    done = run_node(exported, "Ada lives in", "--max-new-tokens", "20")
+    assert done.returncode == 0, done.stderr
+    expected = OnnxEngine(exported).generate("Ada lives in", max_new_tokens=20)
+    assert done.stdout.rstrip("\n").rstrip("\ufffd") == expected.rstrip("\n").rstrip("\ufffd")
+    assert "tok/s" in done.stderr
+
+
+def test_node_goes_on_after_the_slots_were_squeezed(exported):
+    done = run_node(exported, "One day a girl " * 40, "--max-new-tokens", "400")
+    assert done.returncode == 0, done.stderr
+
+
+def test_node_tells_what_is_wrong(tmp_path):
+    done = run_node(tmp_path, "Hi")
+    assert done.returncode == 1 and "runtime.json" in done.stderr
+    done = subprocess.run(["node", "node.mjs"], cwd=EXAMPLE, capture_output=True, text=True)
+    assert done.returncode == 2 and "Usage" in done.stderr
+
+
+@pytest.fixture
+def site(tmp_path, exported):
+    """The page and the folder, as static files."""
+    shutil.copytree(EXAMPLE, tmp_path / "site", ignore=shutil.ignore_patterns("node_modules"))
+    (tmp_path / "site" / "node_modules").symlink_to(EXAMPLE / "node_modules")
+    shutil.copytree(exported, tmp_path / "site" / "model")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
+    handler.log_message = lambda *arguments: None
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
+    server.shutdown()
+
+
+@pytest.fixture
+def page(tmp_path):
+    """A page of a browser of its own."""
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as driver:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = browser.new_page(viewport={"width": 800, "height": 600})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_answers_as_python_does(site, exported, page):
+    page.goto(site)
+    page.wait_for_selector("#send:enabled")
+    page.fill("#prompt", "What is 2 + 3?")
+    page.click("#send")
+    page.wait_for_selector("text=tok/s")
+    shown = page.inner_text("#log .assistant")
+    engine = OnnxEngine(exported)
+    ids = engine.render([{"role": "user", "content": "What is 2 + 3?"}])
+    # Past the window rounding may rank the scores of equal tokens either way; what is within it must agree.
+    within = engine.generate(ids, max_new_tokens=max(1, 24 - len(ids)))
+    assert shown.startswith(within.rstrip("\ufffd").strip()) and len(shown) > 0
+    page.click("#reset")
+    assert page.locator("#log p").count() == 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_stops_when_asked(site, page):
+    page.goto(site)
+    page.wait_for_selector("#send:enabled")
+    page.evaluate(STOP_AT_THE_FIRST_WORDS)
+    page.fill("#prompt", "Tell me a story")
+    page.click("#send")
+    page.wait_for_selector("text=tok/s")
+    assert int(page.inner_text("#status").split()[0]) <= 2
+    assert page.is_enabled("#send")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_page_tells_what_is_wrong(site, page):
+    page.goto(f"{site}?model=nowhere")
+    page.wait_for_selector("text=could not be loaded: nowhere/runtime.json: 404")
