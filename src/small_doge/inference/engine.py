@@ -245,7 +245,8 @@ class Engine:
         self.prompt_tokens_computed += len(ids)
         if answer.taken < len(answer.prompt):
             return
-        if len(answer.prompt) > self.backend.keep_window_size:
+        # What an answer past the window leaves can't be cut back to the prompt.
+        if len(answer.prompt) + answer.options.max_new_tokens > self.backend.keep_window_size:
             self._save(tuple(answer.prompt), lane)
         self.filling = None
         self.running.append(answer)

@@ -359,11 +359,13 @@ class DogeGraph:
         among equals, which is the oldest.
         """
         b, prefix = self.b, f"model.layers.{index}.self_attn"
-        raw = b.add("MatMul", [value, b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"].T)])
+        weight = b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"])
+        raw = b.add("FusedMatMul", [weight, value], domain=MICROSOFT, transB=1)  # [B, K, T]
         if f"{prefix}.dt_proj.bias" in self.state:
-            raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", self.state[f"{prefix}.dt_proj.bias"])])
-        raw = b.add("Mul", [b.add("Softplus", [raw]), b.weight(f"{prefix}.A", self.state[f"{prefix}.A"])])
-        new = b.add("Transpose", [b.add("Exp", [raw])], perm=[0, 2, 1])
+            bias = self.state[f"{prefix}.dt_proj.bias"][:, None]
+            raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", bias)])
+        factor = b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None])
+        new = b.add("Exp", [b.add("Mul", [b.add("Softplus", [raw]), factor])])
         first = len(b.nodes)
         kept = b.add("Concat", [past, new], axis=2)
         simple = b.branch([b.add("Reshape", [self._spread(kept), b.integers(0, 0, 1, -1)]), kept], first)
