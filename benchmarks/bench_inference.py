@@ -6,29 +6,37 @@ import time
 
 import numpy as np
 import torch
-from bench_peers import Ours
+from bench_peers import PAUSE, Ours
 from common import report
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.inference.benchmark import fill
 
 
-def measure_depths(model, quantize, threads, depths, steps):
-    """Time per token and bytes of the state, on the way to the largest depth."""
-    backend = Ours(model, quantize, threads).backend
-    random, rows = np.random.default_rng(0), []
-    for depth in depths:
-        while backend.get_length(0) < depth:
-            missing = min(backend.chunk_size, depth - backend.get_length(0))
-            backend.extend(0, random.integers(0, backend.vocab_size, missing))
-        times = []
-        for _ in range(steps):
-            start = time.perf_counter()
-            backend.step(1, random.integers(0, backend.vocab_size, 1))
-            times.append(time.perf_counter() - start)
-        row = {"depth": depth, "ms_per_token": 1e3 * statistics.median(times), "mean_ms": 1e3 * statistics.mean(times)}
-        rows.append({"weights": quantize, **row, "state_mib": backend.nbytes / 2**20})
-    return rows
+def measure_depths(model, quantize, threads, depths, rounds, steps):
+    """Time per token at each depth, taken in turn, and bytes of the state."""
+    random = np.random.default_rng(0)
+    backends = {depth: Ours(model, quantize, threads).backend for depth in depths}
+    for depth, backend in backends.items():
+        fill(backend, 0, random.integers(0, backend.vocab_size, depth))
+    times = {depth: [] for depth in depths}
+    for _ in range(rounds):
+        for depth, backend in backends.items():
+            time.sleep(PAUSE)
+            for token in random.integers(0, backend.vocab_size, (steps, 1)):
+                start = time.perf_counter()
+                backend.step(1, token)
+                times[depth].append(time.perf_counter() - start)
+    return [
+        {
+            "weights": quantize,
+            "depth": depth,
+            "median_ms": 1e3 * statistics.median(times[depth]),
+            "mean_ms": 1e3 * statistics.mean(times[depth]),
+            "state_mib": backend.nbytes / 2**20,
+        }
+        for depth, backend in backends.items()
+    ]
 
 
 def measure_lanes(model, quantize, threads, depth, lanes, rounds, steps):
@@ -58,7 +66,8 @@ def main():
     parser.add_argument("--depths", nargs="+", type=int, default=[4096, 16384, 65536])
     parser.add_argument("--lanes", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=32, help="tokens timed in a round")
     args = parser.parse_args()
     depths, lanes = [], []
     for name in args.models:
@@ -68,10 +77,10 @@ def main():
         for layer in model.model.layers:
             torch.nn.init.normal_(layer.self_attn.A)  # scores that differ, so that keys leave from everywhere
         for quantize in args.formats:
-            found = measure_depths(model, quantize, args.threads, args.depths, args.steps) if args.depths else []
+            found = measure_depths(model, quantize, args.threads, args.depths, args.rounds, args.steps)
             depths += [{"model": name, **row} for row in found]
             for depth in (0, 512):
-                row = measure_lanes(model, quantize, args.threads, depth, args.lanes, 15, 16)
+                row = measure_lanes(model, quantize, args.threads, depth, args.lanes, args.rounds, args.steps)
                 lanes.append({"model": name, **row})
     report("depths", depths)
     report("lanes", lanes)
