@@ -1,13 +1,16 @@
 """The exported folder outside Python: Node.js and a page in headless Chromium write what the Python engine writes."""
 
 import functools
+import json
 import shutil
 import subprocess
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from small_doge.inference import OnnxEngine
 from tests.unit.inference.conftest import build_model
@@ -16,6 +19,7 @@ from tests.unit.inference.conftest import build_model
 EXAMPLE = Path(__file__).parents[2] / "examples" / "javascript"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
+MODEL = {"vocab_size": 512, "keep_window_size": 24, "num_hidden_layers": 2}
 STOP_AT_THE_FIRST_WORDS = """() => new MutationObserver(() => {
   if (document.querySelector("#log .assistant")?.textContent) document.getElementById("stop").click();
 }).observe(document.getElementById("log"), { childList: true, subtree: true, characterData: true })"""
@@ -32,8 +36,7 @@ def exported(request, tmp_path_factory, tiny_tokenizer):
     from small_doge.inference.export import export_onnx
 
     folder = tmp_path_factory.mktemp("exported") / request.param
-    model = build_model(vocab_size=512, keep_window_size=24, num_hidden_layers=1, head_dim=16)
-    export_onnx(model, tiny_tokenizer, folder, request.param, max_loss=10)
+    export_onnx(build_model(**MODEL), tiny_tokenizer, folder, request.param, max_loss=10)
     return folder
 
 
@@ -51,9 +54,36 @@ def test_node_writes_what_python_writes_past_the_window(exported):
     assert "tok/s" in done.stderr
 
 
-def test_node_goes_on_after_the_slots_were_squeezed(exported):
-    done = run_node(exported, "One day a girl " * 40, "--max-new-tokens", "400")
+FEED = """
+import { readFile } from "node:fs/promises";
+import ort from "onnxruntime-node";
+import { Doge } from "./doge.mjs";
+const [folder, ids] = [process.argv[1], JSON.parse(process.argv[2])];
+const doge = await Doge.load(ort, (name) => readFile(`${folder}/${name}`), { inPlace: true });
+const best = (logits) => logits.indexOf(Math.max(...logits));
+const found = [best(await doge.extend(ids.slice(0, 100)))];
+for (const id of ids.slice(100)) found.push(best(await doge.extend([id])));
+console.log(JSON.stringify({ found, slots: doge.slots }));
+"""
+
+
+def test_node_selects_as_the_full_model_does_after_the_slots_were_squeezed(exported):
+    if exported.name != "none":
+        pytest.skip("the full model in PyTorch has other weights")
+    tokens = np.random.default_rng(0).permutation(512)[:450]  # distinct: equal ones have equal scores
+    done = subprocess.run(
+        ["node", "--input-type=module", "-e", FEED, str(exported), str(tokens.tolist())],
+        cwd=EXAMPLE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    with torch.no_grad():
+        logits = build_model(**MODEL)(torch.from_numpy(tokens)[None]).logits[0, 99:]
+    assert result["found"] == logits.argmax(-1).tolist()
+    assert result["slots"] == 24 + 256
 
 
 def test_node_tells_what_is_wrong(tmp_path):

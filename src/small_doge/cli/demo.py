@@ -44,7 +44,7 @@ def run_demo(
         "SmallDoge: from nothing to a model that reasons",
         None,
     )
-    console.print("Next: small-doge generate --chat --prompt 'What is 23 + 14?'", highlight=False)
+    console.print("Next: small-doge chat, and small-doge export for speed", highlight=False)
 
 
 def run_recipes(

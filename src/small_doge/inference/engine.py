@@ -42,6 +42,7 @@ class Answer:
     finish_reason: str | None = None
     cached: int = 0
     taken: int = 0
+    taken_on: bool = False
 
 
 class Engine:
@@ -81,19 +82,27 @@ class Engine:
         Raises:
             UserError: at once, for an unknown option, a value out of range or a prompt that does not fit.
         """
-        answer = self.submit(prompt_ids, **options)
+        answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
         return (token.id for token in self._follow(answer))
 
     def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Generator[Token]:
         """As `stream`, with log-probabilities if `logprobs` asks for them."""
-        return self._follow(self.submit(prompt_ids, **options))
+        return self._follow(self._make_answer(prompt_ids, SamplingOptions.from_names(options)))
 
     def submit(self, prompt_ids: Sequence[int], **options: Any) -> Answer:
-        """Take on a prompt; `follow`, or anyone's steps, write its answer. `cancel` frees it early."""
+        """Take on a prompt now; `follow`, or anyone's steps, write its answer. `cancel` frees it early.
+
+        What the other methods return begins when it is first asked for a token.
+        """
         answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
-        with self.lock:
-            self.waiting.append(answer)
+        self._take_on(answer)
         return answer
+
+    def _take_on(self, answer: Answer) -> None:
+        with self.lock:
+            if not answer.taken_on:
+                answer.taken_on = True
+                self.waiting.append(answer)
 
     def follow(self, answer: Answer) -> Generator[Token]:
         """The tokens of a submitted answer as they come. Closing the iterator cancels it."""
@@ -101,6 +110,7 @@ class Engine:
 
     def _follow(self, answer: Answer) -> Generator[Token]:
         text = TextStream(self.tokenizer, answer.options.stop) if answer.options.stop else None
+        self._take_on(answer)
         try:
             while True:
                 with self.lock:
@@ -139,14 +149,14 @@ class Engine:
 
     def generate_batch(self, prompts: Iterable[str | Sequence[int]], **options: Any) -> list[str]:
         """The texts of the answers to several prompts, computed together."""
-        streams = [self.stream_text(prompt, **options) for prompt in prompts]
-        return ["".join(stream) for stream in streams]
+        ids = [self.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        answers = [self.submit(prompt, **options) for prompt in ids]
+        return ["".join(self.follow_text(answer)) for answer in answers]
 
     def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Generator[str]:
         """Pieces of the answer's text as they come, without the stop text."""
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
-        answer = self.submit(ids, **options)
-        return self.follow_text(answer)
+        return self.follow_text(self._make_answer(ids, SamplingOptions.from_names(options)))
 
     def follow_text(self, answer: Answer) -> Generator[str]:
         """Pieces of the text of a submitted answer."""

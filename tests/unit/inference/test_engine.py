@@ -110,11 +110,15 @@ def test_closing_a_stream_frees_its_lane_and_leaves_the_others_alone(make_engine
     streams = [engine.stream(prompt, max_new_tokens=30, ignore_eos=True) for prompt in PROMPTS[:5]]
     heads = [next(stream) for stream in streams[:3]]
     streams[0].close()
-    streams[3].close()  # before its prompt was begun
+    streams[3].close()  # before it was asked for anything
+    late = engine.submit(PROMPTS[5], max_new_tokens=30, ignore_eos=True)
+    engine.cancel(late)  # before its prompt was begun
+    assert late.finish_reason == "cancelled" and not engine.waiting
     rest = list(streams[1])
     assert [heads[1], *rest] == list(make_engine().stream(PROMPTS[1], max_new_tokens=30, ignore_eos=True))
     assert len(list(streams[4])) == 30
     streams[2].close()
+    assert len(late.written) == 0
     assert not engine.running and not engine.waiting and engine.filling is None
 
 
