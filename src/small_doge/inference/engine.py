@@ -14,7 +14,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from .backend import Backend
-from .sampling import Sampler, SamplingOptions, Token, make_matcher
+from .sampling import Grammars, Sampler, SamplingOptions, Token
 from .text import TextStream
 
 
@@ -64,6 +64,7 @@ class Engine:
         self.end_ids = tuple(end_ids)
         self.name = name
         self.prompt_tokens_computed = 0
+        self.grammars: Grammars | None = None
         self.lock = threading.RLock()
         self.waiting: deque[Answer] = deque()
         self.running: list[Answer] = []  # the lane of each is its place
@@ -214,7 +215,9 @@ class Engine:
             self._need_tokenizer("stop texts")
         matcher = None
         if options.json_schema is not None:
-            matcher = make_matcher(options.json_schema, self.tokenizer, size, self.end_ids)
+            self._need_tokenizer("JSON schemas")
+            self.grammars = self.grammars or Grammars(self.tokenizer, size, self.end_ids)
+            matcher = self.grammars.match(options.json_schema)
         return Answer(prompt, options, Sampler(options, prompt, size, matcher))
 
     def _step(self) -> None:

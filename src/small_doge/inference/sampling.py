@@ -186,28 +186,39 @@ def _log_sum_exp(logits: np.ndarray) -> float:
     return float(top + np.log(np.exp((logits - top).astype(np.float64)).sum()))
 
 
-def make_matcher(schema: dict | str, tokenizer: Any, vocab_size: int, stop_ids: Sequence[int]) -> Any:
-    """A matcher of the JSON schema for a `transformers` tokenizer.
+class Grammars:
+    """Makes matchers of JSON schemas for one tokenizer.
+
+    Args:
+        tokenizer: of `transformers`.
+        vocab_size: V.
+        end_ids: tokens that end an answer.
 
     Raises:
-        UserError: llguidance is not there, or the schema is not one.
+        UserError: llguidance is not there.
     """
-    try:
-        import llguidance
-        from llguidance.hf import from_tokenizer
-    except ImportError as error:
-        raise UserError("json_schema needs llguidance: pip install 'small-doge[export]'") from error
-    if tokenizer is None:
-        raise UserError("json_schema needs a tokenizer, and this model folder has none; export it again with one")
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    if getattr(tokenizer, "_llguidance", None) is None:
-        tokenizer._llguidance = from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(stop_ids) or None)
-    try:
-        # Free white space lets a small model write it for ever.
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(text, {"whitespace_flexible": False})
-    except ValueError as error:
-        raise UserError(f"json_schema is not a usable JSON schema: {error}") from error
-    matcher = llguidance.LLMatcher(tokenizer._llguidance, grammar)
-    if matcher.is_error():
-        raise UserError(f"json_schema is not a usable JSON schema: {matcher.get_error()}")
-    return matcher
+
+    def __init__(self, tokenizer: Any, vocab_size: int, end_ids: Sequence[int]) -> None:
+        try:
+            import llguidance.hf
+        except ImportError as error:
+            raise UserError("json_schema needs llguidance: pip install 'small-doge[export]'") from error
+        self.make = llguidance.LLMatcher
+        self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(end_ids) or None)
+
+    def match(self, schema: dict | str) -> Any:
+        """An `LLMatcher` of a JSON schema.
+
+        Raises:
+            UserError: it is not one.
+        """
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        try:
+            # Free white space lets a small model write it for ever.
+            grammar = self.make.grammar_from_json_schema(text, {"whitespace_flexible": False})
+        except ValueError as error:
+            raise UserError(f"json_schema is not a usable JSON schema: {error}") from error
+        matcher = self.make(self.tokenizer, grammar)
+        if matcher.is_error():
+            raise UserError(f"json_schema is not a usable JSON schema: {matcher.get_error()}")
+        return matcher

@@ -1,5 +1,7 @@
 """Engines: the same answers alone and together, cached prompts, stops, errors, and freed lanes."""
 
+import json
+import pickle
 import threading
 
 import numpy as np
@@ -173,8 +175,6 @@ def test_text_chat_and_batches_go_through_the_tokenizer(make_engine, tiny_tokeni
 
 
 def test_json_schema_is_followed_whatever_the_model_would_write(make_engine, tiny_tokenizer):
-    import json
-
     pytest.importorskip("llguidance")
     engine = make_engine(tokenizer=tiny_tokenizer, vocab_size=len(tiny_tokenizer), max_length=None)
     schema = {
@@ -187,6 +187,7 @@ def test_json_schema_is_followed_whatever_the_model_would_write(make_engine, tin
         text = engine.generate("Ada", max_new_tokens=120, temperature=1.0, seed=seed, json_schema=schema)
         found = json.loads(text)
         assert set(found) == {"name", "old"} and isinstance(found["old"], bool)
+    pickle.dumps(tiny_tokenizer)  # nothing was hung on it
     with pytest.raises(UserError, match="json_schema"):
         engine.generate("Ada", json_schema={"type": "nonsense"})
 
