@@ -18,7 +18,7 @@ import torch
 from ..models import DogeForCausalLM, DynamicMaskCache
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
-from ..utils.files import MANIFEST, whole_folder, write_json, write_manifest, write_text
+from ..utils.files import whole_folder, write_json, write_manifest, write_text
 from ..utils.model_card import build_model_card
 from .engine import find_end_ids
 from .loading import FORMAT_VERSION, GRAPH, RUNTIME
@@ -97,19 +97,42 @@ def export_onnx(
         raise UserError("exporting needs onnx: pip install 'small-doge[export]'") from error
     if quantize not in WEIGHT_FORMATS:
         raise UserError(f"quantize={quantize!r} must be one of: {', '.join(WEIGHT_FORMATS)}")
-    config, output = model.config, Path(output)
-    if config.is_moe and config.legacy_routing:
+    output = Path(output)
+    if model.config.legacy_routing:
         raise UserError("legacy_routing mixes tokens and reads the future, which no step by step graph can do")
     if output.exists() and any(output.iterdir()) and not (output / RUNTIME).exists():
         raise UserError(f"--output {output} holds something else than an export; name another folder")
-    model = model.eval().float()
-    is_dynamic = model.model.rotary_emb.rope_type == "dynamic"
-    length = max_length or config.max_position_embeddings
-    if length < 2:
-        raise UserError(f"max_length={length} must be at least 2")
-    graph = DogeGraph(model, WEIGHT_FORMATS[quantize], length)
+    if max_length is not None and max_length < 2:
+        raise UserError(f"max_length={max_length} must be at least 2")
+    model = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).eval()
+    graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length or model.config.max_position_embeddings)
     proto = graph.build()
-    settings: dict[str, Any] = {
+    settings = _make_settings(model, tokenizer, quantize, max_length)
+    reference, rounded = _make_references(model, graph)
+    exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, lanes=1, threads=1)
+    serialized = set_accuracy(proto, 4).SerializeToString()
+    backend = OnnxBackend(serialized, settings, lanes=1)
+    rows = _tokenize(texts, tokenizer, model.config.vocab_size, settings["max_length"])
+    quality = check_quality(reference, rounded, exact, backend, rows, settings["end_ids"])
+    limit = MAX_LOSS[quantize] if max_loss is None else max_loss
+    _refuse(quality, quantize, limit)
+    facts = _describe(model, backend, quality, quantize, settings, len(serialized), runtime.__version__, rows)
+    with whole_folder(output) as folder:
+        (folder / GRAPH).write_bytes(serialized)
+        _save_tokenizer(tokenizer, folder)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        write_json(folder / RUNTIME, settings)
+        write_text(folder / "README.md", _write_card(name or output.name, facts, settings))
+        write_manifest(folder)
+    return facts
+
+
+def _make_settings(model: DogeForCausalLM, tokenizer: Any, quantize: str, max_length: int | None) -> dict[str, Any]:
+    """What `runtime.json` says."""
+    config = model.config
+    is_dynamic = model.model.rotary_emb.rope_type == "dynamic"
+    return {
         "format": "small-doge-onnx",
         "version": FORMAT_VERSION,
         "quantize": quantize,
@@ -119,31 +142,24 @@ def export_onnx(
         "num_key_value_heads": config.num_key_value_heads,
         "head_size": config.head_size,
         "keep_window_size": config.keep_window_size,
-        "max_length": length if is_dynamic or max_length else None,
+        "max_length": max_length or (config.max_position_embeddings if is_dynamic else None),
         "end_ids": find_end_ids(_as_list(model.generation_config.eos_token_id), tokenizer),
     }
-    reference = _fix_frequencies(copy.deepcopy(model), graph) if is_dynamic else model
-    rounded = reference
-    if graph.rounded:
-        rounded = copy.deepcopy(reference)
-        rounded.load_state_dict({key: torch.from_numpy(value) for key, value in graph.rounded.items()}, strict=False)
-    exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, lanes=1, threads=1)
-    serialized = set_accuracy(proto, 4).SerializeToString()
-    backend = OnnxBackend(serialized, settings, lanes=1)
-    rows = _tokenize(texts, tokenizer, config.vocab_size, settings["max_length"])
-    quality = check_quality(reference, rounded, exact, backend, rows, settings["end_ids"])
-    limit = MAX_LOSS[quantize] if max_loss is None else max_loss
-    _refuse(quality, quantize, limit)
-    facts = _describe(model, backend, quality, quantize, settings, len(serialized), runtime.__version__, rows)
-    with whole_folder(output) as folder:
-        (folder / GRAPH).write_bytes(serialized)
-        _save_tokenizer(tokenizer, folder)
-        config.save_pretrained(folder)
-        model.generation_config.save_pretrained(folder)
-        write_json(folder / RUNTIME, settings)
-        write_text(folder / "README.md", _write_card(name or output.name, facts, settings))
-        write_manifest(folder)
-    return facts
+
+
+def _make_references(model: DogeForCausalLM, graph: Any) -> tuple[DogeForCausalLM, DogeForCausalLM]:
+    """The model as the graph turns its queries and keys, and the same with the graph's rounded weights."""
+    reference = model
+    if model.model.rotary_emb.rope_type == "dynamic":
+        reference = copy.deepcopy(model)
+        rotary = reference.model.rotary_emb
+        rotary.rope_type = "default"  # the frequencies stay as they are, whatever the length
+        rotary.inv_freq.copy_(torch.from_numpy(graph.frequencies))
+    if not graph.rounded:
+        return reference, reference
+    rounded = copy.deepcopy(reference)
+    rounded.load_state_dict({key: torch.from_numpy(value) for key, value in graph.rounded.items()}, strict=False)
+    return reference, rounded
 
 
 def export_hf(model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: str = "") -> dict[str, Any]:
@@ -152,18 +168,18 @@ def export_hf(model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: 
     Args:
         model: as for `export_onnx`.
         tokenizer: of the model; None leaves its files out.
-        output: folder to write; it must be empty or an older one of these.
+        output: folder to write; it must not hold anything.
         name: of the model, for the card.
 
     Returns:
         The facts on the card.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something.
     """
     output = Path(output)
-    if output.exists() and any(output.iterdir()) and not (output / MANIFEST).exists():
-        raise UserError(f"--output {output} holds something else than an export; name another folder")
+    if output.exists() and any(output.iterdir()):
+        raise UserError(f"--output {output} holds files; name another folder, or remove it first")
     facts = {"parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M"}
     with whole_folder(output) as folder:
         model.save_pretrained(folder)
@@ -185,20 +201,11 @@ def export_hf(model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: 
         write_text(
             folder / "README.md", build_model_card(title, "Trained", facts, settings, title, trust_code=needs_code)
         )
-        write_manifest(folder)
     return facts
 
 
 def _as_list(ids: int | Sequence[int] | None) -> list[int]:
     return [ids] if isinstance(ids, int) else list(ids or [])
-
-
-def _fix_frequencies(model: DogeForCausalLM, graph: Any) -> DogeForCausalLM:
-    """Let the model turn by the exported frequencies, whatever the length."""
-    rotary = model.model.rotary_emb
-    rotary.rope_type = "default"
-    rotary.inv_freq.copy_(torch.from_numpy(graph.frequencies))
-    return model
 
 
 def _tokenize(texts: Iterable[str] | None, tokenizer: Any, vocab_size: int, limit: int | None) -> list[list[int]]:

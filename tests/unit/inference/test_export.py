@@ -142,7 +142,7 @@ def test_something_else_is_never_overwritten(checkpoint, tmp_path):
     (tmp_path / "thesis" / "chapter.txt").write_text("words")
     for form in ("onnx", "hf"):
         done = runner.invoke(module.app, ["export", str(checkpoint), "-o", str(tmp_path / "thesis"), "--format", form])
-        assert "holds something else than an export" in str(done.exception)
+        assert "; name another folder" in str(done.exception)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "words"
     done = runner.invoke(module.app, ["export", str(checkpoint), "-o", str(checkpoint), "--format", "hf"])
     assert "is the checkpoint itself" in str(done.exception)
