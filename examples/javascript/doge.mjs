@@ -21,10 +21,14 @@ export class Doge {
     if (settings.format !== "small-doge-onnx" || settings.version !== 1) {
       throw new Error(`runtime.json has format ${settings.format}, version ${settings.version}; this reads small-doge-onnx 1`);
     }
-    const tokenizer = new Tokenizer(JSON.parse(await text("tokenizer.json")), JSON.parse(await text("tokenizer_config.json")));
+    const config = JSON.parse(await text("tokenizer_config.json"));
+    const tokenizer = new Tokenizer(JSON.parse(await text("tokenizer.json")), config);
+    // Templates name special tokens, such as bos_token.
+    const named = Object.entries(config).filter(([name, value]) => name.endsWith("_token") && value);
+    const specialTokens = Object.fromEntries(named.map(([name, value]) => [name, value.content ?? value]));
     const template = await text("chat_template.jinja").then((source) => new Template(source), () => null);
     const session = await ort.InferenceSession.create(await read("model.onnx"), options);
-    return new Doge({ ort, session, settings, tokenizer, template, inPlace });
+    return new Doge({ ort, session, settings, tokenizer, specialTokens, template, inPlace });
   }
 
   constructor(parts) {
@@ -51,7 +55,7 @@ export class Doge {
   /** Tokens of a conversation, up to where the answer begins. */
   render(messages) {
     if (!this.template) throw new Error("this model has no chat template; use a plain prompt");
-    const text = this.template.render({ messages, add_generation_prompt: true });
+    const text = this.template.render({ ...this.specialTokens, messages, add_generation_prompt: true });
     return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
   }
 
