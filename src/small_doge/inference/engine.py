@@ -32,6 +32,8 @@ class Answer:
         written: all of the answer's tokens.
         finish_reason: None while it goes on; then "stop" (an end token), "length" or "cancelled".
         cached: tokens of the prompt that did not have to be computed.
+        taken: tokens of the prompt that its lane has taken in.
+        taken_on: whether the engine knows of it.
     """
 
     prompt: list[int]
@@ -84,11 +86,11 @@ class Engine:
             UserError: at once, for an unknown option, a value out of range or a prompt that does not fit.
         """
         answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
-        return (token.id for token in self._follow(answer))
+        return (token.id for token in self.follow(answer))
 
     def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Generator[Token]:
         """As `stream`, with log-probabilities if `logprobs` asks for them."""
-        return self._follow(self._make_answer(prompt_ids, SamplingOptions.from_names(options)))
+        return self.follow(self._make_answer(prompt_ids, SamplingOptions.from_names(options)))
 
     def submit(self, prompt_ids: Sequence[int], **options: Any) -> Answer:
         """Take on a prompt now; `follow`, or anyone's steps, write its answer. `cancel` frees it early.
@@ -106,10 +108,7 @@ class Engine:
                 self.waiting.append(answer)
 
     def follow(self, answer: Answer) -> Generator[Token]:
-        """The tokens of a submitted answer as they come. Closing the iterator cancels it."""
-        return self._follow(answer)
-
-    def _follow(self, answer: Answer) -> Generator[Token]:
+        """The tokens of an answer as they come. Closing the iterator cancels it."""
         text = TextStream(self.tokenizer, answer.options.stop) if answer.options.stop else None
         self._take_on(answer)
         try:
@@ -163,7 +162,7 @@ class Engine:
         """Pieces of the text of a submitted answer."""
         self._need_tokenizer("text")
         text = TextStream(self.tokenizer, answer.options.stop)
-        for token in self._follow(answer):
+        for token in self.follow(answer):
             piece = text.push(token.id)
             if piece:
                 yield piece

@@ -92,7 +92,7 @@ def export_onnx(
     """
     runtime = import_onnxruntime()
     try:
-        from .graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
+        from .graph import ACCURACY_LEVEL, WEIGHT_FORMATS, DogeGraph, set_accuracy
     except ImportError as error:
         raise UserError("exporting needs onnx: pip install 'small-doge[export]'") from error
     if quantize not in WEIGHT_FORMATS:
@@ -110,7 +110,7 @@ def export_onnx(
     settings = _make_settings(model, tokenizer, quantize, max_length)
     reference, rounded = _make_references(model, graph)
     exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, lanes=1, threads=1)
-    serialized = set_accuracy(proto, 4).SerializeToString()
+    serialized = set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()
     backend = OnnxBackend(serialized, settings, lanes=1)
     rows = _tokenize(texts, tokenizer, model.config.vocab_size, settings["max_length"])
     quality = check_quality(reference, rounded, exact, backend, rows, settings["end_ids"])
@@ -290,6 +290,8 @@ def _writes_alike(model: DogeForCausalLM, backend: OnnxBackend, row: Sequence[in
     """Whether both go on from the first half of a row with the same likeliest tokens; a tie counts for both."""
     prompt = list(row[: max(1, min(len(row), backend.keep_window_size) // 2)])
     room = min(CHECK_TOKENS, backend.keep_window_size - len(prompt))
+    if backend.max_length is not None:
+        room = min(room, backend.max_length - len(prompt))
     cache = DynamicMaskCache(model.config)
     backend.clear(0)
     ids = np.array(prompt)

@@ -165,6 +165,16 @@ def test_dynamic_rope_is_exported_for_a_stated_length(tmp_path, tiny_tokenizer):
     assert model.model.rotary_emb.rope_type == "dynamic"  # the model itself is left as it was
 
 
+def test_a_stated_length_below_the_window_is_kept_to(tmp_path, tiny_tokenizer):
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    model = build_model(vocab_size=512, keep_window_size=512, rope_parameters=rope)
+    export_onnx(model, tiny_tokenizer, tmp_path / "short", "none", max_length=20)
+    engine = OnnxEngine(tmp_path / "short", threads=1)
+    assert len(list(engine.stream([5, 6, 7], max_new_tokens=90, ignore_eos=True))) == 17
+    with pytest.raises(ValueError, match="21 tokens do not fit: the model takes 20"):
+        engine.backend.extend(0, np.arange(21))
+
+
 def test_hf_folder_of_experts_loads_without_small_doge(tmp_path, tiny_tokenizer):
     model = build_model(vocab_size=512, **EXPERTS)
     export_hf(model, tiny_tokenizer, tmp_path / "moe")
