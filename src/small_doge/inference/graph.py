@@ -187,7 +187,8 @@ class DogeGraph:
         b.weight("minus_infinity", -np.inf, np.float32)
         self.is_single = b.add("Squeeze", [b.add("Equal", [self.num_new, b.integers(1)])])
         longest = b.add("ReduceMax", ["position_ids"], keepdims=0)
-        self.is_simple = b.add("And", [self.is_single, b.add("Less", [longest, b.number(window)])])
+        self.all_stay = b.add("Less", [longest, b.number(window)])
+        self.is_simple = b.add("And", [self.is_single, self.all_stay])
         begin = len(b.nodes)
         nothing = [*(b.integers(0) for _ in range(3)), b.weight("zero", 0.0, np.float32)]
         none = b.branch([b.add("Identity", [name]) for name in nothing], begin)
@@ -367,24 +368,44 @@ class DogeGraph:
         factor = b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None])
         new = b.add("Exp", [b.add("Mul", [b.add("Softplus", [raw]), factor])])
         first = len(b.nodes)
-        kept = b.add("Concat", [past, new], axis=2)
-        simple = b.branch([b.add("Reshape", [self._spread(kept), b.integers(0, 0, 1, -1)]), kept], first)
+        simple = b.branch(self._one_row(b.add("Concat", [past, new], axis=2)), first)
         first = len(b.nodes)
-        evicting = b.branch(self._evict(past, new), first)
+        single = b.branch(self._evict_one(past, new), first)
+        staying = b.branch(self._stay(past, new), first)
+        several = b.branch(self._evict_several(past, new), first)
+        many = b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several)
+        many = b.branch(many, first)
+        evicting = b.branch(b.add("If", [self.is_single], 2, then_branch=single, else_branch=many), first)
         return tuple(b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting))
 
-    def _evict(self, past: str, new: str) -> list[str]:
-        """As `_attention_bias`, where keys may leave."""
+    def _one_row(self, scores: str) -> list[str]:
+        """The bias of a single query, and the scores."""
+        return [self.b.add("Reshape", [self._spread(scores), self.b.integers(0, 0, 1, -1)]), scores]
+
+    def _stay(self, past: str, new: str) -> list[str]:
+        """Several queries, all of which see all slots before them."""
         b = self.b
         scores = b.add("Concat", [past, new], axis=2)
-        lowest, slots = b.add("TopK", [b.add("Abs", [scores]), self.num_leaving], 2, axis=2, largest=0, sorted=1)
+        rows = b.add("Concat", [b.integers(1, 1), self.num_new, b.integers(1)], axis=0)
+        return [b.add("Expand", [b.add("Unsqueeze", [self._spread(scores), b.integers(2)]), rows]), scores]
 
-        first = len(b.nodes)
-        kept = b.add("ScatterElements", [scores, slots, b.add("Add", [lowest, self.effect])], axis=2)
-        single = b.branch([b.add("Reshape", [self._spread(kept), b.integers(0, 0, 1, -1)]), kept], first)
+    def _find_leaving(self, past: str, new: str) -> list[str]:
+        """The scores of all slots, and the worst with their slots."""
+        b = self.b
+        scores = b.add("Concat", [past, new], axis=2)
+        lowest = b.add("TopK", [b.add("Abs", [scores]), self.num_leaving], 2, axis=2, largest=0, sorted=1)
+        return [scores, *lowest]
 
-        # Several queries: a leaver goes at the first query for which it is among as many of the worst as are too many.
-        first = len(b.nodes)
+    def _evict_one(self, past: str, new: str) -> list[str]:
+        """A single query per row, at which a key leaves if the row is full."""
+        b = self.b
+        scores, lowest, slots = self._find_leaving(past, new)
+        return self._one_row(b.add("ScatterElements", [scores, slots, b.add("Add", [lowest, self.effect])], axis=2))
+
+    def _evict_several(self, past: str, new: str) -> list[str]:
+        """Several queries: a leaver goes at the first for which it is among as many of the worst as are too many."""
+        b = self.b
+        scores, _, slots = self._find_leaving(past, new)
         query = self.query_index  # [1, 1, T, 1]
         arrival = b.add("Unsqueeze", [b.add("Sub", [slots, self.num_slots]), b.integers(2)])
         is_here = b.add("LessOrEqual", [arrival, query])  # [B, K, T, leaving]
@@ -399,9 +420,7 @@ class DogeGraph:
         leaves_at = b.add("ScatterElements", [never, slots, leaves_at], axis=2)  # [B, K, S]
         sees = b.add("Less", [query, b.add("Unsqueeze", [self._spread(leaves_at), b.integers(2)])])
         bias = b.add("Where", [sees, b.add("Unsqueeze", [self._spread(scores), b.integers(2)]), "minus_infinity"])
-        kept = b.add("Where", [b.add("Less", [leaves_at, self.num_new]), "minus_infinity", scores])
-        many = b.branch([bias, kept], first)
-        return b.add("If", [self.is_single], 2, then_branch=single, else_branch=many)
+        return [bias, b.add("Where", [b.add("Less", [leaves_at, self.num_new]), "minus_infinity", scores])]
 
     def _spread(self, x: str) -> str:
         """[B, K, ...] to [B, H, ...], a key-value head for each of its query heads; as it is where all share one."""
