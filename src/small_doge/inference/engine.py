@@ -30,7 +30,8 @@ class Answer:
         options: how to draw.
         tokens: the answer's tokens that have not been given out.
         written: all of the answer's tokens.
-        finish_reason: None while it goes on; then "stop" (an end token), "length" or "cancelled".
+        text: turns its tokens into text, and knows its stop texts; None where only tokens are asked for.
+        finish_reason: None while it goes on; then "stop" (an end token or a stop text), "length" or "cancelled".
         cached: tokens of the prompt that did not have to be computed.
         taken: tokens of the prompt that its lane has taken in.
         taken_on: whether the engine knows of it.
@@ -41,6 +42,7 @@ class Answer:
     sampler: Sampler
     tokens: deque[Token] = field(default_factory=deque)
     written: list[int] = field(default_factory=list)
+    text: TextStream | None = None
     finish_reason: str | None = None
     cached: int = 0
     taken: int = 0
@@ -85,19 +87,20 @@ class Engine:
         Raises:
             UserError: at once, for an unknown option, a value out of range or a prompt that does not fit.
         """
-        answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
-        return (token.id for token in self.follow(answer))
+        return (token.id for token in self.stream_tokens(prompt_ids, **options))
 
     def stream_tokens(self, prompt_ids: Sequence[int], **options: Any) -> Generator[Token]:
         """As `stream`, with log-probabilities if `logprobs` asks for them."""
-        return self.follow(self._make_answer(prompt_ids, SamplingOptions.from_names(options)))
+        checked = SamplingOptions.from_names(options)
+        return self.follow(self._make_answer(prompt_ids, checked, with_text=bool(checked.stop)))
 
     def submit(self, prompt_ids: Sequence[int], **options: Any) -> Answer:
         """Take on a prompt now; `follow`, or anyone's steps, write its answer. `cancel` frees it early.
 
         What the other methods return begins when it is first asked for a token.
         """
-        answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options))
+        has_text = self.tokenizer is not None
+        answer = self._make_answer(prompt_ids, SamplingOptions.from_names(options), has_text)
         self._take_on(answer)
         return answer
 
@@ -109,7 +112,6 @@ class Engine:
 
     def follow(self, answer: Answer) -> Generator[Token]:
         """The tokens of an answer as they come. Closing the iterator cancels it."""
-        text = TextStream(self.tokenizer, answer.options.stop) if answer.options.stop else None
         self._take_on(answer)
         try:
             while True:
@@ -119,12 +121,7 @@ class Engine:
                     if not answer.tokens:
                         return
                     token = answer.tokens.popleft()
-                if text is not None:
-                    text.push(token.id)
                 yield token
-                if text is not None and text.stopped is not None:
-                    answer.finish_reason = "stop"
-                    return
         finally:
             self.cancel(answer)
 
@@ -156,19 +153,15 @@ class Engine:
     def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Generator[str]:
         """Pieces of the answer's text as they come, without the stop text."""
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
-        return self.follow_text(self._make_answer(ids, SamplingOptions.from_names(options)))
+        self._need_tokenizer("text")
+        return self.follow_text(self._make_answer(ids, SamplingOptions.from_names(options), with_text=True))
 
     def follow_text(self, answer: Answer) -> Generator[str]:
         """Pieces of the text of a submitted answer."""
         self._need_tokenizer("text")
-        text = TextStream(self.tokenizer, answer.options.stop)
         for token in self.follow(answer):
-            piece = text.push(token.id)
-            if piece:
-                yield piece
-        rest = text.finish()
-        if rest:
-            yield rest
+            if token.text:
+                yield token.text
 
     def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[str]:
         """Pieces of the answer to a conversation, by the model's chat template."""
@@ -197,7 +190,7 @@ class Engine:
 
     # One step.
 
-    def _make_answer(self, prompt_ids: Sequence[int], options: SamplingOptions) -> Answer:
+    def _make_answer(self, prompt_ids: Sequence[int], options: SamplingOptions, with_text: bool) -> Answer:
         prompt = [int(token) for token in prompt_ids]
         size, limit = self.backend.vocab_size, self.backend.max_length
         if not prompt:
@@ -217,7 +210,8 @@ class Engine:
             self._need_tokenizer("JSON schemas")
             self.grammars = self.grammars or Grammars(self.tokenizer, size, self.end_ids)
             matcher = self.grammars.match(options.json_schema)
-        return Answer(prompt, options, Sampler(options, prompt, size, matcher))
+        text = TextStream(self.tokenizer, options.stop) if with_text else None
+        return Answer(prompt, options, Sampler(options, prompt, size, matcher), text=text)
 
     def _step(self) -> None:
         """Take in a piece of a prompt, and a token for every running answer."""
@@ -269,17 +263,22 @@ class Engine:
         token = answer.sampler.draw(logits)
         answer.tokens.append(token)
         answer.written.append(token.id)
+        if answer.text is not None:
+            token.text = answer.text.push(token.id)
         length, limit = len(answer.prompt) + len(answer.written), self.backend.max_length
         matcher = answer.sampler.matcher
         if (
             token.id in options.stop_token_ids
             or (token.id in self.end_ids and not options.ignore_eos)
             or (matcher is not None and matcher.is_stopped())
+            or (answer.text is not None and answer.text.stopped is not None)
         ):
             answer.finish_reason = "stop"
         elif len(answer.written) >= options.max_new_tokens or (limit is not None and length >= limit):
             answer.finish_reason = "length"
         if answer.finish_reason is not None:
+            if answer.text is not None:
+                token.text += answer.text.finish()
             self._release(answer)
 
     def _release(self, answer: Answer) -> None:

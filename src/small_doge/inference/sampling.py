@@ -96,11 +96,13 @@ class Token:
         id: its number.
         logprob: natural logarithm of the probability that the model gave it, or None if not asked for.
         top_logprobs: the likeliest tokens and their log-probabilities.
+        text: what the answer's text grew by, where text was asked for.
     """
 
     id: int
     logprob: float | None = None
     top_logprobs: dict[int, float] = field(default_factory=dict)
+    text: str = ""
 
 
 class Sampler:

@@ -170,6 +170,12 @@ def test_text_chat_and_batches_go_through_the_tokenizer(make_engine, tiny_tokeni
     assert text
     stop = text[len(text) // 2 :][:2]
     assert engine.generate("Ada lives in", max_new_tokens=24, ignore_eos=True, stop=stop) == text[: text.index(stop)]
+    # Nothing is computed past a stop, even of an answer that nobody reads yet.
+    first = engine.submit(engine.encode("The"), max_new_tokens=24, ignore_eos=True)
+    second = engine.submit(engine.encode("Ada lives in"), max_new_tokens=24, ignore_eos=True, stop=stop)
+    "".join(engine.follow_text(first))
+    assert second.finish_reason == "stop" and len(second.written) < 24
+    assert "".join(engine.follow_text(second)) == text[: text.index(stop)]
     answer = "".join(engine.chat([{"role": "user", "content": "Hi"}], max_new_tokens=4))
     assert isinstance(answer, str)
 
