@@ -98,7 +98,7 @@ class Conversation:
             self.console.print("Started over.", style="dim")
         elif name == "system":
             self.system, self.messages = rest or None, []
-            self.console.print(f"System: {rest or 'none'}. Started over.", style="dim", markup=False)
+            self.console.print(f"Started over. System: {rest or 'none'}", style="dim", markup=False)
         elif name == "save":
             self._save(rest)
         elif name == "help":

@@ -366,7 +366,7 @@ def _describe(
         "same likeliest token as PyTorch": f"{quality.agreement:.2%}",
         "divergence from PyTorch": f"{quality.divergence:.2e} nats per token",
         f"prompt of {depth} tokens": f"{prefill:,.0f} tokens/s",
-        f"decoding after {depth} tokens": f"{decode:,.0f} tokens/s, {backend.threads} threads",
+        f"decoding after {depth} tokens": f"{decode:,.0f} tokens/s, threads: {backend.threads}",
         "machine": f"{device['processor']}, {device['instructions']}, ONNX Runtime {version}",
         "longest text": "no limit" if settings["max_length"] is None else f"{settings['max_length']} tokens",
     }
