@@ -2,7 +2,8 @@
 
 llama.cpp runs by llama-cpp-python and gguf (pip install llama-cpp-python gguf); its rows are left out, with the reason,
 where they are not installed. Weights are random: speed does not depend on them. Ratios are medians over rounds in which
-all take their turn.
+all take their turn. Depths that end within the trained length run the graph that `small-doge export` writes for these
+presets, from which no key leaves; deeper ones that of `--max-length`, which keeps a window of 2,048.
 """
 
 import argparse
@@ -28,9 +29,9 @@ PAUSE = 0.05
 
 
 class Ours:
-    """An exported graph."""
+    """An exported graph, for texts of up to `max_length` tokens or of any length."""
 
-    def __init__(self, model, quantize, threads, lanes=1):
+    def __init__(self, model, quantize, threads, lanes=1, max_length=None):
         config = model.config
         settings = {
             "num_hidden_layers": config.num_hidden_layers,
@@ -38,9 +39,9 @@ class Ours:
             "head_size": config.head_size,
             "vocab_size": config.vocab_size,
             "keep_window_size": config.keep_window_size,
-            "max_length": None,
+            "max_length": max_length,
         }
-        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], config.max_position_embeddings).build()
+        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length).build()
         self.backend = OnnxBackend(graph.SerializeToString(), settings, lanes=lanes, threads=threads)
 
     def prefill(self, ids):
@@ -165,16 +166,20 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
     config = DogeConfig.from_preset(name, keep_window_size=2048)
     torch.manual_seed(0)
     model = DogeForCausalLM(config).eval()
-    runs, rows = {}, []
+    ours, llamas, rows = {}, {}, []
+    length, written = config.max_position_embeddings, rounds * (steps + 2)
+    limits = {depth: length if depth + written < length else None for depth in depths}
     for quantize in formats:
-        runs[f"ours {quantize}"] = Ours(model, quantize, threads)
+        for limit in set(limits.values()):
+            ours[quantize, limit] = Ours(model, quantize, threads, max_length=limit)
         try:
             kind = LLAMA_TYPES[quantize]
-            runs[f"llama.cpp {kind}"] = LlamaCpp(config, kind, threads, max(depths) + 4 * rounds * steps + PIECE)
+            llamas[f"llama.cpp {kind}"] = LlamaCpp(config, kind, threads, max(depths) + 4 * rounds * steps + PIECE)
         except ImportError as error:
             print(f"llama.cpp rows left out: {error}; pip install llama-cpp-python gguf", flush=True)
     peer = Transformers(model) if with_transformers else None
     for depth in depths:
+        runs = {f"ours {quantize}": ours[quantize, limits[depth]] for quantize in formats} | llamas
         ids = np.random.default_rng(depth).integers(0, config.vocab_size, max(1, depth)).tolist()
         decode, prefill = {key: [] for key in runs}, {key: [] for key in runs}
         if peer is not None and depth <= 512:
@@ -183,7 +188,8 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
         for number in range(rounds):
             for key, run in runs.items():
                 time.sleep(PAUSE)
-                if number < (3 if depth <= PIECE else 1):  # long prompts take their time
+                # Long prompts take their time.
+                if number < (rounds if depth <= PIECE else 3 if depth <= 2048 else 1):
                     start = time.perf_counter()
                     run.prefill(ids)
                     prefill[key].append(time.perf_counter() - start)
@@ -196,9 +202,8 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
                 decode["transformers float32"].append(peer.seconds(8))
         for quantize in formats:
             rows.append(make_row(name, depth, quantize, decode, prefill))
-    for run in runs.values():
-        if isinstance(run, LlamaCpp):
-            run.close()
+    for llama in llamas.values():
+        llama.close()
     return rows
 
 
@@ -214,7 +219,7 @@ def make_row(name, depth, quantize, decode, prefill):
     if depth:
         row["prefill_tok_s"] = depth / min(prefill[ours])
         if llama in prefill:
-            row["prefill / llama.cpp"] = min(prefill[llama]) / min(prefill[ours])
+            row["prefill / llama.cpp"] = median_ratio(prefill[llama], prefill[ours])
     return row
 
 

@@ -79,7 +79,8 @@ def export_onnx(
         tokenizer: of the model; None leaves its files out.
         output: folder to write; an older export there is replaced, anything else is an error.
         quantize: `none` (float32), `int8` or `int4`.
-        max_length: tokens for which a dynamic RoPE's frequencies are fixed; the trained length if None.
+        max_length: of a text, for which a dynamic RoPE's frequencies are fixed; if None, the trained length for a
+            dynamic RoPE, and no limit for others.
         texts: for measuring the loss of quality; of the embedded corpus if None.
         max_loss: increase of the perplexity beyond which nothing is written; `MAX_LOSS` if None.
         name: of the model, for the card.
@@ -105,9 +106,9 @@ def export_onnx(
     if max_length is not None and max_length < 2:
         raise UserError(f"max_length={max_length} must be at least 2")
     model = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).eval()
-    graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length or model.config.max_position_embeddings)
-    proto = graph.build()
     settings = _make_settings(model, tokenizer, quantize, max_length)
+    graph = DogeGraph(model, WEIGHT_FORMATS[quantize], settings["max_length"])
+    proto = graph.build()
     reference, rounded = _make_references(model, graph)
     exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, lanes=1, threads=1)
     serialized = set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()

@@ -57,8 +57,9 @@ def set_accuracy(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
     return model
 
 
-def compute_frequencies(model: Any, max_length: int) -> tuple[np.ndarray, float]:
-    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens, and the scale of the cosines.
+def compute_frequencies(model: Any, max_length: int | None) -> tuple[np.ndarray, float]:
+    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens (of the trained length if None), and the scale
+    of the cosines.
 
     Raises:
         UserError: a rope type whose frequencies change with the length in another way than `dynamic`.
@@ -125,11 +126,13 @@ class DogeGraph:
     Args:
         model: a `DogeForCausalLM`.
         weight_format: how to store the weights.
-        max_length: tokens for which the frequencies of a dynamic RoPE are fixed.
+        max_length: of a text, for which the frequencies of a dynamic RoPE are fixed; None for no limit. Where it is
+            no longer than the window, no key ever leaves, and the graph does without what that needs.
     """
 
-    def __init__(self, model: Any, weight_format: WeightFormat, max_length: int) -> None:
+    def __init__(self, model: Any, weight_format: WeightFormat, max_length: int | None) -> None:
         self.config: DogeConfig = model.config
+        self.evicts = max_length is None or max_length > self.config.keep_window_size
         self.state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
         self.format = weight_format
         self.frequencies, self.rope_scaling = compute_frequencies(model, max_length)
@@ -179,7 +182,14 @@ class DogeGraph:
         self.rotary_rows = b.add("Reshape", [rows, shape])
         width = (config.num_attention_heads + config.num_key_value_heads) * config.head_size
         self.rotary_shape = b.add("Concat", [shape, b.integers(width)], axis=0)
-        self._prepare_eviction()
+        if self.evicts:
+            self._prepare_eviction()
+        else:
+            self.query_shape = self._make_query_shape()
+
+    def _make_query_shape(self) -> str:
+        """[1, 1, T, 1]: the shape that gives a bias its queries."""
+        return self.b.add("Concat", [self.b.integers(1, 1), self.num_new, self.b.integers(1)], axis=0)
 
     def _prepare_eviction(self) -> None:
         """What the layers need to know when keys leave; the step of a token before that needs nothing of it."""
@@ -367,11 +377,14 @@ class DogeGraph:
             raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", bias)])
         factor = b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None])
         new = b.add("Exp", [b.add("Mul", [b.add("Softplus", [raw]), factor])])
+        if not self.evicts:
+            bias, kept = self._stay(past, new, self.query_shape)
+            return bias, kept
         first = len(b.nodes)
         simple = b.branch(self._one_row(b.add("Concat", [past, new], axis=2)), first)
         first = len(b.nodes)
         single = b.branch(self._evict_one(past, new), first)
-        staying = b.branch(self._stay(past, new), first)
+        staying = b.branch(self._stay(past, new, self._make_query_shape()), first)
         several = b.branch(self._evict_several(past, new), first)
         many = b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several)
         many = b.branch(many, first)
@@ -382,12 +395,11 @@ class DogeGraph:
         """The bias of a single query, and the scores."""
         return [self.b.add("Reshape", [self._spread(scores), self.b.integers(0, 0, 1, -1)]), scores]
 
-    def _stay(self, past: str, new: str) -> list[str]:
-        """Several queries, all of which see all slots before them."""
+    def _stay(self, past: str, new: str, query_shape: str) -> list[str]:
+        """Any number of queries, all of which see all slots before them."""
         b = self.b
         scores = b.add("Concat", [past, new], axis=2)
-        rows = b.add("Concat", [b.integers(1, 1), self.num_new, b.integers(1)], axis=0)
-        return [b.add("Expand", [b.add("Unsqueeze", [self._spread(scores), b.integers(2)]), rows]), scores]
+        return [b.add("Expand", [b.add("Unsqueeze", [self._spread(scores), b.integers(2)]), query_shape]), scores]
 
     def _find_leaving(self, past: str, new: str) -> list[str]:
         """The scores of all slots, and the worst with their slots."""

@@ -44,7 +44,7 @@ def make_backend():
     from small_doge.inference.onnx_backend import OnnxBackend
 
     def make(model, quantize="none", lanes=4, accuracy=1, max_length=None):
-        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length or model.config.max_position_embeddings)
+        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length)
         proto = set_accuracy(graph.build(), accuracy)
         backend = OnnxBackend(proto.SerializeToString(), settings_of(model.config, max_length), lanes=lanes, threads=1)
         backend.rounded = graph.rounded

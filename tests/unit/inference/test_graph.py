@@ -40,13 +40,17 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("window", [8, 64], ids=["past the window", "within the window"])
+@pytest.mark.parametrize(
+    "window,limit",
+    [(8, None), (64, None), (64, 64)],
+    ids=["past the window", "within the window", "limited to the window"],
+)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-def test_float32_graph_gives_the_logits_of_pytorch(make_backend, shape, window):
+def test_float32_graph_gives_the_logits_of_pytorch(make_backend, shape, window, limit):
     model = build_model(keep_window_size=window, **shape)
     tokens = distinct_tokens(40, 97)
     expected = reference(model, tokens)
-    backend = make_backend(model)
+    backend = make_backend(model, max_length=limit)
     np.testing.assert_allclose(run_pieces(backend, tokens, [40]), expected, atol=2e-5 * np.abs(expected).max())
     np.testing.assert_allclose(run_pieces(backend, tokens, [5, 14]), expected, atol=2e-5 * np.abs(expected).max())
 
@@ -113,9 +117,22 @@ def test_text_of_many_windows_needs_no_more_memory_and_gives_what_the_bounded_ca
     assert len(sizes) == 1 and backend.slots == 12 + 16
 
 
-def test_lanes_of_different_lengths_step_together_as_each_alone(make_backend):
-    model = build_model(keep_window_size=8)
-    backend, alone = make_backend(model), make_backend(model)
+def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
+    graph_module = pytest.importorskip("small_doge.inference.graph")
+
+    def operators(max_length):
+        graph = graph_module.DogeGraph(model, graph_module.WEIGHT_FORMATS["int8"], max_length).build().graph
+        return {node.op_type for node in graph.node}
+
+    model = build_model(keep_window_size=64)
+    assert "If" in operators(None) and "If" in operators(65)
+    assert not operators(64) & {"If", "TopK"}
+
+
+@pytest.mark.parametrize("window,limit", [(8, None), (64, 64)], ids=["past the window", "limited to the window"])
+def test_lanes_of_different_lengths_step_together_as_each_alone(make_backend, window, limit):
+    model = build_model(keep_window_size=window)
+    backend, alone = make_backend(model, max_length=limit), make_backend(model, max_length=limit)
     texts = [distinct_tokens(length, 97, seed=length) for length in (3, 30, 11)]
     for lane, text in enumerate(texts):
         backend.extend(lane, text)
