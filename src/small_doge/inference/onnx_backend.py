@@ -70,6 +70,7 @@ class OnnxBackend:
         self.keep_window_size, self.max_length = settings["keep_window_size"], settings["max_length"]
         self.lanes = lanes
         self.chunk_size = SPARE_SLOTS
+        self.last = np.zeros(1, dtype=np.int64)  # the token whose scores a step gives
         self._allocate(min(FIRST_SLOTS, self._most_slots()), rows=1)
         self.filled = [0] * lanes  # slots in use, those of evicted keys included
         self.lengths = [0] * lanes  # tokens taken in
@@ -210,8 +211,7 @@ class OnnxBackend:
             lanes.values.append(self.runtime.OrtValue.ortvalue_from_numpy(lanes.logits))
             binding.bind_ortvalue_output("logits", lanes.values[-1])
         lanes.ids[:], lanes.keep[:] = ids, keep
-        for positions, length in zip(lanes.positions, self.lengths[rows], strict=True):
-            positions[:] = range(length, length + new)
+        np.add(np.array(self.lengths[rows])[:, None], np.arange(new), out=lanes.positions)
         if self.latest is not None and self.latest[:2] == (lane, count):
             scores = self.latest[2]
         else:
@@ -246,7 +246,7 @@ class OnnxBackend:
 
     def step(self, count: int, tokens: np.ndarray) -> np.ndarray:
         """A token for each of the first lanes; logits [n, V], valid until the next call."""
-        return self._run(0, count, np.asarray(tokens, dtype=np.int64)[:, None], np.zeros(1, dtype=np.int64))[:, 0]
+        return self._run(0, count, tokens[:, None], self.last)[:, 0]
 
     def clear(self, lane: int) -> None:
         """Forget the sequence of a lane."""
