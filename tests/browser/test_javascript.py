@@ -26,7 +26,7 @@ STOP_AT_THE_FIRST_WORDS = """() => new MutationObserver(() => {
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("node") or not (EXAMPLE / "node_modules").is_dir(),
-    reason="needs Node.js and: npm install --ignore-scripts --prefix examples/javascript",
+    reason="needs Node.js and: make javascript",
 )
 
 
@@ -79,9 +79,8 @@ console.log(JSON.stringify({ found, slots: doge.slots }));
 """
 
 
+@pytest.mark.parametrize("exported", ["none"], indirect=True)  # the full model in PyTorch has these weights
 def test_node_selects_as_the_full_model_does_after_the_slots_were_squeezed(exported):
-    if exported.name != "none":
-        pytest.skip("the full model in PyTorch has other weights")
     tokens = np.random.default_rng(0).permutation(512)[:450]  # distinct: equal ones have equal scores
     done = subprocess.run(
         ["node", "--input-type=module", "-e", FEED, str(exported), str(tokens.tolist())],

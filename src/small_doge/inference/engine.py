@@ -146,15 +146,18 @@ class Engine:
 
     def generate_batch(self, prompts: Iterable[str | Sequence[int]], **options: Any) -> list[str]:
         """The texts of the answers to several prompts, computed together."""
-        ids = [self.encode(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        answers = [self.submit(prompt, **options) for prompt in ids]
-        return ["".join(self.follow_text(answer)) for answer in answers]
+        answers = [self._make_text_answer(prompt, options) for prompt in prompts]
+        for answer in answers:
+            self._take_on(answer)
+        try:
+            return ["".join(self.follow_text(answer)) for answer in answers]
+        finally:
+            for answer in answers:
+                self.cancel(answer)
 
     def stream_text(self, prompt: str | Sequence[int], **options: Any) -> Generator[str]:
         """Pieces of the answer's text as they come, without the stop text."""
-        ids = self.encode(prompt) if isinstance(prompt, str) else prompt
-        self._need_tokenizer("text")
-        return self.follow_text(self._make_answer(ids, SamplingOptions.from_names(options), with_text=True))
+        return self.follow_text(self._make_text_answer(prompt, options))
 
     def follow_text(self, answer: Answer) -> Generator[str]:
         """Pieces of the text of a submitted answer."""
@@ -189,6 +192,11 @@ class Engine:
             raise UserError(f"{self.name} has no tokenizer, which {what} need; pass token numbers to stream()")
 
     # One step.
+
+    def _make_text_answer(self, prompt: str | Sequence[int], options: dict[str, Any]) -> Answer:
+        self._need_tokenizer("text")
+        ids = self.encode(prompt) if isinstance(prompt, str) else prompt
+        return self._make_answer(ids, SamplingOptions.from_names(options), with_text=True)
 
     def _make_answer(self, prompt_ids: Sequence[int], options: SamplingOptions, with_text: bool) -> Answer:
         prompt = [int(token) for token in prompt_ids]

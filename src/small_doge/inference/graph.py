@@ -362,7 +362,7 @@ class DogeGraph:
         )
         return self._linear(mixed, f"{prefix}.o_proj", [f"{prefix}.o_proj"], self.format.bits), kept
 
-    def _attention_bias(self, index: int, value: str, past: str) -> tuple[str, str]:
+    def _attention_bias(self, index: int, value: str, past: str) -> list[str]:
         """The bias [B, 1 or H, T, S] of each query and slot, and the scores [B, K, S] after the step.
 
         A slot's score is that of its key, or -inf once the key has been evicted: scores are positive, so their absolute
@@ -378,18 +378,15 @@ class DogeGraph:
         factor = b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None])
         new = b.add("Exp", [b.add("Mul", [b.add("Softplus", [raw]), factor])])
         if not self.evicts:
-            bias, kept = self._stay(past, new, self.query_shape)
-            return bias, kept
+            return self._stay(past, new, self.query_shape)
         first = len(b.nodes)
         simple = b.branch(self._one_row(b.add("Concat", [past, new], axis=2)), first)
-        first = len(b.nodes)
         single = b.branch(self._evict_one(past, new), first)
         staying = b.branch(self._stay(past, new, self._make_query_shape()), first)
         several = b.branch(self._evict_several(past, new), first)
-        many = b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several)
-        many = b.branch(many, first)
+        many = b.branch(b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several), first)
         evicting = b.branch(b.add("If", [self.is_single], 2, then_branch=single, else_branch=many), first)
-        return tuple(b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting))
+        return b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting)
 
     def _one_row(self, scores: str) -> list[str]:
         """The bias of a single query, and the scores."""

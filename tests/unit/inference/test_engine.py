@@ -159,6 +159,24 @@ def test_bad_requests_are_refused_before_any_work(make_engine):
     assert not engine.waiting
 
 
+def test_batch_that_is_refused_or_stopped_leaves_nothing_behind(make_engine, tiny_tokenizer, monkeypatch):
+    engine = make_engine(tokenizer=tiny_tokenizer, vocab_size=len(tiny_tokenizer), max_length=24)
+    with pytest.raises(UserError, match="takes 24 with the answer"):
+        engine.generate_batch([[5, 6], list(range(30))])
+    assert not engine.waiting
+    steps = iter([engine.backend.step] * 2)
+
+    def step(*arguments):
+        for real in steps:
+            return real(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.backend, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate_batch([[5, 6], [7, 8], [9]], ignore_eos=True)
+    assert not engine.running and not engine.waiting and engine.filling is None
+
+
 def test_text_chat_and_batches_go_through_the_tokenizer(make_engine, tiny_tokenizer):
     engine = make_engine(tokenizer=tiny_tokenizer, vocab_size=len(tiny_tokenizer))
     ids = list(engine.stream(engine.encode("Ada lives in"), max_new_tokens=24, ignore_eos=True))
