@@ -1,8 +1,11 @@
 """Errors that are meant for the person at the keyboard."""
 
 
-class UserError(Exception):
-    """Something the user can mend; its message says what and how. Commands print it without a traceback."""
+class UserError(ValueError):
+    """Bad input, or a state of the machine that the user can mend; the message says what is wrong and what to do.
+
+    Commands print it without a traceback.
+    """
 
 
 class DivergedError(UserError):
