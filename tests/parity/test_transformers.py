@@ -8,10 +8,14 @@ from transformers.models.doge import DogeConfig as TheirConfig
 from transformers.models.doge import DogeForCausalLM as TheirModel
 from transformers.models.doge import DogeForSequenceClassification as TheirClassifier
 
-from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification
+from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
+from small_doge.ops.attention import compute_scores
+
+from small_doge.ops.reference import select_keys
 
 
 WINDOW = 16
+LEFT_PADDING = 3
 SETTINGS = {**TINY, "keep_window_size": WINDOW, "num_hidden_layers": 3}
 
 
@@ -20,26 +24,72 @@ def make_pair(dtype=torch.float64, **overrides):
     config._attn_implementation = "sdpa"  # their eager softmax is float32 whatever the weights
     theirs = TheirModel(config).to(dtype).eval()
     for layer in theirs.model.layers:
-        torch.nn.init.normal_(layer.self_attn.A)
+        torch.nn.init.uniform_(layer.self_attn.A, 0.5, 1.0)  # scores from about 1 to 20
+        torch.nn.init.normal_(layer.self_attn.dt_proj.weight, std=4.0)
     ours = DogeForCausalLM(DogeConfig(**{**SETTINGS, **overrides})).to(dtype).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     return ours, theirs
 
 
-def distinct_tokens(batch, tokens):
-    """Equal tokens have equal scores in the first layer, and `torch.topk` leaves their order open."""
-    return torch.stack([torch.randperm(SETTINGS["vocab_size"])[:tokens] for _ in range(batch)])
+def collect_scores(model, ids, step):
+    """The scores [1, K, T] of each layer for tokens [T] that are given `step` at a time."""
+    scores = [[] for _ in model.model.layers]
+    hooks = [
+        layer.self_attn.register_forward_pre_hook(keep_score(found), with_kwargs=True)
+        for layer, found in zip(model.model.layers, scores, strict=True)
+    ]
+    cache = DynamicMaskCache(model.config)
+    for part in ids[None].split(step, dim=1):
+        model(part, past_key_values=cache, use_cache=True)
+    for hook in hooks:
+        hook.remove()
+    return [torch.cat(found, dim=-1) for found in scores]
+
+
+def keep_score(found):
+    def hook(attention, inputs, options):
+        value = attention.v_proj(inputs[0])
+        found.append(compute_scores(value, attention.dt_proj.weight, attention.dt_proj.bias, attention.A))
+
+    return hook
+
+
+@torch.no_grad()
+def draw_tokens(model, batch, tokens, step=None, most_tries=2000):
+    """[batch, tokens] whose scores are apart: those that ours compares in bfloat16 rank like the exact ones.
+
+    The reference ranks the scores as they are, and leaves the order of equal ones open.
+    """
+    causal = torch.ones(tokens, tokens, dtype=torch.bool).tril()[None, None]
+    left_padded = causal & (torch.arange(tokens) >= LEFT_PADDING)
+    rows = []
+    for _ in range(most_tries):
+        ids = torch.randperm(SETTINGS["vocab_size"])[:tokens]
+        scores = collect_scores(model, ids, step or tokens)
+        pairs = [(score, allowed) for score in scores for allowed in (causal, left_padded)]
+        if all(torch.equal(select_keys(*pair, WINDOW), select_exactly(*pair)) for pair in pairs):
+            rows.append(ids)
+        if len(rows) == batch:
+            return torch.stack(rows)
+    raise AssertionError("no tokens have scores that are apart")
+
+
+def select_exactly(score, allowed):
+    """The kept sets [B, K, T, N] by scores that are not rounded."""
+    ranked = score[:, :, None, :].masked_fill(~allowed, float("-inf"))
+    best = ranked.topk(min(WINDOW, score.shape[-1]), dim=-1).indices
+    return torch.zeros_like(ranked, dtype=torch.bool).scatter(-1, best, True) & allowed
 
 
 @pytest.mark.parametrize("tokens", [5, WINDOW, 50])
 @pytest.mark.parametrize("padding", ["none", "left", "right"])
 def test_logits_agree(tokens, padding):
     ours, theirs = make_pair()
-    ids = distinct_tokens(2, tokens)
+    ids = draw_tokens(ours, 2, tokens)
     mask = torch.ones_like(ids)
     if padding == "left":
-        mask[0, :3] = 0
+        mask[0, :LEFT_PADDING] = 0
     elif padding == "right":
         mask[0, -3:] = 0
     mask_given = None if padding == "none" else mask
@@ -53,7 +103,7 @@ def test_logits_agree(tokens, padding):
 @pytest.mark.parametrize("tokens", [WINDOW, 50])
 def test_loss_and_gradients_agree(tokens):
     ours, theirs = make_pair()
-    ids = distinct_tokens(2, tokens)
+    ids = draw_tokens(ours, 2, tokens)
     losses = [model(ids, labels=ids).loss for model in (ours, theirs)]
     torch.testing.assert_close(losses[0].double(), losses[1].double(), atol=1e-5, rtol=1e-5)
     for loss in losses:
@@ -64,7 +114,7 @@ def test_loss_and_gradients_agree(tokens):
 
 def test_float32_agrees_to_rounding():
     ours, theirs = make_pair(torch.float32)
-    ids = distinct_tokens(2, 40)
+    ids = draw_tokens(ours, 2, 40)
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=2e-5, rtol=1e-4)
 
 
@@ -74,10 +124,10 @@ def test_token_by_token_agrees_past_window_and_trained_length(rope):
     if rope != "default":
         parameters["factor"] = 4.0
     ours, theirs = make_pair(rope_parameters=parameters, max_position_embeddings=32)
-    ids = distinct_tokens(1, 60)
+    ids = draw_tokens(ours, 1, 48, step=1 if rope == "dynamic" else None)
     caches = [None, DynamicCache()]
     with torch.no_grad():
-        for t in range(60):
+        for t in range(48):
             mine = ours(ids[:, t : t + 1], past_key_values=caches[0], use_cache=True)
             other = theirs(ids[:, t : t + 1], past_key_values=caches[1], use_cache=True)
             caches = [mine.past_key_values, other.past_key_values]
@@ -89,7 +139,7 @@ def test_token_by_token_agrees_past_window_and_trained_length(rope):
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"repetition_penalty": 1.5}])
 def test_generate_agrees_past_the_window(options):
     ours, theirs = make_pair()
-    ids = distinct_tokens(2, 12)
+    ids = draw_tokens(ours, 2, 12)
     mask = torch.ones_like(ids)
     mask[0, :4] = 0
     settings = {"attention_mask": mask, "max_new_tokens": 30, "do_sample": False, "pad_token_id": 0, **options}
@@ -98,7 +148,7 @@ def test_generate_agrees_past_the_window(options):
 
 def test_saved_folders_load_both_ways(tmp_path):
     ours, theirs = make_pair(torch.float32)
-    ids = distinct_tokens(1, 20)
+    ids = draw_tokens(ours, 1, 20)
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")
     torch.testing.assert_close(

@@ -367,7 +367,7 @@ class DogeGraph:
 
         A slot's score is that of its key, or -inf once the key has been evicted: scores are positive, so their absolute
         value ranks the dead last among those that may leave. Keys are in the order of the text, and TopK takes the first
-        among equals, which is the oldest.
+        among equals, which is the oldest. As in `small_doge.ops.masking`, scores are compared in bfloat16.
         """
         b, prefix = self.b, f"model.layers.{index}.self_attn"
         weight = b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"])
@@ -399,22 +399,25 @@ class DogeGraph:
         return [b.add("Expand", [b.add("Unsqueeze", [self._spread(scores), b.integers(2)]), query_shape]), scores]
 
     def _find_leaving(self, past: str, new: str) -> list[str]:
-        """The scores of all slots, and the worst with their slots."""
+        """The scores of all slots, and the slots of the worst, the worst first."""
         b = self.b
         scores = b.add("Concat", [past, new], axis=2)
-        lowest = b.add("TopK", [b.add("Abs", [scores]), self.num_leaving], 2, axis=2, largest=0, sorted=1)
-        return [scores, *lowest]
+        rounded = b.add("Cast", [b.add("Abs", [scores])], to=TensorProto.BFLOAT16)
+        ranked = b.add("Cast", [rounded], to=TensorProto.FLOAT)
+        _, slots = b.add("TopK", [ranked, self.num_leaving], 2, axis=2, largest=0, sorted=1)
+        return [scores, slots]
 
     def _evict_one(self, past: str, new: str) -> list[str]:
         """A single query per row, at which a key leaves if the row is full."""
         b = self.b
-        scores, lowest, slots = self._find_leaving(past, new)
-        return self._one_row(b.add("ScatterElements", [scores, slots, b.add("Add", [lowest, self.effect])], axis=2))
+        scores, slots = self._find_leaving(past, new)
+        worst = b.add("GatherElements", [scores, slots], axis=2)
+        return self._one_row(b.add("ScatterElements", [scores, slots, b.add("Add", [worst, self.effect])], axis=2))
 
     def _evict_several(self, past: str, new: str) -> list[str]:
         """Several queries: a leaver goes at the first for which it is among as many of the worst as are too many."""
         b = self.b
-        scores, _, slots = self._find_leaving(past, new)
+        scores, slots = self._find_leaving(past, new)
         query = self.query_index  # [1, 1, T, 1]
         arrival = b.add("Unsqueeze", [b.add("Sub", [slots, self.num_slots]), b.integers(2)])
         is_here = b.add("LessOrEqual", [arrival, query])  # [B, K, T, leaving]

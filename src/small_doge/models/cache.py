@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..ops.masking import PADDING_SCORE, KeptKeys
+from ..ops.masking import PADDING_SCORE, KeptKeys, round_for_ranking
 from ..ops.streaming import streaming_attention
 
 
@@ -85,11 +85,11 @@ class DynamicMaskLayer(CacheLayerMixin):
                 buffer[:, :, self.num_kept : end] = new
             self.num_kept += 1
             return
-        ranked = self.scores.float()
+        ranked = round_for_ranking(self.scores)
         lowest = ranked.amin(dim=-1, keepdim=True)
         oldest_first = self.index.masked_fill(ranked > lowest, torch.iinfo(torch.int64).max)
         worst = oldest_first.argmin(dim=-1, keepdim=True)
-        better = score.float() >= lowest  # among equals the more recent wins
+        better = round_for_ranking(score) >= lowest  # among equals the more recent wins
         for buffer, new in self._buffers(key, value, score, index):
             slot = worst if buffer.dim() == 3 else worst.unsqueeze(-1).expand_as(new)
             keep_new = better if buffer.dim() == 3 else better.unsqueeze(-1)

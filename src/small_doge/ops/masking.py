@@ -3,8 +3,9 @@
 Shapes: B batch, T tokens, H query heads, K key-value heads, G = H / K, d head size, M keys at hand,
 w `keep_window_size`, C chunk.
 
-The order of keys is total: the larger score first, and among equal scores the more recent key. A padded key
-carries `PADDING_SCORE`, which ranks it below every real key and gives it no weight in the softmax.
+The order of keys is total: the larger score first, compared in bfloat16 (`round_for_ranking`), and among equals the
+more recent key. A padded key carries `PADDING_SCORE`, which ranks it below every real key and gives it no weight in the
+softmax.
 """
 
 from dataclasses import dataclass
@@ -53,9 +54,21 @@ class KeptKeys:
         )
 
 
+def round_for_ranking(score: torch.Tensor) -> torch.Tensor:
+    """Round scores of any shape to bfloat16 and return them as float32: the values by which keys are compared.
+
+    The float32 scores of equal tokens differ by about 1e-7 between a forward pass of many tokens and one of a single
+    token. Compared as they are, such scores would rank in another order each time; rounded to 8 significant bits they
+    tie, and the more recent key wins everywhere. The bias of the softmax stays unrounded.
+    """
+    # Rounding the bits, to nearest and ties to even, is what `.bfloat16().float()` does; compilers may drop that pair.
+    bits = score.detach().float().view(torch.int32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000).view(torch.float32)
+
+
 def rank_keys(score: torch.Tensor) -> torch.Tensor:
     """Positions of `score` [..., M], best first; the keys must stand in the order of the sequence."""
-    newest_first = score.detach().float().flip(-1)
+    newest_first = round_for_ranking(score).flip(-1)
     order = newest_first.sort(dim=-1, descending=True, stable=True).indices
     return score.shape[-1] - 1 - order
 

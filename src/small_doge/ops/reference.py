@@ -2,6 +2,8 @@
 
 import torch
 
+from .masking import round_for_ranking
+
 
 def select_keys(score: torch.Tensor, allowed: torch.Tensor, keep_window_size: int) -> torch.Tensor:
     """The kept set S of every query (Dynamic Mask Attention, arXiv:2412.11834; the order of ties is ours).
@@ -12,10 +14,10 @@ def select_keys(score: torch.Tensor, allowed: torch.Tensor, keep_window_size: in
         keep_window_size: w.
 
     Returns:
-        [B, K, T, N] bool: the w allowed keys with the largest score, the more recent first among equals.
+        [B, K, T, N] bool: the w allowed keys with the largest score in bfloat16, the more recent first among equals.
     """
     num_keys = score.shape[-1]
-    ranked = score.detach().float()[:, :, None, :].masked_fill(~allowed, float("-inf"))
+    ranked = round_for_ranking(score)[:, :, None, :].masked_fill(~allowed, float("-inf"))
     newest_first = ranked.flip(-1).sort(dim=-1, descending=True, stable=True).indices
     best = (num_keys - 1 - newest_first)[..., :keep_window_size]
     return torch.zeros_like(ranked, dtype=torch.bool).scatter(-1, best, True) & allowed

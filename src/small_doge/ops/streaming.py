@@ -37,7 +37,8 @@ def streaming_attention(
     """
     num_tokens = query.shape[2]
     chunk_size = chunk_size or choose_chunk_size(keep_window_size)
-    index = torch.arange(start, start + num_tokens, device=key.device).expand(*score.shape[:2], -1)
+    # A tensor of its own, not an expanded view: a cache that takes it over writes into it.
+    index = torch.arange(start, start + num_tokens, device=key.device).expand(*score.shape[:2], -1).contiguous()
     outputs, first = [], 0
     kept = past
     if kept is None:  # the first w queries see all before them: plain causal attention

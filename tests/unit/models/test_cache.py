@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from tests.conftest import EXPERTS, TINY, build_tiny
@@ -7,6 +9,8 @@ from small_doge import DogeForCausalLM, DynamicMaskCache
 
 
 WINDOW = TINY["keep_window_size"]
+# Of float32, by which a score may differ between two ways of computing it.
+UNITS_OF_ROUNDING = 32
 
 
 def step_through(model, ids, cache, sizes, mask=None):
@@ -32,6 +36,47 @@ def test_bounded_cache_is_exact_for_any_pieces(sizes, repeated):
     torch.testing.assert_close(step_through(model, ids, cache, sizes), expected, atol=1e-6, rtol=1e-6)
     assert cache.get_seq_length() == 40
     assert all(layer.keys.shape[2] <= WINDOW for layer in cache.layers)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("tokens", [1, WINDOW - 1, WINDOW, WINDOW + 1])
+def test_prompts_around_the_window_are_continued(tokens, kv_heads, batch):
+    model = build_tiny(num_key_value_heads=kv_heads).double()
+    ids = torch.randint(0, 97, (batch, tokens))
+    settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(model.generate(ids, **settings), model.generate(ids, use_cache=False, **settings))
+
+
+@torch.no_grad()
+def draw_rows(model, count, vocabulary, tokens):
+    """[count, tokens] none of whose scores is so near to the middle of two bfloat16 numbers that rounding decides."""
+    exact, rows = copy.deepcopy(model).double(), []
+    while len(rows) < count:
+        ids = torch.randint(0, vocabulary, (1, tokens))
+        cache = DynamicMaskCache(exact.config)
+        for layer in cache.layers:
+            layer.keep_window_size = tokens  # nothing leaves, so that all scores can be read
+        exact(ids, past_key_values=cache, use_cache=True)
+        bits = torch.stack([layer.scores for layer in cache.layers]).float().view(torch.int32)
+        if int(((bits & 0xFFFF) - 0x8000).abs().min()) > UNITS_OF_ROUNDING:
+            rows.append(ids)
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("hidden_size", [192, 256])
+@pytest.mark.parametrize("vocabulary", [6, 97], ids=["repetitive", "mixed"])
+def test_float32_is_exact_past_the_window(hidden_size, vocabulary):
+    """Equal tokens' scores differ by rounding between a pass of many tokens and one of a single token."""
+    model = build_tiny(hidden_size=hidden_size, keep_window_size=32, max_position_embeddings=256)
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.dt_proj.weight, std=0.3)
+    ids = draw_rows(model, 4, vocabulary, 130)
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits
+    for sizes in ([1] * 130, [23] * 5 + [15], [60, 1, 1, 68]):
+        actual = step_through(model, ids, DynamicMaskCache(model.config), sizes)
+        torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_left_padding_changes_nothing():

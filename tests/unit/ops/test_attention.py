@@ -33,7 +33,7 @@ def brute_force(query, key, value, score, window, padding=None, documents=None):
                     for j in range(i + 1)
                     if (padding is None or padding[b, j]) and (documents is None or documents[b, j] == documents[b, i])
                 ]
-                kept = sorted(seen, key=lambda j: (-float(score[b, k, j]), -j))[:window]
+                kept = sorted(seen, key=lambda j: (-float(score[b, k, j].bfloat16()), -j))[:window]
                 if kept:
                     logits = key[b, k, kept] @ query[b, h, i] / size**0.5 + score[b, k, kept]
                     output[b, h, i] = torch.softmax(logits, -1) @ value[b, k, kept]
