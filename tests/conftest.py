@@ -1,5 +1,6 @@
 """Shared fixtures: tiny models, a tiny tokenizer, and threads that do not fight over the cores."""
 
+import copy
 import logging
 import os
 
@@ -11,7 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 import torch
 
-from small_doge import DogeConfig, DogeForCausalLM
+from small_doge import DogeConfig, DogeForCausalLM, DynamicMaskCache
 
 
 TINY = {
@@ -25,6 +26,8 @@ TINY = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": True,
 }
+# Of float32, by which a score may differ between two ways of computing it.
+UNITS_OF_ROUNDING = 32
 EXPERTS = {"is_moe": True, "num_experts": 64, "num_experts_per_tok": 4}
 
 
@@ -39,6 +42,22 @@ def build_tiny(**overrides) -> DogeForCausalLM:
     for layer in model.model.layers:
         torch.nn.init.normal_(layer.self_attn.A)
     return model.eval()
+
+
+@torch.no_grad()
+def draw_clear_rows(model, count, vocabulary, tokens):
+    """[count, tokens] none of whose scores is so near to the middle of two bfloat16 numbers that rounding decides."""
+    exact, rows = copy.deepcopy(model).double(), []
+    while len(rows) < count:
+        ids = torch.randint(0, vocabulary, (1, tokens))
+        cache = DynamicMaskCache(exact.config)
+        for layer in cache.layers:
+            layer.keep_window_size = tokens  # nothing leaves, so that all scores can be read
+        exact(ids, past_key_values=cache, use_cache=True)
+        bits = torch.stack([layer.scores for layer in cache.layers]).float().view(torch.int32)
+        if int(((bits & 0xFFFF) - 0x8000).abs().min()) > UNITS_OF_ROUNDING:
+            rows.append(ids)
+    return torch.cat(rows)
 
 
 @pytest.fixture

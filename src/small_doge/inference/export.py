@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -270,14 +270,11 @@ def check_quality(
 
 
 def _choose_parity_rows(rows: list[list[int]], backend: OnnxBackend) -> list[list[int]]:
-    """Texts within the window, and past it one row without repetition.
-
-    Past the window, equal tokens have equal scores in the first layer, which rounding ranks either way, in PyTorch too.
-    """
+    """Texts within the window, and rows joined to one text that goes past it."""
     window = backend.keep_window_size
-    limit = min(backend.max_length or window + PAST_WINDOW, window + PAST_WINDOW, backend.vocab_size)
-    distinct = np.random.default_rng(0).permutation(backend.vocab_size)[:limit].tolist()
-    return [row[:window] for row in rows[: 2 * CHECK_PROMPTS]] + [distinct]
+    limit = min(backend.max_length or window + PAST_WINDOW, window + PAST_WINDOW)
+    joined = list(islice(chain.from_iterable(cycle(rows)), limit))
+    return [row[:window] for row in rows[: 2 * CHECK_PROMPTS]] + [joined]
 
 
 def _run_row(backend: OnnxBackend, row: Sequence[int]) -> np.ndarray:

@@ -66,5 +66,5 @@ def run_pieces(backend, tokens, pieces, lane=0):
 
 
 def distinct_tokens(count, vocab_size, seed=0):
-    """Tokens without repetition: equal tokens have equal scores, which rounding ranks either way."""
+    """Tokens without repetition, whose scores all differ."""
     return np.random.default_rng(seed).permutation(vocab_size)[:count]

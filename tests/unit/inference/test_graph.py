@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import EXPERTS
+from tests.conftest import EXPERTS, draw_clear_rows
 
 from small_doge.models import DynamicMaskCache
 from small_doge.utils.errors import UserError
@@ -85,6 +85,16 @@ def test_any_pieces_give_the_same_as_the_full_selection(make_backend, data):
     backend = make_backend(model)
     expected = reference(model, tokens)
     np.testing.assert_allclose(run_pieces(backend, tokens, pieces), expected, atol=3e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("vocabulary", [5, 97], ids=["repetitive", "mixed"])
+def test_text_with_repetitions_keeps_the_keys_of_pytorch_past_the_window(make_backend, vocabulary):
+    model = build_model(keep_window_size=24, hidden_size=192)
+    tokens = draw_clear_rows(model, 1, vocabulary, 100)[0].numpy()
+    expected = reference(model, tokens)
+    backend = make_backend(model)
+    for pieces in ([], [100], [40, 1, 17]):
+        np.testing.assert_allclose(run_pieces(backend, tokens, pieces), expected, atol=3e-5 * np.abs(expected).max())
 
 
 def test_equal_scores_leave_the_oldest_first(make_backend):

@@ -1,16 +1,12 @@
-import copy
-
 import pytest
 import torch
-from tests.conftest import EXPERTS, TINY, build_tiny
+from tests.conftest import EXPERTS, TINY, build_tiny, draw_clear_rows
 from transformers import DynamicCache
 
 from small_doge import DogeForCausalLM, DynamicMaskCache
 
 
 WINDOW = TINY["keep_window_size"]
-# Of float32, by which a score may differ between two ways of computing it.
-UNITS_OF_ROUNDING = 32
 
 
 def step_through(model, ids, cache, sizes, mask=None):
@@ -48,22 +44,6 @@ def test_prompts_around_the_window_are_continued(tokens, kv_heads, batch):
     assert torch.equal(model.generate(ids, **settings), model.generate(ids, use_cache=False, **settings))
 
 
-@torch.no_grad()
-def draw_rows(model, count, vocabulary, tokens):
-    """[count, tokens] none of whose scores is so near to the middle of two bfloat16 numbers that rounding decides."""
-    exact, rows = copy.deepcopy(model).double(), []
-    while len(rows) < count:
-        ids = torch.randint(0, vocabulary, (1, tokens))
-        cache = DynamicMaskCache(exact.config)
-        for layer in cache.layers:
-            layer.keep_window_size = tokens  # nothing leaves, so that all scores can be read
-        exact(ids, past_key_values=cache, use_cache=True)
-        bits = torch.stack([layer.scores for layer in cache.layers]).float().view(torch.int32)
-        if int(((bits & 0xFFFF) - 0x8000).abs().min()) > UNITS_OF_ROUNDING:
-            rows.append(ids)
-    return torch.cat(rows)
-
-
 @pytest.mark.parametrize("hidden_size", [192, 256])
 @pytest.mark.parametrize("vocabulary", [6, 97], ids=["repetitive", "mixed"])
 def test_float32_is_exact_past_the_window(hidden_size, vocabulary):
@@ -71,7 +51,7 @@ def test_float32_is_exact_past_the_window(hidden_size, vocabulary):
     model = build_tiny(hidden_size=hidden_size, keep_window_size=32, max_position_embeddings=256)
     for layer in model.model.layers:
         torch.nn.init.normal_(layer.self_attn.dt_proj.weight, std=0.3)
-    ids = draw_rows(model, 4, vocabulary, 130)
+    ids = draw_clear_rows(model, 4, vocabulary, 130)
     with torch.no_grad():
         expected = model(ids, use_cache=False).logits
     for sizes in ([1] * 130, [23] * 5 + [15], [60, 1, 1, 68]):
