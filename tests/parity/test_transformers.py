@@ -9,8 +9,8 @@ from transformers.models.doge import DogeForCausalLM as TheirModel
 from transformers.models.doge import DogeForSequenceClassification as TheirClassifier
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
-from small_doge.ops.attention import compute_scores
 
+from small_doge.ops import compute_scores
 from small_doge.ops.reference import select_keys
 
 
@@ -50,7 +50,7 @@ def collect_scores(model, ids, step):
 def keep_score(found):
     def hook(attention, inputs, options):
         value = attention.v_proj(inputs[0])
-        found.append(compute_scores(value, attention.dt_proj.weight, attention.dt_proj.bias, attention.A))
+        found.append(compute_scores(attention.dt_proj(value), attention.A))
 
     return hook
 

@@ -1,8 +1,8 @@
 """Pure functions on tensors: dynamic mask attention, expert routing, linear cross-entropy."""
 
-from .attention import BACKENDS, dynamic_mask_attention
+from .attention import BACKENDS, compute_scores, dynamic_mask_attention
 from .cdmoe import compute_load_balancing_loss, mix_experts, route_tokens
-from .loss import linear_cross_entropy
+from .loss import cross_entropy, linear_cross_entropy
 from .masking import PADDING_SCORE, DocumentGroup, KeptKeys, document_ids_from_positions, group_documents
 from .streaming import streaming_attention
 
@@ -13,6 +13,8 @@ __all__ = [
     "DocumentGroup",
     "KeptKeys",
     "compute_load_balancing_loss",
+    "compute_scores",
+    "cross_entropy",
     "document_ids_from_positions",
     "dynamic_mask_attention",
     "group_documents",

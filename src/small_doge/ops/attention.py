@@ -15,22 +15,19 @@ from .streaming import streaming_attention
 BACKENDS = ("auto", "reference", "sdpa", "streaming", "flex")
 
 
-def compute_scores(
-    value: torch.Tensor, dt_weight: torch.Tensor, dt_bias: torch.Tensor | None, A: torch.Tensor
-) -> torch.Tensor:
-    """How much each key is worth keeping: exp(A * softplus(W_dt v)), in float32 under autocast too.
+def compute_scores(dt: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
+    """Compute how much each key is worth keeping: exp(A * softplus(dt)), in float32 or better, under autocast too.
 
     Args:
-        value: [B, T, K * d], all value heads of a token.
-        dt_weight: [K, K * d]. dt_bias: [K] or None. A: [K].
+        dt: [B, T, K], the projection W_dt v of each token's value states.
+        A: [K].
 
     Returns:
         [B, K, T], positive.
     """
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    with torch.autocast(value.device.type, enabled=False):
-        dt = F.linear(value.to(dtype), dt_weight.to(dtype), None if dt_bias is None else dt_bias.to(dtype))
-        return torch.exp(A.to(dtype) * F.softplus(dt)).transpose(1, 2)
+    dtype = torch.promote_types(dt.dtype, torch.float32)
+    with torch.autocast(dt.device.type, enabled=False):
+        return torch.exp(A.to(dtype) * F.softplus(dt.to(dtype))).transpose(1, 2)
 
 
 def dynamic_mask_attention(

@@ -28,7 +28,7 @@ def linear_cross_entropy(
         chunk_size: tokens per chunk; by default as many as `LOGITS_BUDGET` allows.
 
     Returns:
-        A float32 scalar; NaN when nothing counts and `num_items_in_batch` is None, as in PyTorch.
+        A float32 scalar; 0 when nothing counts, where PyTorch's mean would be NaN.
     """
     if not torch.compiler.is_compiling():
         counted = targets != ignore_index
@@ -44,9 +44,29 @@ def linear_cross_entropy(
             total = _ChunkedCrossEntropy.apply(
                 hidden, weight, targets, ignore_index, chunk_size, dtype, torch.compiler.is_compiling()
             )
+    return total / count_targets(targets, num_items_in_batch, ignore_index)
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    ignore_index: int = -100,
+) -> torch.Tensor:
+    """Mean cross-entropy of logits [N, V] that are at hand, with the arguments and the result of `linear_cross_entropy`."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    total = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
+    return total / count_targets(targets, num_items_in_batch, ignore_index)
+
+
+def count_targets(
+    targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None, ignore_index: int
+) -> torch.Tensor:
+    """What a sum over targets is divided by: `num_items_in_batch` where it is given, else the counted targets, at least 1."""
     if num_items_in_batch is None:
-        return total / (targets != ignore_index).sum()
-    return total / torch.as_tensor(num_items_in_batch, device=total.device)
+        return (targets != ignore_index).sum().clamp(min=1)
+    return torch.as_tensor(num_items_in_batch, device=targets.device)
 
 
 def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, ignore_index: int) -> torch.Tensor:

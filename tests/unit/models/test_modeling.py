@@ -187,3 +187,95 @@ def test_legacy_routing_equals_transformers_and_warns(tmp_path):
     ours = AutoModelForCausalLM.from_pretrained(tmp_path, legacy_routing=True)
     ids = torch.randint(0, 97, (2, 6))
     torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_every_projection_is_a_plain_linear_layer(tiny_model):
+    """What wraps or replaces linear layers (adapters, quantisation) relies on their plain type and call."""
+    layers = {name: module for name, module in tiny_model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert {name.rpartition(".")[2] for name in layers} >= {"dt_proj", "lm_head", "q_proj", "down_proj"}
+    assert all(type(module) is torch.nn.Linear for module in layers.values())
+
+
+class _Wrapped(torch.nn.Module):
+    """A linear layer in another module, as adapters and quantisation put it."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base_layer, self.calls = base, 0
+
+    @property
+    def weight(self):
+        return self.base_layer.weight
+
+    def forward(self, x):
+        self.calls += 1
+        return 2 * self.base_layer(x)
+
+
+@pytest.mark.parametrize("name", ["lm_head", "dt_proj"])
+def test_wrapped_linear_layers_are_called_with_and_without_labels(name):
+    model = build_tiny(tie_word_embeddings=False).double()
+    ids = torch.randint(0, 97, (2, 20))
+    before = model(ids, labels=ids, use_cache=False)
+    owner = model if name == "lm_head" else model.model.layers[0].self_attn
+    wrapped = _Wrapped(getattr(owner, name))
+    setattr(owner, name, wrapped)
+    out = model(ids, labels=ids, skip_logits=False, use_cache=False)
+    assert wrapped.calls > 0
+    assert not torch.allclose(out.logits, before.logits)
+    expected = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    torch.testing.assert_close(out.loss, expected)
+    torch.testing.assert_close(model.train()(ids, labels=ids).loss, expected)
+    model(ids, labels=ids).loss.backward()
+    assert wrapped.base_layer.weight.grad.abs().sum() > 0
+
+
+def test_hooks_on_the_head_are_honoured():
+    model = build_tiny().train()
+    ids = torch.randint(0, 97, (2, 12))
+    expected = model(ids, labels=ids).loss
+    handle = model.lm_head.register_forward_hook(lambda module, inputs, output: 3 * output)
+    assert not torch.allclose(model(ids, labels=ids).loss, expected)
+    handle.remove()
+    torch.testing.assert_close(model(ids, labels=ids).loss, expected)
+
+
+def test_a_batch_with_nothing_to_learn_gives_a_loss_and_gradients_of_zero():
+    ids = torch.randint(0, 97, (2, 12))
+    for plain in (True, False):
+        model = build_tiny(tie_word_embeddings=False).train()
+        if not plain:
+            model.lm_head = _Wrapped(model.lm_head)
+        loss = model(ids, labels=torch.full_like(ids, -100)).loss
+        loss.backward()
+        assert loss.item() == 0.0
+        assert all(p.grad is None or (p.grad == 0).all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["dt_proj"], ["lm_head", "q_proj"], ["embed_tokens"]])
+def test_adapters_of_any_layer_learn_and_merge(targets):
+    peft = pytest.importorskip("peft", reason="needs: pip install 'small-doge[lora]'")
+    model = build_tiny(tie_word_embeddings=False)
+    ids = torch.randint(0, 97, (2, 20))
+    config = peft.LoraConfig(r=2, target_modules=targets, task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = peft.get_peft_model(model, config).train()
+    adapted(input_ids=ids, labels=ids).loss.backward()
+    gradients = {name: p.grad for name, p in adapted.named_parameters() if p.requires_grad}
+    assert gradients and all(g is not None and g.abs().sum() > 0 for g in gradients.values())
+    adapted.eval()
+    with torch.no_grad():
+        expected = adapted(input_ids=ids, use_cache=False).logits
+        merged = adapted.merge_and_unload()
+        torch.testing.assert_close(merged(ids, use_cache=False).logits, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_scores_are_float32_under_autocast_and_in_half_precision():
+    model = build_tiny()
+    scores = []
+    compute = model.model.layers[0].self_attn._compute_scores
+    model.model.layers[0].self_attn._compute_scores = lambda value: scores.append(compute(value)) or scores[-1]
+    ids = torch.randint(0, 97, (1, 6))
+    with torch.autocast("cpu", torch.bfloat16):
+        model(ids, use_cache=False)
+    model.to(torch.bfloat16)(ids, use_cache=False)
+    assert [score.dtype for score in scores] == [torch.float32] * 2

@@ -21,7 +21,7 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ... import ops
-from ...ops.attention import causal_mask, compute_scores, zero_rows_without_keys
+from ...ops.attention import causal_mask, zero_rows_without_keys
 from ...ops.elementwise import rms_norm, silu_mul
 from ...ops.reference import reference_attention
 from ...utils.hardware import without_emulated_bf16
@@ -90,17 +90,6 @@ def apply_rotary_pos_emb(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) 
     return torch.addcmul(x * cos, rotated, sin)
 
 
-class DogeKeyScore(nn.Linear):
-    """The projection that says how much each key is worth keeping.
-
-    A module of its own, so that hooks which gather partitioned weights (ZeRO-3) see it called.
-    """
-
-    def forward(self, value: torch.Tensor, A: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Scores [B, K, N] of tokens with value states [B, N, K * d]."""
-        return compute_scores(value, self.weight, self.bias, A)
-
-
 class DogeAttention(nn.Module):
     """Dynamic mask attention with normalised, rotated queries and keys and grouped heads."""
 
@@ -121,7 +110,7 @@ class DogeAttention(nn.Module):
         self.k_proj = nn.Linear(hidden, kv_size, bias=bias)
         self.v_proj = nn.Linear(hidden, kv_size, bias=bias)
         self.A = nn.Parameter(torch.zeros(self.num_key_value_heads))
-        self.dt_proj = DogeKeyScore(kv_size, self.num_key_value_heads, bias=bias)
+        self.dt_proj = nn.Linear(kv_size, self.num_key_value_heads, bias=bias)
         self.o_proj = nn.Linear(query_size, hidden, bias=bias)
         self.q_norm = DogeRMSNorm(self.head_dim, eps=config.rms_norm_eps)
         self.k_norm = DogeRMSNorm(self.head_dim, eps=config.rms_norm_eps)
@@ -159,7 +148,7 @@ class DogeAttention(nn.Module):
                 query,
                 key,
                 value.view(heads).transpose(1, 2),
-                self.dt_proj(value, self.A),
+                self._compute_scores(value),
                 keep_window_size=self.keep_window_size,
                 padding_mask=attention_mask,
                 document_ids=document_ids,
@@ -175,6 +164,14 @@ class DogeAttention(nn.Module):
         output = output.transpose(1, 2).reshape(batch, num_tokens, -1)
         return self.o_proj(output), weights if output_attentions else None
 
+    def _compute_scores(self, value: torch.Tensor) -> torch.Tensor:
+        """Scores [B, K, N] of tokens with value states [B, N, K * d]; float32 weights are not rounded under autocast."""
+        weight = getattr(self.dt_proj, "weight", value)  # what replaces the layer may have no weight, or a packed one
+        if weight.dtype in (torch.float32, torch.float64):
+            value = value.to(weight.dtype)
+        with torch.autocast(value.device.type, enabled=False):
+            return ops.compute_scores(self.dt_proj(value), self.A)
+
     def _attend_bounded(
         self,
         query: torch.Tensor,
@@ -184,7 +181,7 @@ class DogeAttention(nn.Module):
         cache: DynamicMaskCache,
     ) -> torch.Tensor:
         layer = cache.layers[self.layer_idx]
-        score = self.dt_proj(value, self.A)
+        score = self._compute_scores(value)
         value = value.view(*value.shape[:2], -1, self.head_dim).transpose(1, 2)
         padding = None
         if attention_mask is not None:
@@ -219,7 +216,7 @@ class DogeAttention(nn.Module):
         if cache is not None:
             past = int(cache.get_seq_length(self.layer_idx))
             key, value = cache.update(key, value, self.layer_idx)
-        score = self.dt_proj(value.transpose(1, 2).flatten(2), self.A)
+        score = self._compute_scores(value.transpose(1, 2).flatten(2))
         if attention_mask is not None and attention_mask.dim() == 4:
             allowed = attention_mask if attention_mask.dtype == torch.bool else attention_mask >= 0
             allowed = allowed[..., : key.shape[2]]
@@ -447,26 +444,17 @@ def _drop_full_mask(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
     return attention_mask
 
 
-class DogeLMHead(nn.Linear):
-    """The output matrix; given targets, it returns their loss and never holds all logits."""
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether calling a module is the product with its weight and nothing else, so that the product may be done elsewhere.
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        targets: torch.Tensor | None = None,
-        num_items_in_batch: torch.Tensor | int | None = None,
-        ignore_index: int = -100,
-    ) -> torch.Tensor:
-        """[..., D] -> logits [..., V], or a scalar for targets [...] of the same leading shape."""
-        if targets is None:
-            return super().forward(hidden_states)
-        return ops.linear_cross_entropy(
-            hidden_states.reshape(-1, hidden_states.shape[-1]),
-            self.weight,
-            targets.reshape(-1).to(hidden_states.device),
-            num_items_in_batch=num_items_in_batch,
-            ignore_index=ignore_index,
-        )
+    Adapters, quantised layers, sharded weights and hooks all make a layer do something else.
+    """
+    if type(module) is not nn.Linear or module.bias is not None or "forward" in module.__dict__:
+        return False
+    weight = module.weight
+    if hasattr(weight, "ds_id"):  # DeepSpeed gathers it when it is read; its hooks change nothing
+        return weight.numel() == module.in_features * module.out_features
+    return type(weight) is nn.Parameter and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
@@ -480,7 +468,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         super().__init__(config)
         self.model = DogeModel(config)
         self.vocab_size = config.vocab_size
-        self.lm_head = DogeLMHead(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     @without_emulated_bf16
@@ -529,7 +517,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         if labels is not None and shift_labels is None:
             shift_labels = F.pad(labels, (0, 1), value=-100)[..., 1:]
         if shift_labels is not None:
-            loss = self.lm_head(hidden_states, shift_labels, num_items_in_batch)
+            loss = self._compute_loss(hidden_states, shift_labels, num_items_in_batch)
         if shift_labels is None or not (self.training if skip_logits is None else skip_logits):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, keep])
@@ -550,6 +538,18 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             attentions=outputs.attentions,
             router_logits=outputs.router_logits,
         )
+
+    def _compute_loss(
+        self, hidden_states: torch.Tensor, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """The loss of targets [B, T]. With a plain head the logits are never all held; any other head is called once."""
+        hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
+        targets = targets.reshape(-1).to(hidden_states.device)
+        if is_plain_linear(self.lm_head):
+            return ops.linear_cross_entropy(
+                hidden_states, self.lm_head.weight, targets, num_items_in_batch=num_items_in_batch
+            )
+        return ops.cross_entropy(self.lm_head(hidden_states), targets, num_items_in_batch=num_items_in_batch)
 
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`; the first argument may also be what `apply_chat_template` returns, with its mask."""
