@@ -87,6 +87,20 @@ def test_two_processes_agree_with_one(train, tmp_path, settings, name):
         assert (ours[key] - theirs[key]).abs().mean() < 1e-4, key
 
 
+def test_zero3_gathers_the_tables_of_experts(train, tmp_path, settings):
+    pytest.importorskip("deepspeed", reason="needs: pip install 'small-doge[deepspeed]'")
+    experts = {"num_experts": 64, "num_experts_per_tok": 4, "router_aux_loss_coef": 0.0}
+    settings = {
+        **settings,
+        "model_preset": "Doge-20M-MoE",
+        "model_overrides": {**settings["model_overrides"], **experts},
+    }
+    train(tmp_path / "one", per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
+    two = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "env": {"DS_ACCELERATOR": "cpu"}}
+    train(tmp_path / "two", launcher=launcher("deepspeed_zero3"), **two, **settings)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["ddp", "deepspeed_zero2"])
 @pytest.mark.parametrize("packing", [True, False])
 def test_two_processes_fine_tune_as_one_does(train, tmp_path, settings, name, packing):
