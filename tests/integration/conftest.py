@@ -10,6 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from small_doge.trainer.callbacks import read_log
+
 
 RECIPE = {
     "model_preset": "Doge-20M",
@@ -38,6 +40,34 @@ RECIPE = {
     "save_steps": 4,
     "report_to": "none",
 }
+
+# What tests set that compare runs of another layout. Such runs add the same numbers in another order, and each
+# processor in its own, so their gradients differ by rounding, a few units in 1e7. Plain gradient descent keeps
+# differences at that size; Adam divides each gradient by its own size, which makes rounding of the smallest ones into
+# whole steps. No key is left out, since a score at the limit could fall on either side of it.
+COMPARABLE = {
+    "optim": "sgd",
+    "learning_rate": 0.5,
+    "model_overrides": {**RECIPE["model_overrides"], "hidden_dropout": 0.0, "keep_window_size": 64},
+    "max_steps": 4,
+}
+
+
+def read_losses(folder):
+    """Losses of a run, of training and of evaluation, in the order of its log."""
+    rows = read_log(folder / "training_log.jsonl")
+    return [row.get("loss", row.get("eval_loss")) for row in rows if "loss" in row or "eval_loss" in row]
+
+
+def assert_runs_agree(one, two):
+    """Two runs under COMPARABLE log the same losses and end with the same weights, up to rounding."""
+    theirs, ours = read_losses(one), read_losses(two)
+    assert len(ours) == len(theirs) >= 4 and ours == pytest.approx(theirs, rel=1e-5)
+    expected = load_file(one / "model.safetensors")
+    actual = load_file(two / "model.safetensors")
+    assert expected.keys() == actual.keys()
+    for name, tensor in actual.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def assert_a_stopped_run_ends_alike(unbroken, again, out):

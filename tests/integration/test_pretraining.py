@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.integration.conftest import COMPARABLE, assert_runs_agree
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from small_doge.trainer.callbacks import read_log
@@ -78,15 +79,10 @@ def test_a_finished_run_is_not_run_again(unbroken, train):
 
 
 def test_one_by_eight_equals_eight_by_one(tmp_path, train):
-    settings = {"max_steps": 4, "eval_strategy": "no", "test_size": 0, "model_overrides": None}
-    from tests.integration.conftest import RECIPE
-
-    settings["model_overrides"] = {**RECIPE["model_overrides"], "hidden_dropout": 0.0}
+    settings = {**COMPARABLE, "eval_strategy": "no", "test_size": 0}
     train(tmp_path / "wide", per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
     train(tmp_path / "deep", per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
-    wide, deep = losses(tmp_path / "wide"), losses(tmp_path / "deep")
-    for step in wide:
-        assert wide[step] == pytest.approx(deep[step], rel=1e-5)
+    assert_runs_agree(tmp_path / "wide", tmp_path / "deep")
 
 
 def wait_for(condition, seconds=120):

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from tests.integration.conftest import RECIPE, assert_a_stopped_run_ends_alike
+from tests.integration.conftest import COMPARABLE, assert_a_stopped_run_ends_alike, assert_runs_agree
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from small_doge.trainer.callbacks import read_log
@@ -65,20 +65,15 @@ def test_a_stopped_run_ends_with_the_same_weights(unbroken, tune, tmp_path):
 def test_one_by_eight_equals_eight_by_one(train, tmp_path):
     """Though rows differ in how many of their tokens are learnt."""
     settings = {
+        **COMPARABLE,
         "launcher": SFT,
         "datasets_and_ratios": [{"embedded:chat:300": 1.0}],
-        "model_overrides": {**RECIPE["model_overrides"], "hidden_dropout": 0.0},
-        "max_steps": 4,
         "eval_strategy": "no",
         "test_size": 0,
     }
     train(tmp_path / "wide", per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
     train(tmp_path / "deep", per_device_train_batch_size=1, gradient_accumulation_steps=8, **settings)
-    wide, deep = (
-        [row["loss"] for row in read_log(tmp_path / name / "training_log.jsonl") if "loss" in row]
-        for name in ("wide", "deep")
-    )
-    assert len(wide) == 4 and wide == pytest.approx(deep, rel=1e-5)
+    assert_runs_agree(tmp_path / "wide", tmp_path / "deep")
 
 
 def test_traces_are_distilled_with_the_tags_of_the_recipe(tune, tmp_path):

@@ -9,7 +9,6 @@ from transformers.models.doge import DogeForCausalLM as TheirModel
 from transformers.models.doge import DogeForSequenceClassification as TheirClassifier
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
-
 from small_doge.ops import compute_scores
 from small_doge.ops.reference import select_keys
 

@@ -40,7 +40,9 @@ def test_rounding_noise_does_not_change_the_order_of_equal_scores():
     score = torch.rand(1, 1, 4).add(0.5).bfloat16().float().repeat(1, 1, 100)
     noisy = score * (1 + 1e-6 * torch.randn_like(score))
     assert torch.equal(rank_keys(noisy), rank_keys(score))
-    assert not torch.equal(noisy.flip(-1).sort(descending=True, stable=True).indices, score.shape[-1] - 1 - rank_keys(score))
+    assert not torch.equal(
+        noisy.flip(-1).sort(descending=True, stable=True).indices, score.shape[-1] - 1 - rank_keys(score)
+    )
 
 
 def test_padding_ranks_below_every_real_key():
