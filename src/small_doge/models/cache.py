@@ -190,6 +190,11 @@ class DynamicMaskCache(Cache):
         super().__init__(layers=[DynamicMaskLayer(config.keep_window_size) for _ in range(config.num_hidden_layers)])
 
     @property
+    def max_cache_len(self) -> int:
+        """-1: there is no limit to the length (prefix tuning of `peft` asks)."""
+        return -1
+
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
         tensors = [t for layer in self.layers for t in (layer.keys, layer.values, layer.scores, layer.index)]

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.configuration_utils import GenerationMode
 from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
@@ -414,7 +415,7 @@ class DogeModel(DogePreTrainedModel):
 
         position_embeddings = self.rotary_emb(inputs_embeds, position_ids)
         hidden_states = inputs_embeds
-        for layer in self.layers:
+        for layer in self.layers[: self.config.num_hidden_layers]:  # fewer in early-exit decoding
             hidden_states = layer(
                 hidden_states,
                 position_embeddings=position_embeddings,
@@ -559,15 +560,31 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         return super().generate(inputs, *args, **kwargs)
 
     def _prepare_cache_for_generation(
-        self, generation_config: GenerationConfig, model_kwargs: dict, *args: Any, **kwargs: Any
+        self,
+        generation_config: GenerationConfig,
+        model_kwargs: dict,
+        generation_mode: GenerationMode,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
-        """The bounded cache unless another is asked for."""
+        """The bounded cache unless another is asked for, or evicted keys are needed again.
+
+        Assisted decoding takes rejected tokens back, and attention weights are of all keys.
+        """
         no_choice = model_kwargs.get("past_key_values") is None and generation_config.cache_implementation is None
-        needs_weights = generation_config.output_attentions or generation_config.is_assistant
-        if no_choice and generation_config.use_cache is not False and not needs_weights:
+        assisted = generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant
+        needs_all = assisted or generation_config.output_attentions
+        if no_choice and generation_config.use_cache is not False and not needs_all:
             model_kwargs["past_key_values"] = DynamicMaskCache(self.config)
             return
-        super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        super()._prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, *args, **kwargs)
+
+    def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
+        """Not available: the pages of `transformers` hold keys without their scores."""
+        raise NotImplementedError(
+            "continuous batching of transformers keeps keys without the scores that dynamic mask attention ranks "
+            "them by. Use small_doge.inference.open_engine, which batches continuously, or generate with a padded batch"
+        )
 
     @staticmethod
     def create_masks_for_generate(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
