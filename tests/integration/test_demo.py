@@ -68,7 +68,9 @@ def test_the_journey_ends_in_a_report_and_goes_on_from_what_is_done(recipes, tmp
     assert page.count("data:image/png") == 6 and "Versions: python" in text
     stamps = read_stamps(out)
     assert run("demo", "--output", str(out)).count("done already") == 6 and read_stamps(out) == stamps
+    (out / "grpo" / "notes.txt").write_text("mine")
     run("demo", "--output", str(out), "--stages", "grpo", "--fresh")
+    assert (out / "grpo" / "notes.txt").read_text() == "mine"
     again = read_stamps(out)
     assert again.pop("grpo") > stamps.pop("grpo") and again == stamps
 

@@ -27,12 +27,12 @@ from ..processor.inspection import (
     split_segments,
 )
 from ..processor.mixing import open_streams
-from ..processor.prepare import REPORT, Preparation, prepare
+from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
 from ..processor.report import FAILED
 from ..processor.scale import Cluster, prepare_at_scale
 from ..processor.sources import DATA_ROOT
 from ..utils.errors import UserError
-from ..utils.files import whole_folder
+from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from ..utils.suggest import unknown_name_message
@@ -111,6 +111,7 @@ def prepare_data(
     partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
     time: Annotated[str, typer.Option(help="Limit of a Slurm task.")] = "20:00:00",
     environment: Annotated[str | None, typer.Option(help="What a Slurm task runs first.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
@@ -125,8 +126,10 @@ def prepare_data(
         system_prompt=system_prompt,
         identity=identity,
     )
+    names = parse_shares(data)
+    _check_sources(names, output, overwrite)
     mix = Mix.of(
-        parse_shares(data),
+        names,
         packing=packing or stage == "pt",
         total=rows,
         test_size=test_size,
@@ -145,7 +148,7 @@ def prepare_data(
         console.print("Tasks are on their way. Run the same command again when they are done.")
         return
     made = Preparation(mix, loaded, work).folder
-    with whole_folder(output) as folder:
+    with whole_folder(output, PREPARED_BY, overwrite) as folder:
         splits.save_to_disk(str(folder))
         loaded.save_pretrained(folder / "tokenizer")
         for name in (REPORT, FAILED):
@@ -282,6 +285,15 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
     return shares
 
 
+def _check_sources(shares: list[dict[str, float]], output: Path, overwrite: bool) -> None:
+    """Neither may lie in the other: the next preparation would read what this one wrote."""
+    sources = [name for share in shares for name in share]
+    check_output(output, PREPARED_BY, overwrite, sources)
+    for name in sources:
+        if Path(name).is_dir() and Path(name).resolve() in output.resolve().parents:
+            raise UserError(f"output {output} lies in {name}, which is read to make it; name a folder outside of it")
+
+
 def show_statistics(path: Path, picture: Path | None = None) -> None:
     """A table of the training split, and a picture."""
     statistics = _statistics_of(path)
@@ -301,8 +313,9 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
                 console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in told.items()))
     if (path / FAILED).is_file():
         console.print(f"rows that could not be used: {path / FAILED}", soft_wrap=True)
+    if picture or not (path / PICTURE).is_file():  # that of the folder was drawn when it was prepared
+        plot_statistics(statistics, picture or path / PICTURE, path.name)
     picture = picture or path / PICTURE
-    plot_statistics(statistics, picture, path.name)
     console.print(f"picture: {picture}", soft_wrap=True)
 
 

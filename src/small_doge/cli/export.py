@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ..inference.checkpoints import open_checkpoint
-from ..inference.export import MAX_LOSS, export_hf, export_onnx
+from ..inference.export import MADE_BY, MAX_LOSS, export_hf, export_onnx
 from ..processor.sources import open_source
 from ..utils.errors import UserError
+from ..utils.files import OVERWRITE_HELP, check_output
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 
@@ -64,25 +65,33 @@ def export_model(
         ),
     ] = None,
     merge_lora: Annotated[bool, typer.Option("--merge-lora", help="CHECKPOINT is a LoRA adapter: merge it.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Write a model as one portable folder, checked against PyTorch, with a card of its speed and loss of quality."""
     quiet_libraries()
     name = resolve_model(checkpoint)
     label = format.value if format is Format.hf or quantize is Quantize.none else quantize.value
     output = output or Path(f"{name.rstrip('/')}-{label}")
-    if checkpoint is not None and output.resolve() == Path(name).resolve():
-        raise UserError(f"--output {output} is the checkpoint itself; name another folder")
+    check_output(output, MADE_BY, overwrite, [name])
     model, tokenizer = open_checkpoint(name, merge_lora)
     title = str(output)
     if format is Format.hf:
         if quantize is not Quantize.int8 or max_length or texts or max_loss is not None:
             raise UserError("--quantize, --max-length, --texts and --max-loss are for --format onnx")
-        facts = export_hf(model, tokenizer, output, title)
+        facts = export_hf(model, tokenizer, output, title, overwrite)
     else:
         with console.status("Building the graph and comparing it with PyTorch"):
             rows = _read_texts(texts) if texts else None
             facts = export_onnx(
-                model, tokenizer, output, quantize.value, max_length, rows, max_loss=max_loss, name=title
+                model,
+                tokenizer,
+                output,
+                quantize.value,
+                max_length,
+                rows,
+                max_loss=max_loss,
+                name=title,
+                overwrite=overwrite,
             )
     table = Table("Fact", "Value", title=title)
     for key, value in facts.items():

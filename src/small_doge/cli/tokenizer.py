@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from ..processor import tokenizer as library
 from ..processor.corpus import iterate_mixture
-from ..utils.files import whole_folder
+from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 
@@ -35,9 +35,11 @@ def train(
     max_digits: Annotated[int, typer.Option(help="Digits that may share a token.")] = 3,
     max_length: Annotated[int, typer.Option(help="Trained length, stored in the tokenizer.")] = 2048,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 233,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
     quiet_libraries()
+    check_output(output, library.MADE_BY, overwrite, [*(data or []), *([base] if base else [])])
     texts = library.read_texts(data, text_field) if data else iterate_mixture(EMBEDDED_TEXTS)
     trained = library.train_tokenizer(
         texts,
@@ -48,7 +50,7 @@ def train(
         model_max_length=max_length,
         seed=seed,
     )
-    with whole_folder(output) as folder:
+    with whole_folder(output, library.MADE_BY, overwrite) as folder:
         trained.save_pretrained(folder)
     typer.echo(f"{output}: {len(trained)} entries")
 

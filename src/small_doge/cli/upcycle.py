@@ -7,9 +7,12 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..models import load_model, upcycle_to_moe
-from ..utils.files import whole_folder
+from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
+
+
+MADE_BY = "small-doge upcycle"
 
 
 def upcycle(
@@ -18,13 +21,15 @@ def upcycle(
     num_experts: Annotated[int, typer.Option(help="Experts per layer, a square number.")] = 1024,
     num_experts_per_tok: Annotated[int, typer.Option(help="Experts that a token uses.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Grow a dense model into a mixture of experts whose outputs are the same until training goes on."""
     quiet_libraries()
     name = resolve_model(model)
+    check_output(output, MADE_BY, overwrite, [name])
     dense = load_model(AutoModelForCausalLM, name)
     grown = upcycle_to_moe(dense, num_experts, num_experts_per_tok, seed=seed)
-    with whole_folder(output) as folder:
+    with whole_folder(output, MADE_BY, overwrite) as folder:
         grown.save_pretrained(folder)
         AutoTokenizer.from_pretrained(name).save_pretrained(folder)
     typer.echo(f"{output}: {grown.num_parameters():,} parameters, {dense.num_parameters():,} before")

@@ -18,7 +18,7 @@ import torch
 from ..models import DogeForCausalLM, DynamicMaskCache
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
-from ..utils.files import whole_folder, write_json, write_manifest, write_text
+from ..utils.files import check_output, whole_folder, write_json, write_manifest, write_text
 from ..utils.model_card import build_model_card
 from .engine import find_end_ids
 from .loading import FORMAT_VERSION, GRAPH, RUNTIME
@@ -26,6 +26,7 @@ from .onnx_backend import OnnxBackend, import_onnxruntime
 
 
 # Increase of the perplexity on held-out texts beyond which an export is refused.
+MADE_BY = "small-doge export"
 MAX_LOSS = {"none": 0.001, "int8": 0.02, "int4": 0.15}
 UNSEEN = 10_000_000  # number of the first document: training stays far below
 HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
@@ -71,25 +72,27 @@ def export_onnx(
     texts: Iterable[str] | None = None,
     max_loss: float | None = None,
     name: str = "",
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Write `model.onnx`, tokenizer, settings and a card, after checking the graph against PyTorch.
 
     Args:
         model: dense or with experts.
         tokenizer: of the model; None leaves its files out.
-        output: folder to write; an older export there is replaced, anything else is an error.
+        output: folder to write; an older export there is replaced.
         quantize: `none` (float32), `int8` or `int4`.
         max_length: of a text, for which a dynamic RoPE's frequencies are fixed; if None, the trained length for a
             dynamic RoPE, and no limit for others.
         texts: for measuring the loss of quality; of the embedded corpus if None.
         max_loss: increase of the perplexity beyond which nothing is written; `MAX_LOSS` if None.
         name: of the model, for the card.
+        overwrite: write into a folder that holds something else; files of other names are kept.
 
     Returns:
         The facts on the card.
 
     Raises:
-        UserError: a model that has no such graph, or a check that failed.
+        UserError: a folder that holds something else, a model that has no such graph, or a check that failed.
     """
     runtime = import_onnxruntime()
     try:
@@ -101,8 +104,7 @@ def export_onnx(
     output = Path(output)
     if model.config.legacy_routing:
         raise UserError("legacy_routing mixes tokens and reads the future, which no step by step graph can do")
-    if output.exists() and any(output.iterdir()) and not (output / RUNTIME).exists():
-        raise UserError(f"--output {output} holds something else than an export; name another folder")
+    check_output(output, MADE_BY, overwrite)
     if max_length is not None and max_length < 2:
         raise UserError(f"max_length={max_length} must be at least 2")
     model = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).eval()
@@ -118,7 +120,7 @@ def export_onnx(
     limit = MAX_LOSS[quantize] if max_loss is None else max_loss
     _refuse(quality, quantize, limit)
     facts = _describe(model, backend, quality, quantize, settings, len(serialized), runtime.__version__, rows)
-    with whole_folder(output) as folder:
+    with whole_folder(output, MADE_BY, overwrite) as folder:
         (folder / GRAPH).write_bytes(serialized)
         _save_tokenizer(tokenizer, folder)
         model.config.save_pretrained(folder)
@@ -163,26 +165,28 @@ def _make_references(model: DogeForCausalLM, graph: Any) -> tuple[DogeForCausalL
     return reference, rounded
 
 
-def export_hf(model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: str = "") -> dict[str, Any]:
+def export_hf(
+    model: DogeForCausalLM, tokenizer: Any, output: str | Path, name: str = "", overwrite: bool = False
+) -> dict[str, Any]:
     """Write a clean folder for `transformers`: weights, settings, tokenizer and a card; experts with their code.
 
     Args:
         model: as for `export_onnx`.
         tokenizer: of the model; None leaves its files out.
-        output: folder to write; it must not hold anything.
+        output: folder to write; an older export there is replaced.
         name: of the model, for the card.
+        overwrite: write into a folder that holds something else; files of other names are kept.
 
     Returns:
         The facts on the card.
 
     Raises:
-        UserError: the folder holds something.
+        UserError: the folder holds something else.
     """
     output = Path(output)
-    if output.exists() and any(output.iterdir()):
-        raise UserError(f"--output {output} holds files; name another folder, or remove it first")
+    check_output(output, MADE_BY, overwrite)
     facts = {"parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M"}
-    with whole_folder(output) as folder:
+    with whole_folder(output, MADE_BY, overwrite) as folder:
         model.save_pretrained(folder)
         _save_tokenizer(tokenizer, folder)
         needs_code = model.config.model_type == "doge_moe"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.files import write_json
+from ..utils.files import check_output_path, write_json
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .forms import iterate_texts
@@ -118,6 +118,7 @@ def clean(
 
 def _claim(output: Path, key: str) -> None:
     """A folder belongs to one cleaning."""
+    check_output_path(output)
     mark = output / "cleaning.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) != json.loads(key):
         raise UserError(

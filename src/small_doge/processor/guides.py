@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 from transformers import AutoTokenizer
 
 from ..utils.errors import SHOWN_PLAINLY, UserError
-from ..utils.files import whole_folder
+from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
 from .catalog import CATALOG
 from .download import download
@@ -22,9 +22,9 @@ from .engine import Mix, share_out
 from .formats import Format
 from .forms import iterate_texts
 from .mixing import default_cache_dir
-from .prepare import prepare
+from .prepare import PREPARED_BY, prepare
 from .sources import DATA_ROOT, open_source
-from .tokenizer import train_tokenizer
+from .tokenizer import MADE_BY, train_tokenizer
 
 
 logger = get_logger(__name__)
@@ -65,6 +65,7 @@ def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
     for name in required:
         parser.add_argument(f"--{name}", required=True, help=helps[name])
     parser.add_argument("--num_proc", type=int, default=1, help="Processes.")
+    parser.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
     parser.add_argument(
         "--only", nargs="*", default=names_of(kind), choices=names_of(kind), help="These data sets alone."
     )
@@ -98,6 +99,9 @@ def preprocess_datasets(kind: str) -> None:
     parser.add_argument("--seed", type=int, default=233, help="Of the order of rows.")
     parser.add_argument("--cache_dir", default=None, help="Where unfinished work is kept.")
     args = parser.parse_args()
+    outputs = {name: Path(args.save_dir) / f"{name}_processed" for name in args.only}
+    for output in outputs.values():
+        check_output(output, PREPARED_BY, args.overwrite)
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     os.environ[DATA_ROOT] = args.datasets_dir
     total = args.train_examples + args.test_examples
@@ -123,10 +127,9 @@ def preprocess_datasets(kind: str) -> None:
             seed=args.seed,
         )
         rows = prepare(mix, tokenizer, args.cache_dir or default_cache_dir(), args.num_proc)["train"]
-        output = Path(args.save_dir) / f"{name}_processed"
-        with whole_folder(output) as folder:
+        with whole_folder(outputs[name], PREPARED_BY, args.overwrite) as folder:
             rows.save_to_disk(str(folder))
-        print(f"{output}: {len(rows):,} rows")
+        print(f"{outputs[name]}: {len(rows):,} rows")
 
 
 @_script
@@ -152,7 +155,7 @@ def concatenate_datasets_of(kind: str) -> None:
             rows = concatenate_datasets([load_from_disk(str(path)) for path in paths])
             splits = split_rows(rows, args.test_examples, args.seed, args.train_examples)
             output = Path(args.save_dir) / title
-            with whole_folder(output) as folder:
+            with whole_folder(output, PREPARED_BY, args.overwrite) as folder:
                 splits.save_to_disk(str(folder), num_proc=args.num_proc if args.num_proc > 1 else None)
             print(f"{output}: " + ", ".join(f"{len(split):,} {name}" for name, split in splits.items()))
 
@@ -205,13 +208,14 @@ def train_tokenizer_from_old() -> None:
     parser.add_argument("--num_samples", type=int, default=TOKENIZER_SAMPLES, help="Texts.")
     parser.add_argument("--seed", type=int, default=233, help="Of the sample.")
     args = parser.parse_args()
+    check_output(args.save_dir, MADE_BY, args.overwrite, [args.datasets_dir, args.tokenizer_name_or_path])
     os.environ[DATA_ROOT] = args.datasets_dir
     old = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
     ratios = [SHARES[name] / sum(SHARES[n] for n in args.only) for name in args.only]
     counts = dict(zip(args.only, share_out(args.num_samples, ratios), strict=True))
     texts = (text for name, count in counts.items() for text in _first_texts(name, count))
     trained = train_tokenizer(texts, args.vocab_size, base=old, seed=args.seed)
-    with whole_folder(args.save_dir) as folder:
+    with whole_folder(args.save_dir, MADE_BY, args.overwrite) as folder:
         trained.save_pretrained(folder)
     print(f"{args.save_dir}: {len(trained)} entries")
 

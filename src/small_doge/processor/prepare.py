@@ -35,6 +35,7 @@ from .report import FAILED, Report, describe_failures, keep_failures
 
 logger = get_logger(__name__)
 
+PREPARED_BY = "small-doge data prepare"
 BATCH = 1000
 REPORT, FINISHED = "report.json", "finished.json"
 

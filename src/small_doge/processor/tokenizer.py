@@ -14,6 +14,7 @@ from .sources import open_source
 
 logger = get_logger(__name__)
 
+MADE_BY = "small-doge tokenizer train"
 DEFAULT_VOCAB_SIZE = 32768
 # Bytes of text kept for training, whatever the corpus: the trainer holds several times as much.
 DEFAULT_SAMPLE_BYTES = 100_000_000

@@ -13,12 +13,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..utils.errors import DivergedError
 from ..utils.files import write_text
 from ..utils.logging import get_logger
-from .checkpoints import find_last_whole
+from .checkpoints import LOG_NAME, find_last_whole
 
 
 logger = get_logger(__name__)
-
-LOG_NAME = "training_log.jsonl"
 
 
 class ProgressCallback(TrainerCallback):

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from ..utils.files import find_damage
 from ..utils.logging import get_logger
+from ..utils.paths import FINISHED
 
 
 logger = get_logger(__name__)
 
 RECIPE = "recipe.yaml"
 DATA_POSITION = "data_position.json"
+LOG_NAME = "training_log.jsonl"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -42,3 +44,12 @@ def rotate(output_dir: str | Path, limit: int | None) -> None:
     if limit is not None and limit > 0:
         for path in list_checkpoints(output_dir)[limit:]:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def discard_run(output_dir: str | Path) -> None:
+    """Delete what lets a run go on or count as finished: checkpoints, log and mark. All other files stay."""
+    folder = Path(output_dir)
+    for path in list_checkpoints(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (FINISHED, LOG_NAME):
+        (folder / name).unlink(missing_ok=True)

@@ -2,19 +2,19 @@
 
 import json
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..processor.tokenizer import read_texts, train_tokenizer
+from ..processor.tokenizer import MADE_BY, read_texts, train_tokenizer
 from ..utils.files import whole_folder
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
 from ..utils.suggest import unknown_name_message
 from .arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS
+from .checkpoints import discard_run
 from .doge.distill import TEACHER, run_distillation
 from .doge.pt import run_pretraining
 from .doge.sft import run_sft
@@ -161,9 +161,9 @@ def run_pipeline(
         _check(step, settings, steps, chosen)
     if fresh:
         for step in chosen:
-            shutil.rmtree(step.folder, ignore_errors=True)
+            discard_run(step.folder)
     for step in chosen:
-        if step.done:
+        if step.done and not (fresh and step.name == TOKENIZER):
             say(f"[green]done already[/]: {step.name}, in {step.folder}")
         else:
             say(f"[bold]{step.name}[/] by {step.recipe}")
@@ -179,7 +179,7 @@ def make_tokenizer(step: Step) -> None:
     """Train a tokenizer by its recipe: `texts` names data sets, and other settings are those of `train_tokenizer`."""
     settings = _read_tokenizer_recipe(step)
     trained = train_tokenizer(read_texts(settings.pop("texts")), **settings)
-    with whole_folder(step.folder) as new:
+    with whole_folder(step.folder, MADE_BY) as new:
         trained.save_pretrained(new)
 
 

@@ -24,15 +24,15 @@ from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
-from ..utils.files import write_json, write_text
+from ..utils.files import check_output_path, write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
-from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
-from .checkpoints import DATA_POSITION, RECIPE, find_last_whole, list_checkpoints, read_step
+from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
+from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_last_whole, read_step
 from .pictures import plot_training
 
 
@@ -210,6 +210,7 @@ def run_stage(
     if (output / FINISHED).exists() and not args.overwrite:
         logger.info("%s is finished already; pass --overwrite true to start over", output)
         return output
+    _check_output(output, model_args)
     resume = _prepare_output(output, args)
     set_seed(args.seed)
     tokenizer = load_tokenizer(model_args)
@@ -259,11 +260,19 @@ def run_stage(
     return output
 
 
+def _check_output(output: Path, model: ModelArguments) -> None:
+    """A run never writes over the model that it starts from, nor where nothing can be written."""
+    check_output_path(output)
+    for name in ("model_name_or_path", "continue_from", "tokenizer_name_or_path"):
+        value = getattr(model, name)
+        if value is not None and Path(value).is_dir() and Path(value).resolve() == output.resolve():
+            raise UserError(f"output_dir={output} is the {name} too, and would be written over; name another folder")
+
+
 def _prepare_output(output: Path, args: StageArguments) -> Path | None:
     """The checkpoint to go on from; an output folder to overwrite is emptied of its run."""
     if args.overwrite and args.should_save:
-        for path in [*list_checkpoints(output), output / FINISHED, output / LOG_NAME]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        discard_run(output)
     output.mkdir(parents=True, exist_ok=True)
     resume = None if args.overwrite else find_last_whole(output)
     if resume is not None:

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from ..utils.errors import DivergedError, UserError
 from ..utils.files import write_json
 from ..utils.paths import FINISHED
-from .callbacks import LOG_NAME, read_log
+from .callbacks import read_log
+from .checkpoints import LOG_NAME
 from .pipeline import find_runner
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
 

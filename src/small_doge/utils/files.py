@@ -5,13 +5,18 @@ import os
 import shutil
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 
 MANIFEST = "manifest.json"
+# What `whole_folder` wrote, by which command.
+RECORD = ".small-doge.json"
+OVERWRITE_HELP = "Write into a folder that holds something else; files of other names are kept."
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -34,20 +39,120 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-@contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """A new folder that takes its name only when the block ends well; an older one of that name is replaced."""
+def check_output_path(path: str | Path) -> None:
+    """Refuse a path at which no folder can be written.
+
+    Raises:
+        UserError: a file stands there, or on the way; or the nearest folder that exists can't be written to.
+    """
+    path = Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise UserError(f"output {path} is a file; name a folder")
+    nearest = next(folder for folder in (path, *path.parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"output {path}: {nearest} is a file; name a folder")
+    probe = nearest / f".{uuid.uuid4().hex[:8]}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise UserError(f"output {path}: {nearest} can't be written to ({error.strerror}); name another") from error
+
+
+def check_output(
+    path: str | Path, made_by: str, overwrite: bool = False, sources: Iterable[str | Path] = ()
+) -> list[Path]:
+    """Refuse, before any work, an output folder that `whole_folder` must not replace.
+
+    Args:
+        path: of the folder.
+        made_by: the command that writes it. What it wrote before, and nobody changed, may be replaced.
+        overwrite: replace it even so; files that the command did not write are kept.
+        sources: what the command reads; local paths among them must not lie in the folder.
+
+    Returns:
+        Files in the folder that the command did not write, relative to it.
+
+    Raises:
+        UserError: a folder that can't be written or replaced, with the remedy.
+    """
     path = Path(path)
+    check_output_path(path)
+    if path.is_symlink():
+        raise UserError(f"output {path} is a link; name the folder itself: {path.resolve()}")
+    full = path.resolve()
+    if full in (Path.cwd(), *Path.cwd().parents, Path.home()):
+        raise UserError(f"output {path} is {full}, where you are working; name a new folder")
+    for source in map(Path, sources):
+        if source.exists() and (source.resolve() == full or full in source.resolve().parents):
+            raise UserError(f"output {path} holds {source}, which is read to make it; name another folder")
+    foreign = _find_foreign(path, made_by)
+    if foreign and not overwrite:
+        shown = ", ".join(map(str, foreign[:3])) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+        raise UserError(
+            f"output {path} holds what `{made_by}` did not write, or what was changed since: {shown}. Name another "
+            "folder, or add --overwrite, which replaces files of the same names and keeps all others"
+        )
+    return foreign
+
+
+@contextmanager
+def whole_folder(path: str | Path, made_by: str, overwrite: bool = False) -> Iterator[Path]:
+    """A new folder that takes its name only when the block ends well.
+
+    It replaces a folder that the same command wrote; see `check_output` for `made_by`, `overwrite` and the errors.
+    """
+    path = Path(path)
+    check_output(path, made_by, overwrite)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    suffix = uuid.uuid4().hex[:8]
+    temporary, old = path.with_name(f".{path.name}.{suffix}"), path.with_name(f".{path.name}.{suffix}.old")
     temporary.mkdir()
     try:
         yield temporary
+        files = {str(file.relative_to(temporary)): _stamp(file) for file in _list_files(temporary)}
+        write_json(temporary / RECORD, {"made_by": made_by, "files": files})
+        for name in check_output(path, made_by, overwrite):
+            _keep(path / name, temporary / name)
         if path.exists():
-            shutil.rmtree(path)
+            os.replace(path, old)
         os.replace(temporary, path)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _find_foreign(path: Path, made_by: str) -> list[Path]:
+    """Files of a folder, relative to it, that differ from what `made_by` recorded when it wrote the folder."""
+    try:
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        files = record["files"] if record["made_by"] == made_by else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        files = {}
+    found = ((file, file.relative_to(path)) for file in _list_files(path))
+    return [name for file, name in found if str(name) != RECORD and files.get(str(name)) != _stamp(file)]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    """All that is not a folder, and folders that are empty or links."""
+    return sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir() or not any(p.iterdir()))
+
+
+def _stamp(path: Path) -> list[int]:
+    """Bytes and time of the last change, which tell an edited file without reading it."""
+    facts = path.lstat()
+    return [facts.st_size, facts.st_mtime_ns]
+
+
+def _keep(source: Path, target: Path) -> None:
+    """Bring a file of the user into the new folder, unless one of its name was made there."""
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir()
+        return
+    shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _checksum(path: Path) -> int:

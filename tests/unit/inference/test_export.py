@@ -137,17 +137,6 @@ def test_model_of_another_family_is_refused(tmp_path):
     assert "is a llama model, not a Doge model" in str(done.exception)
 
 
-def test_something_else_is_never_overwritten(checkpoint, tmp_path):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis" / "chapter.txt").write_text("words")
-    for form in ("onnx", "hf"):
-        done = runner.invoke(module.app, ["export", str(checkpoint), "-o", str(tmp_path / "thesis"), "--format", form])
-        assert "; name another folder" in str(done.exception)
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "words"
-    done = runner.invoke(module.app, ["export", str(checkpoint), "-o", str(checkpoint), "--format", "hf"])
-    assert "is the checkpoint itself" in str(done.exception)
-
-
 def test_dynamic_rope_is_exported_for_a_stated_length(tmp_path, tiny_tokenizer):
     model = build_model(
         vocab_size=512,
