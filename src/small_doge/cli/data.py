@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from ..models import load_tokenizer
 from ..processor.clean import FILTERS, Cleaning
 from ..processor.clean import clean as clean_sources
 from ..processor.download import download as download_source
@@ -115,7 +116,7 @@ def prepare_data(
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
-    loaded = load_tokenizer(tokenizer)
+    loaded = _load_tokenizer(tokenizer)
     form = Format(
         stage=_format_of(stage),
         max_length=max_length,
@@ -173,10 +174,10 @@ def inspect(
     quiet_libraries()
     splits = load_prepared(path)
     if splits is not None and is_prepared(splits["train"].column_names):
-        loaded = load_tokenizer(tokenizer, Path(path) / "tokenizer")
+        loaded = _load_tokenizer(tokenizer, Path(path) / "tokenizer")
         shown: Any = splits[split]
     else:
-        loaded = load_tokenizer(tokenizer)
+        loaded = _load_tokenizer(tokenizer)
         form = Format(
             stage=_format_of(stage),
             max_length=max_length,
@@ -247,7 +248,7 @@ def clean(
     )
 
 
-def load_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
+def _load_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that is named, that lies beside the data, or the demo's.
 
     Raises:
@@ -255,13 +256,7 @@ def load_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTo
     """
     if name is None and beside is not None and beside.is_dir():
         name = str(beside)
-    try:
-        return AutoTokenizer.from_pretrained(resolve_model(name))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--tokenizer {name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). "
-            "Train one with: small-doge tokenizer train"
-        ) from error
+    return load_tokenizer(resolve_model(name), "--tokenizer")
 
 
 def parse_shares(data: list[str]) -> list[dict[str, float]]:

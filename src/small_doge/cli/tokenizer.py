@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.text import Text
-from transformers import AutoTokenizer
 
+from ..models import load_tokenizer
 from ..processor import tokenizer as library
 from ..processor.corpus import iterate_mixture
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
@@ -44,7 +44,7 @@ def train(
     trained = library.train_tokenizer(
         texts,
         vocab_size,
-        base=AutoTokenizer.from_pretrained(base) if base else None,
+        base=load_tokenizer(base, "--base") if base else None,
         sample_bytes=sample_bytes,
         max_digits=max_digits,
         model_max_length=max_length,
@@ -63,7 +63,7 @@ def inspect(
     ] = "Ada has 12 red balls. def add(a, b): return a + b",
 ) -> None:
     """Show the special tokens, the template, and a text cut into tokens."""
-    loaded = AutoTokenizer.from_pretrained(resolve_model(model))
+    loaded = load_tokenizer(resolve_model(model), "MODEL")
     console = Console()
     for name, value in library.describe_tokenizer(loaded, text).items():
         console.print(f"{name}: {value}", markup=False)

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ..models import load_model, upcycle_to_moe
+from ..inference.checkpoints import open_checkpoint
+from ..models import upcycle_to_moe
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -27,9 +27,10 @@ def upcycle(
     quiet_libraries()
     name = resolve_model(model)
     check_output(output, MADE_BY, overwrite, [name])
-    dense = load_model(AutoModelForCausalLM, name)
+    dense, tokenizer = open_checkpoint(name)
     grown = upcycle_to_moe(dense, num_experts, num_experts_per_tok, seed=seed)
     with whole_folder(output, MADE_BY, overwrite) as folder:
         grown.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(name).save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     typer.echo(f"{output}: {grown.num_parameters():,} parameters, {dense.num_parameters():,} before")

@@ -11,9 +11,9 @@ from typing import Any
 import jinja2
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from ..models import load_model
+from ..models import load_model, load_tokenizer
 from ..processor.forms import RESULT_FIELDS
 from ..utils.answers import is_right, parse_answer
 from ..utils.files import write_json, write_text
@@ -121,7 +121,7 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]]
         if list(kept["samples"]) == shown:  # not those of other questions
             return kept
     model = load_model(AutoModelForCausalLM, folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(folder, "the tokenizer of")
     if questions is None:
         scores = asdict(measure(model, tokenizer, chat))
     else:

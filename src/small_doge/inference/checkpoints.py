@@ -6,9 +6,14 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from ..models import DogeForCausalLM, load_model
+from ..models import DogeForCausalLM, check_tokenizer_fits, load_model, load_tokenizer
+from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
-from .loading import is_exported, load_tokenizer
+from ..utils.logging import get_logger
+from .loading import is_exported
+
+
+logger = get_logger(__name__)
 
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -29,7 +34,9 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
         raise UserError(f"{name} is an export already; name the checkpoint that it was made from")
     has_adapter = (folder / ADAPTER_CONFIG).is_file()
     if has_adapter and not merge_lora:
-        raise UserError(f"{name} holds a LoRA adapter alone; add --merge-lora to merge it into its base model")
+        raise UserError(
+            f"{name} holds a LoRA adapter alone; merge it into its base model: small-doge export {name} --merge-lora"
+        )
     if merge_lora and not has_adapter:
         raise UserError(
             f"{name} has no {ADAPTER_CONFIG}; finished runs hold merged weights already: leave --merge-lora out"
@@ -39,7 +46,13 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
     model = load_model(AutoModelForCausalLM, name)
     if not isinstance(model, DogeForCausalLM):
         raise UserError(f"{name} is a {model.config.model_type} model, not a Doge model")
-    return model, load_tokenizer(name)
+    tokenizer = load_tokenizer(name)
+    if tokenizer is not None:
+        check_tokenizer_fits(tokenizer, model.config.vocab_size)
+        if folder.is_dir() and not (folder / "generation_config.json").is_file():
+            model.generation_config = build_generation_config(tokenizer)
+            logger.warning("%s has no generation_config.json: answers end where its tokenizer says", name)
+    return model, tokenizer
 
 
 def _merge(folder: Path) -> tuple[DogeForCausalLM, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from .backend import Backend
 from .sampling import Grammars, Sampler, SamplingOptions, Token
@@ -322,5 +323,5 @@ def _count_shared(first: Sequence[int], second: Sequence[int]) -> int:
 
 def find_end_ids(ids: Sequence[int], tokenizer: Any) -> list[int]:
     """Tokens that end an answer: those named, and the tokenizer's."""
-    own = [] if tokenizer is None or tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    return sorted({*ids, *own})
+    own = [] if tokenizer is None else build_generation_config(tokenizer).eos_token_id
+    return sorted({*ids, *(token for token in own if token is not None)})

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..models.loading import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import find_damage
 from .engine import Engine, find_end_ids
@@ -49,15 +50,14 @@ class TorchEngine(Engine):
     """
 
     def __init__(self, model: Any, tokenizer: Any = None, lanes: int = 8) -> None:
-        from transformers import AutoModelForCausalLM
-
-        from ..models import DogeForCausalLM, load_model
+        from ..models import DogeForCausalLM
+        from .checkpoints import open_checkpoint
         from .torch_backend import TorchBackend
 
         name = str(model) if isinstance(model, str | Path) else "the model"
         if isinstance(model, str | Path):
-            tokenizer = tokenizer or load_tokenizer(model)
-            model = load_model(AutoModelForCausalLM, model)
+            model, own = open_checkpoint(model)
+            tokenizer = tokenizer or own
         if not isinstance(model, DogeForCausalLM):
             raise UserError(f"{name} is a {type(model).__name__}, not a Doge model")
         ids = model.generation_config.eos_token_id
@@ -109,13 +109,3 @@ def read_runtime(folder: Path) -> dict[str, Any]:
     if damage is not None:
         raise UserError(f"{folder} can't be used: {damage}; export the model again, or copy all of its files")
     return settings
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The tokenizer of a folder or hub name, or None where there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder))
-    except (OSError, ValueError):
-        return None

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
-from transformers import AutoTokenizer
 
+from ..models.loading import load_tokenizer
 from ..utils.errors import SHOWN_PLAINLY, UserError
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
@@ -102,7 +102,7 @@ def preprocess_datasets(kind: str) -> None:
     outputs = {name: Path(args.save_dir) / f"{name}_processed" for name in args.only}
     for output in outputs.values():
         check_output(output, PREPARED_BY, args.overwrite)
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
+    tokenizer = load_tokenizer(args.tokenizer_name_or_path, "--tokenizer_name_or_path")
     os.environ[DATA_ROOT] = args.datasets_dir
     total = args.train_examples + args.test_examples
     ratios = [SHARES.get(name, 1 / len(args.only)) for name in args.only]
@@ -210,7 +210,7 @@ def train_tokenizer_from_old() -> None:
     args = parser.parse_args()
     check_output(args.save_dir, MADE_BY, args.overwrite, [args.datasets_dir, args.tokenizer_name_or_path])
     os.environ[DATA_ROOT] = args.datasets_dir
-    old = AutoTokenizer.from_pretrained(args.tokenizer_name_or_path)
+    old = load_tokenizer(args.tokenizer_name_or_path, "--tokenizer_name_or_path")
     ratios = [SHARES[name] / sum(SHARES[n] for n in args.only) for name in args.only]
     counts = dict(zip(args.only, share_out(args.num_samples, ratios), strict=True))
     texts = (text for name, count in counts.items() for text in _first_texts(name, count))

@@ -14,11 +14,12 @@ from typing import Any, cast
 import torch
 import yaml
 from datasets import DatasetDict, load_from_disk
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as StockProgressCallback
 
-from ..models import DogeConfig, DogeForCausalLM, load_model
+from .. import models
+from ..models import DogeConfig, DogeForCausalLM, check_tokenizer_fits, load_model
 from ..processor import ft_datasets_process, pt_datasets_process
 from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
@@ -85,13 +86,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     name = model.tokenizer_name_or_path or model.model_name_or_path or model.continue_from
     if name is None:
         raise ValueError("tokenizer_name_or_path is missing: a new model needs to be told its tokenizer")
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"tokenizer_name_or_path={name}: no tokenizer could be loaded ({str(error).splitlines()[0]}). "
-            "Train one with: small-doge tokenizer train"
-        ) from error
+    return models.load_tokenizer(name, "tokenizer_name_or_path" if model.tokenizer_name_or_path else "model")
 
 
 def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> DogeForCausalLM:
@@ -108,11 +103,7 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
             "pad_token_id": tokenizer.pad_token_id,
         }
         doge = DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **{**tokens, **model.model_overrides}))
-    if len(tokenizer) > doge.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} entries, the model's vocab_size is {doge.config.vocab_size}: "
-            "set model_overrides.vocab_size or use the tokenizer that belongs to the model"
-        )
+    check_tokenizer_fits(tokenizer, doge.config.vocab_size)
     doge.generation_config = build_generation_config(tokenizer)
     return doge
 

@@ -6,6 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl import DistillationConfig, DistillationTrainer
 
+from ..models import check_model_folder
+from ..utils.errors import UserError
 from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
 
@@ -42,12 +44,15 @@ def load_teacher(
     """
     name = args.teacher_model_name_or_path
     try:
+        check_model_folder(name)
         theirs = AutoTokenizer.from_pretrained(name, trust_remote_code=args.trust_remote_code)
         teacher = AutoModelForCausalLM.from_pretrained(
             name, dtype=torch.float32, trust_remote_code=args.trust_remote_code, use_safetensors=True
         )
+    except UserError as error:
+        raise UserError(f"teacher_model_name_or_path: {error}") from error
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"teacher_model_name_or_path={name}: no model with a tokenizer there ({str(error).splitlines()[0]})"
         ) from error
     check_same_tokens(name, tokenizer, theirs)

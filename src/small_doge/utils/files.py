@@ -14,6 +14,8 @@ from .errors import UserError
 
 
 MANIFEST = "manifest.json"
+# The card of a folder, which people edit; nothing is read from it.
+CARD = "README.md"
 # What `whole_folder` wrote, by which command.
 RECORD = ".small-doge.json"
 OVERWRITE_HELP = "Write into a folder that holds something else; files of other names are kept."
@@ -166,7 +168,7 @@ def _checksum(path: Path) -> int:
 def write_manifest(folder: str | Path) -> None:
     """List the files of a finished folder with their sizes and checksums; written last."""
     folder = Path(folder)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, CARD))
     write_json(
         folder / MANIFEST,
         {str(p.relative_to(folder)): {"bytes": p.stat().st_size, "crc32": _checksum(p)} for p in files},
@@ -184,6 +186,8 @@ def find_damage(folder: str | Path) -> str | None:
         return f"its manifest can't be read ({error})"
     for name, expected in manifest.items():
         path = folder / name
+        if path.name == CARD:
+            continue
         if not path.is_file():
             return f"{name} is missing"
         if path.stat().st_size != expected["bytes"]:

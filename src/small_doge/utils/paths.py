@@ -1,5 +1,6 @@
 """Where the shipped recipes are, and where the demo leaves its stages."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from .errors import UserError
@@ -16,6 +17,23 @@ def find_tiny_recipes() -> Path:
         if folder.is_dir():
             return folder
     raise UserError("recipes/tiny is missing from this installation; install the package again")
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a name that is not there can only have meant a local path, not `owner/name` of the hub."""
+    parts = Path(name).parts
+    owner_exists = len(parts) == 2 and Path(parts[0]).is_dir()
+    return name.startswith(("/", ".", "~")) or len(parts) > 2 or name.endswith("/") or owner_exists
+
+
+def find_near_names(path: Path) -> str:
+    """Of a path that is not there: what stands near it, to end a message with; "" if nothing does."""
+    parent = path.parent
+    if not parent.is_dir():
+        nearest = next((folder for folder in path.parents if folder.is_dir()), Path())
+        return f" (in {nearest} there is no {path.relative_to(nearest).parts[0]})"
+    near = get_close_matches(path.name, [entry.name for entry in parent.iterdir()], n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(str(parent / name) for name in near)}?" if near else ""
 
 
 def resolve_model(model: str | None, demo_dir: Path = DEMO_DIR) -> str:

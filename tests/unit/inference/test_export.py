@@ -203,7 +203,7 @@ def test_adapter_is_merged_only_when_asked(checkpoint, tmp_path):
     adapted.peft_config["default"].base_model_name_or_path = str(checkpoint)
     adapted.save_pretrained(tmp_path / "adapter")
     words = ["export", str(tmp_path / "adapter"), "-o", str(tmp_path / "out"), "--quantize", "none"]
-    assert "add --merge-lora" in str(runner.invoke(module.app, words).exception)
+    assert f"small-doge export {words[1]} --merge-lora" in str(runner.invoke(module.app, words).exception)
     done = runner.invoke(module.app, [*words, "--merge-lora"])
     assert done.exit_code == 0, done.output + str(done.exception)
     merged = TorchEngine(adapted.merge_and_unload())
