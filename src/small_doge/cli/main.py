@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from ..utils.errors import SHOWN_PLAINLY
+from ..utils.errors import SHOWN_PLAINLY, UserError
 from . import bench, chat, data, demo, env, export, generate, plan, tokenizer, train, upcycle
 
 
@@ -33,9 +33,22 @@ app.command("export")(export.export_model)
 app.command("upcycle")(upcycle.upcycle)
 
 
+def _check_encoding(words: list[str]) -> None:
+    """Raise a `UserError` for bytes that are not text in the terminal's encoding; Python hides them as surrogates."""
+    for word in words:
+        try:
+            word.encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"the argument {os.fsencode(word)!r} is not UTF-8; set the terminal to UTF-8 (for instance "
+                "LANG=C.UTF-8), or rename the file"
+            ) from None
+
+
 def main() -> None:
     """Run the command; bad input is answered by one message, a traceback only with SMALL_DOGE_DEBUG=1."""
     try:
+        _check_encoding(sys.argv)
         app()
     except SHOWN_PLAINLY as error:
         if os.environ.get("SMALL_DOGE_DEBUG"):

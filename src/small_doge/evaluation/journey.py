@@ -15,9 +15,12 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..models import load_model, load_tokenizer
 from ..processor.forms import RESULT_FIELDS
+from ..processor.readers import split_file
 from ..utils.answers import is_right, parse_answer
+from ..utils.errors import UserError
 from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
+from ..utils.paths import find_near_names
 from .held_out import answer_all, is_direct, measure, said_at_last
 
 
@@ -76,15 +79,17 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
         ValueError: no such file, or a line without a question and an answer.
     """
     if not path.is_file():
-        raise ValueError(f"--questions {path}: there is no such file")
+        raise UserError(f"--questions {path}: there is no such file{find_near_names(path)}")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    records = (record for part in split_file(str(path)) for record in part.read())
+    for number, record in enumerate(records, 1):
         try:
-            row = json.loads(line)
+            row = record.row
             question = next(row[name] for name in QUESTION_FIELDS if row.get(name))
             answer = next(row[name] for name in RESULT_FIELDS if row.get(name) is not None)
         except (ValueError, AttributeError, TypeError, StopIteration):
-            raise ValueError(f"--questions {path}, line {number}: not JSON with a question and an answer") from None
+            why = record.problem or "no question and answer"
+            raise UserError(f"--questions {path}, row {number}: {why}") from None
         rows.append((str(question), str(answer)))
     if not rows:
         raise ValueError(f"--questions {path}: the file is empty")

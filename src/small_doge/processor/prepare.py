@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
-from ..utils.files import write_json
+from ..utils.files import read_json_lines, write_json
 from ..utils.logging import get_logger
 from .engine import Engine, Mix, Unit, interleave, share_out
 from .formats import row_schema
@@ -191,7 +191,7 @@ class Preparation:
     def check_failures(self) -> None:
         """Hold the failed rows of a finished preparation against the present `max_bad_rows`."""
         path = self.folder / FAILED
-        failed = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+        failed = list(read_json_lines(path)) if path.is_file() else []
         sources = json.loads((self.folder / REPORT).read_text("utf-8"))["sources"]
         for index, name in enumerate(self.mix.names):
             mine = [row for row in failed if row["source"] == name]

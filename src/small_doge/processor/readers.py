@@ -3,6 +3,7 @@
 A reader yields `Record`s; `next` of a record is the position from which reading goes on after it.
 """
 
+import codecs
 import gzip
 import json
 import zlib
@@ -27,6 +28,9 @@ except ImportError:
 
 LINES = (".jsonl", ".jsonl.gz", ".ndjson", ".json", ".json.gz")
 TEXT = (".txt", ".txt.gz", ".md")
+GZIP = b"\x1f\x8b"
+# Of other encodings than UTF-8; a file of UTF-8 may begin with a mark too, which is no text.
+BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 FILE_SUFFIXES = (*LINES, ".parquet", ".arrow", *TEXT)
 CONNECTION_ERRORS = (OSError, HTTPError)
 # Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a part.
@@ -49,12 +53,13 @@ class Part:
     """A range of a file.
 
     Args:
-        kind: lines, text, parquet, arrow or embedded.
+        kind: lines, array, text, parquet, arrow or embedded.
         path: local path, URL, or the kind of document of the embedded corpus.
         start: first byte of plain lines, first row group of parquet, else first row.
         stop: end of the range, or None for all.
         size: bytes or, where these are not known, an estimate: for grouping parts alone.
         version: of the file's content: size and time of change.
+        packed: whether it is compressed by gzip, whatever its name says.
     """
 
     kind: str
@@ -63,6 +68,7 @@ class Part:
     stop: int | None = None
     size: int = 0
     version: str = ""
+    packed: bool = False
 
     def read(self, position: int | None = None) -> Iterator[Record]:
         """Records from a position that an earlier record named, or from the start.
@@ -100,17 +106,47 @@ def split_file(path: str) -> list[Part]:
             raise ValueError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
         return [Part(kind, path, a, b, sum(groups[a:b]), version) for a, b in _group(groups, PART_BYTES)]
     if kind == "arrow":
-        rows = len(Dataset.from_file(path))
+        try:
+            rows = len(Dataset.from_file(path))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is not a readable arrow file ({error}); make it again") from error
         return [
             Part(kind, path, a, min(a + PART_ROWS, rows), size * PART_ROWS // max(rows, 1), version)
             for a in range(0, rows, PART_ROWS)
         ]
-    if kind == "lines" and not path.endswith(".gz") and not _holds_array(path):
+    packed = _is_packed(path)
+    _check_encoding(path, packed)
+    if kind == "lines" and _holds_array(path, packed):
+        kind = "array"
+    if kind == "lines" and not packed:
         return [
             Part(kind, path, a, min(a + PART_BYTES, size), min(PART_BYTES, size - a), version)
             for a in range(0, size, PART_BYTES)
         ]
-    return [Part(kind, path, 0, None, size * 3 if path.endswith(".gz") else size, version)]
+    return [Part(kind, path, 0, None, size * 3 if packed else size, version, packed)]
+
+
+def _open(path: str, packed: bool) -> Any:
+    return fsspec.open(path, "rb", compression="gzip" if packed else None)
+
+
+def _is_packed(path: str) -> bool:
+    """By the first bytes: some files are named .gz and are not packed, or are packed without the name."""
+    with fsspec.open(path, "rb") as file:
+        return file.read(len(GZIP)) == GZIP
+
+
+def _check_encoding(path: str, packed: bool) -> None:
+    """Raise a `ValueError` for another encoding than UTF-8 that announces itself."""
+    try:
+        with _open(path, packed) as file:
+            encoding = BYTE_ORDER_MARKS.get(file.read(2))
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # told with its place when it is read
+        return
+    if encoding is not None:
+        raise ValueError(
+            f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 {path} > NEW_FILE"
+        )
 
 
 def embedded_parts(kind: str, documents: int) -> list[Part]:
@@ -131,6 +167,7 @@ def _group(sizes: list[int], limit: int) -> Iterator[tuple[int, int]]:
 
 
 def _kind_of(path: str) -> str:
+    name, path = path, path.lower()
     if path.endswith(LINES):
         return "lines"
     if path.endswith(TEXT):
@@ -138,7 +175,7 @@ def _kind_of(path: str) -> str:
     for kind in ("parquet", "arrow"):
         if path.endswith("." + kind):
             return kind
-    raise ValueError(f"{path}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
+    raise ValueError(f"{name}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
 
 
 def _describe(path: str) -> tuple[int, str]:
@@ -155,9 +192,8 @@ def _describe(path: str) -> tuple[int, str]:
 
 def _iterate_lines(part: Part, position: int) -> Iterator[tuple[int, int, bytes]]:
     """(number of the line or its byte, position of the next, line). Lines that start before `part.stop` belong here."""
-    packed = part.path.endswith(".gz")
-    with fsspec.open(part.path, "rb", compression="gzip" if packed else None) as file:
-        if packed:  # positions are line numbers: what comes before is unpacked, not parsed
+    with _open(part.path, part.packed) as file:
+        if part.packed:  # positions are line numbers: what comes before is unpacked, not parsed
             for number, line in enumerate(file):
                 if number >= position:
                     yield number + 1, number + 1, line
@@ -174,46 +210,67 @@ def _iterate_lines(part: Part, position: int) -> Iterator[tuple[int, int, bytes]
 
 
 def _read_lines(part: Part, position: int) -> Iterator[Record]:
-    if _holds_array(part.path):
-        yield from _read_array(part, position)
-        return
     name = Path(part.path).name
-    unit = "line" if part.path.endswith(".gz") else "byte"
+    unit = "line" if part.packed else "byte"
     for number, following, line in _iterate_lines(part, position):
         if not line.strip():
             continue
         where = f"{name} {unit} {number}"
         try:
-            row = json.loads(line.decode("utf-8"))
+            row = json.loads(line.removeprefix(codecs.BOM_UTF8).decode("utf-8"))
         except UnicodeDecodeError as error:
             yield Record(None, f"invalid UTF-8 at byte {error.start}", where, following)
             continue
         except json.JSONDecodeError as error:
-            yield Record(None, f"invalid JSON ({error.msg})", where, following)
+            hint = ", and zero bytes: is the file UTF-16?" if b"\0" in line else ""
+            yield Record(None, f"invalid JSON ({error.msg}){hint}", where, following)
             continue
-        if isinstance(row, dict):
-            yield Record(row, "", where, following)
-        else:
-            yield Record(None, "not a JSON object", where, following)
+        except RecursionError:
+            yield Record(None, "JSON that is nested too deeply", where, following)
+            continue
+        yield _check_row(row, where, following, may_hold_surrogates=b"\\u" in line)
 
 
-def _holds_array(path: str) -> bool:
-    """Whether a .json file is one array of rows rather than a row a line."""
-    if not path.endswith((".json", ".json.gz")):
+def _check_row(row: Any, where: str, following: int, may_hold_surrogates: bool = True) -> Record:
+    """A record of what a line or an entry holds, if it is a row of text that can be encoded."""
+    if not isinstance(row, dict):
+        return Record(None, "not a JSON object", where, following)
+    if may_hold_surrogates:
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            return Record(None, f"half of a surrogate pair ({error.object[error.start]!a})", where, following)
+    return Record(row, "", where, following)
+
+
+def _holds_array(path: str, packed: bool) -> bool:
+    """Whether a file of JSON is one array of rows rather than a row a line."""
+    try:
+        with _open(path, packed) as file:
+            first = file.readline().removeprefix(codecs.BOM_UTF8).strip()
+            while not first and (line := file.readline()):
+                first = line.strip()
+            if not first.startswith(b"["):
+                return False
+            try:
+                json.loads(first)
+            except RecursionError:
+                return False
+            except ValueError:
+                return True  # it goes on in the lines that follow
+            return not any(line.strip() for line in file)
+    except (EOFError, gzip.BadGzipFile, zlib.error):  # told with its place when it is read
         return False
-    with fsspec.open(path, "rb", compression="infer") as file:
-        return file.read(1024).lstrip()[:1] == b"["
 
 
 def _read_array(part: Part, position: int) -> Iterator[Record]:
-    with fsspec.open(part.path, "rb", compression="infer") as file:
+    with _open(part.path, part.packed) as file:
         try:
-            rows = json.loads(file.read())
+            rows = json.loads(file.read().removeprefix(codecs.BOM_UTF8))
         except ValueError as error:
             raise ValueError(f"{part.path} is not valid JSON: {error}") from error
     for number, row in enumerate(rows[position:], start=position):
-        problem = "" if isinstance(row, dict) else "not a JSON object"
-        yield Record(None if problem else row, problem, f"{Path(part.path).name} entry {number}", number + 1)
+        yield _check_row(row, f"{Path(part.path).name} entry {number}", number + 1)
 
 
 def _read_text(part: Part, position: int) -> Iterator[Record]:
@@ -221,12 +278,12 @@ def _read_text(part: Part, position: int) -> Iterator[Record]:
     lines: list[str] = []
     size, number = 0, position
     where = f"{Path(part.path).name} line {{}}"
-    with fsspec.open(part.path, "rb", compression="gzip" if part.path.endswith(".gz") else None) as file:
+    with _open(part.path, part.packed) as file:
         for number, raw in enumerate(file, start=1):
             if number <= position:
                 continue
             try:
-                line = raw.decode("utf-8")
+                line = (raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw).decode("utf-8")
             except UnicodeDecodeError as error:
                 yield Record(None, f"invalid UTF-8 at byte {error.start}", where.format(number), number)
                 continue
@@ -277,6 +334,7 @@ def _read_embedded(part: Part, position: int) -> Iterator[Record]:
 
 _READERS: dict[str, Callable[[Part, int], Iterator[Record]]] = {
     "lines": _read_lines,
+    "array": _read_array,
     "text": _read_text,
     "parquet": _read_parquet,
     "arrow": _read_arrow,

@@ -39,6 +39,6 @@ def describe_failures(report: Report, shown: int = 3) -> str:
 
 def keep_failures(path: Path, reports: list[Report]) -> None:
     """The side file: a line for each row that could not be used."""
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for report in reports for row in report.failed]
+    lines = [json.dumps(row) + "\n" for report in reports for row in report.failed]
     if lines:
         write_text(path, "".join(lines))

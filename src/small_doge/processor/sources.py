@@ -10,15 +10,39 @@ from typing import Any
 
 import yaml
 from datasets import load_dataset_builder
+from datasets.data_files import DataFilesDict, get_data_patterns
 
+from ..utils.errors import UserError
+from ..utils.logging import get_logger
+from ..utils.paths import find_near_names, looks_like_path
 from ..utils.suggest import unknown_name_message
 from .catalog import CATALOG, find_by_hub_name
 from .corpus import KINDS
-from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, Part, Record, embedded_parts, split_file
+from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, TEXT, Part, Record, embedded_parts, split_file
 from .software_heritage import fetch_texts
 
 
+logger = get_logger(__name__)
+
 EMBEDDED_PREFIX = "embedded"
+# Files that lie beside data and are none: settings, and notes by the beginning of their names.
+SETTINGS = {
+    "dataset_infos",
+    "dataset_info",
+    "dataset_dict",
+    "state",
+    "manifest",
+    "metadata",
+    "report",
+    "finished",
+    "config",
+}
+NOTES = re.compile(
+    r"(readme|licen[cs]e|copying|notice|notes|changelog|changes|citation|contributing|authors|todo)", re.I
+)
+SHOWN = 5
+# Folders whose left out files were told.
+_told: set[str] = set()
 DEFAULT_EMBEDDED_DOCUMENTS = 10_000
 # Folder with a mirror of the hub, owner/name/..., which is looked into before the hub.
 DATA_ROOT = "SMALL_DOGE_DATA_ROOT"
@@ -86,7 +110,11 @@ def check_source_name(name: str) -> None:
             raise ValueError(unknown_name_message("data set", name, known))
         if count and (not count.isdigit() or int(count) < 1):
             raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
-    elif not (Path(name).exists() or name in CATALOG or _looks_like_hub_name(name)):
+    elif Path(name).exists() or name in CATALOG:
+        return
+    elif looks_like_path(name) or name.lower().endswith(FILE_SUFFIXES):
+        raise UserError(f"there is no file or folder {name}{find_near_names(Path(name))}")
+    elif not _looks_like_hub_name(name):
         known = [*CATALOG, *(f"{EMBEDDED_PREFIX}:{kind}" for kind in KINDS)]
         raise ValueError(unknown_name_message("data set", name, known) + "; or a file, a folder, or owner/name")
 
@@ -143,8 +171,7 @@ def _find_mirrored(folder: Path, subset: str | None, split: str) -> list[str]:
         patterns = _patterns_of(configs[name].get("data_files", "**/*"), split)
         files = sorted({str(path) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     else:
-        files = _list_files(folder / subset if subset and (folder / subset).is_dir() else folder)
-        files = [file for file in files if split in Path(file).name] or files
+        files = _list_files(folder / subset if subset and (folder / subset).is_dir() else folder, split)
     if not files:
         raise ValueError(
             f"{folder} holds no files of {subset or 'the data set'}, split {split}. Fetch them with: small-doge data "
@@ -180,9 +207,8 @@ def parse_hub_name(name: str) -> tuple[str, str | None]:
 
 
 def _looks_like_hub_name(name: str) -> bool:
-    owner, slash, rest = name.partition("/")
-    path_like = name.startswith((".", "/", "~")) or name.endswith(FILE_SUFFIXES)
-    return bool(owner and slash and rest) and "/" not in rest and not path_like
+    owner, _, rest = name.partition("/")
+    return bool(owner and rest) and "/" not in rest
 
 
 def _split(files: list[str], name: str) -> tuple[Part, ...]:
@@ -192,7 +218,7 @@ def _split(files: list[str], name: str) -> tuple[Part, ...]:
     return parts
 
 
-def _list_files(path: Path) -> list[str]:
+def _list_files(path: Path, split: str = "train") -> list[str]:
     """The data files of a path: a file, a folder saved by `datasets` (its training split), a cleaned one, any other."""
     if path.is_file():
         return [str(path)]
@@ -204,8 +230,48 @@ def _list_files(path: Path) -> list[str]:
         return [str(path / entry["filename"]) for entry in state["_data_files"]]
     if (path / "cleaning.json").is_file():  # what `data clean` kept, without what it dropped
         return sorted(str(file) for file in path.glob("clean-*.jsonl.gz"))
-    files = sorted(str(file) for file in path.rglob("*") if file.name.endswith(FILE_SUFFIXES) and file.is_file())
-    files = [file for file in files if not Path(file).name.startswith((".", "README"))]
+    found = [file for file in path.rglob("*") if file.name.lower().endswith(FILE_SUFFIXES) and file.is_file()]
+    visible = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+    files = _choose_split(path, _drop_notes(visible), split)
     if not files:
         raise ValueError(f"folder {path} holds no data: expected a saved data set or {', '.join(FILE_SUFFIXES)}")
-    return files
+    left_out = sorted(str(file.relative_to(path)) for file in set(visible) - set(files))
+    if left_out and str(path) not in _told:
+        _told.add(str(path))
+        more = f" and {len(left_out) - SHOWN} more" if len(left_out) > SHOWN else ""
+        logger.warning(
+            "%s: %d files are read; not read, as notes or other splits: %s%s",
+            path,
+            len(files),
+            ", ".join(left_out[:SHOWN]),
+            more,
+        )
+    return sorted(map(str, files))
+
+
+def _drop_notes(files: list[Path]) -> list[Path]:
+    """Without licences, cards and settings; and without prose that lies beside files of rows."""
+    kept = [
+        file
+        for file in files
+        if not (file.suffix.lower() == ".json" and file.stem.lower() in SETTINGS)
+        and not (file.name.lower().endswith(TEXT) and NOTES.match(file.name))
+    ]
+    rows = [file for file in kept if not file.name.lower().endswith(TEXT)]
+    return rows or kept
+
+
+def _choose_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+    """Files of a split by the hub's conventions for names of files and folders; all where no name tells."""
+    try:
+        patterns = get_data_patterns(str(folder.resolve()))
+    except (OSError, ValueError):  # datasets finds nothing
+        return files
+    splits = {
+        str(name): {Path(found).resolve() for found in paths}
+        for name, paths in DataFilesDict.from_patterns(patterns, base_path=str(folder.resolve())).items()
+    }
+    if split in splits:
+        return [file for file in files if file.resolve() in splits[split]]
+    others = set().union(*splits.values())
+    return [file for file in files if file.resolve() not in others] or files

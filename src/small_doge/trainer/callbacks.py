@@ -139,7 +139,7 @@ def read_log(path: str | Path) -> list[dict]:
     rows: list[dict] = []
     if not Path(path).exists():
         return rows
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in filter(str.strip, Path(path).read_text(encoding="utf-8").split("\n")):
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:

@@ -98,6 +98,21 @@ def check_output(
     return foreign
 
 
+def read_json_lines(path: str | Path) -> Iterator[Any]:
+    """What each line holds. Only newlines part lines: text may hold other separators, such as U+2028.
+
+    Raises:
+        UserError: a line is not JSON.
+    """
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{path} line {number} is not JSON ({error})") from error
+
+
 @contextmanager
 def whole_folder(path: str | Path, made_by: str, overwrite: bool = False) -> Iterator[Path]:
     """A new folder that takes its name only when the block ends well.

@@ -22,8 +22,9 @@ def find_tiny_recipes() -> Path:
 def looks_like_path(name: str) -> bool:
     """Whether a name that is not there can only have meant a local path, not `owner/name` of the hub."""
     parts = Path(name).parts
-    owner_exists = len(parts) == 2 and Path(parts[0]).is_dir()
-    return name.startswith(("/", ".", "~")) or len(parts) > 2 or name.endswith("/") or owner_exists
+    if name.startswith(("/", ".", "~")) or len(parts) > 2 or name.endswith("/"):
+        return True
+    return len(parts) == 2 and Path(parts[0]).is_dir() and bool(find_near_names(Path(name)))
 
 
 def find_near_names(path: Path) -> str:

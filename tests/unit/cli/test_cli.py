@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from tests.conftest import build_tiny
 from typer.testing import CliRunner
@@ -95,3 +97,10 @@ def test_the_newest_finished_stage_is_used_when_none_is_named(tmp_path):
 
 def test_tiny_recipes_are_found():
     assert (find_tiny_recipes() / "pt.yaml").exists()
+
+
+def test_bytes_that_are_no_text_are_refused_with_the_remedy(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["small-doge", "generate", "--prompt", "caf\udce9"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert r"the argument b'caf\xe9' is not UTF-8; set the terminal to UTF-8" in capsys.readouterr().err

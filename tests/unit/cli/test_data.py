@@ -96,7 +96,10 @@ def test_the_mask_is_coloured(run, tiny_tokenizer):
             "prepare --data chats.jsonl --output o --tokenizer tok --stage stf",
             "unknown stage 'stf'; did you mean 'sft'",
         ),
-        ("prepare --data chat.jsonl --output o --tokenizer tok", "unknown data set 'chat.jsonl'"),
+        (
+            "prepare --data chat.jsonl --output o --tokenizer tok",
+            "there is no file or folder chat.jsonl; did you mean chats.jsonl?",
+        ),
         ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "with a comma between them"),
         ("stats .", "is not a prepared data set"),
     ],

@@ -78,3 +78,80 @@ def test_an_unknown_kind_of_file_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("a,b")
     with pytest.raises(ValueError, match=r"a.csv: unknown kind of file; expected .jsonl"):
         split_file(str(tmp_path / "a.csv"))
+
+
+def texts_of(path):
+    return [record.row["text"] for part in split_file(str(path)) for record in part.read()]
+
+
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+FORMS = {
+    "mark.jsonl": b"\xef\xbb\xbf" + LINES,
+    "mark.json": b"\xef\xbb\xbf" + json.dumps(ROWS).encode(),
+    "crlf.jsonl": LINES.replace(b"\n", b"\r\n"),
+    "array.jsonl": json.dumps(ROWS).encode(),
+    "array.ndjson": b"\n \n" + json.dumps(ROWS, indent=1).encode() + b"\n\n",
+    "upper.JSONL": LINES,
+    "packed.JSONL.GZ": gzip.compress(LINES),
+    "plain.jsonl.gz": LINES,
+    "packed.jsonl": gzip.compress(LINES),
+    "packed.json": gzip.compress(json.dumps(ROWS).encode()),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_files_are_read_by_what_they_hold_rather_than_by_their_names(tmp_path, name):
+    (tmp_path / name).write_bytes(FORMS[name])
+    assert texts_of(tmp_path / name) == [row["text"] for row in ROWS]
+
+
+def test_a_first_row_that_is_a_list_does_not_make_an_array_of_lines(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b"[1, 2]\n" + LINES)
+    records = [record for part in split_file(str(tmp_path / "a.jsonl")) for record in part.read()]
+    assert records[0].problem == "not a JSON object" and len(records) == len(ROWS) + 1
+
+
+def test_a_mark_at_the_start_of_a_text_is_no_text(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfA story.")
+    assert texts_of(tmp_path / "a.txt") == ["A story."]
+
+
+def test_separators_inside_a_text_part_no_lines(tmp_path):
+    text = "one\u2028two\u2029three\x85four\x0bfive\x0csix"
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert texts_of(tmp_path / "a.jsonl") == [text]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_is_named_with_the_remedy(tmp_path, encoding):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes('{"text": "one"}\n'.encode(encoding))
+    if encoding == "utf-16":
+        with pytest.raises(ValueError, match="is UTF-16, not UTF-8; convert it: iconv -f UTF-16"):
+            split_file(str(path))
+    else:
+        assert "is the file UTF-16?" in next(split_file(str(path))[0].read()).problem
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz"])
+def test_half_of_a_surrogate_pair_fails_its_row_alone(tmp_path, name):
+    rows = [r'{"text": "\ud83d\ude00"}', r'{"text": "\ud83d"}', r'{"deep": [{"\uDC00": 1}]}', '{"text": "b"}']
+    content = ("[" + ", ".join(rows) + "]" if name == "a.json" else "\n".join(rows)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    records = [record for part in split_file(str(tmp_path / name)) for record in part.read()]
+    assert [record.row is not None for record in records] == [True, False, False, True]
+    assert "half of a surrogate pair ('\\ud83d')" in records[1].problem
+
+
+def test_rows_that_are_nested_too_deeply_fail_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n" + '{"text": "b"}\n')
+    records = [record for part in split_file(str(tmp_path / "a.jsonl")) for record in part.read()]
+    assert records[-1].row == {"text": "b"} and "JSON" in records[0].problem
+
+
+def test_a_torn_arrow_file_is_named(tmp_path):
+    Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    path = next((tmp_path / "saved").glob("*.arrow"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="can't be read|not a readable arrow file"):
+        [list(part.read()) for part in split_file(str(path))]

@@ -1,4 +1,6 @@
 import gzip
+import json
+from pathlib import Path
 
 import boto3
 import pytest
@@ -162,3 +164,53 @@ def test_without_mirror_or_connection_the_message_says_what_to_do(monkeypatch):
     monkeypatch.setattr("small_doge.processor.sources.load_dataset_builder", fail)
     with pytest.raises(ValueError, match=r"could not be read from the hub.*\n.*set SMALL_DOGE_DATA_ROOT"):
         open_source("someone/set")
+
+
+def write_files(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps({"text": name}) + "\n")
+
+
+FOLDERS = {
+    "flat": (["train.jsonl", "validation.jsonl", "test.jsonl"], ["train.jsonl"]),
+    "shards": (["train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "dev-00000.jsonl"], 2),
+    "folders": (["train/a.jsonl", "train/b.jsonl", "val/a.jsonl", "test/a.jsonl"], ["train/a.jsonl", "train/b.jsonl"]),
+    "no split": (["one.jsonl", "more/two.jsonl"], ["more/two.jsonl", "one.jsonl"]),
+    "no train": (["one.jsonl", "test.jsonl"], ["one.jsonl"]),
+    "test alone": (["test.jsonl"], ["test.jsonl"]),
+    "notes": (
+        ["a.jsonl", "LICENSE", "LICENSE.txt", "notes.md", "dataset_infos.json", "README.md", ".hidden.jsonl", "x.txt"],
+        ["a.jsonl"],
+    ),
+    "prose": (["a.txt", "b.md", "LICENSE.md", "CITATION.txt"], ["a.txt", "b.md"]),
+    "upper case": (["A.JSONL", "TRAIN.md"], ["A.JSONL"]),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_folder_is_read_for_training_alone_and_what_is_left_out_is_told(tmp_path, messages, name):
+    names, expected = FOLDERS[name]
+    write_files(tmp_path, names)
+    found = [str(Path(part.path).relative_to(tmp_path)) for part in open_source(str(tmp_path)).parts]
+    assert found == expected or len(found) == expected
+    left_out = [n for n in names if n.endswith((".jsonl", ".txt", ".md", ".json")) and n not in found and n[0] != "."]
+    assert all(other in messages.text for other in left_out)
+    assert bool(messages.text) == bool(left_out)
+
+
+@pytest.mark.parametrize("name", ["nowhere.jsonl", "./rows", "/nowhere/rows", "data/rwos", "a/b/c", "rows.JSONL"])
+def test_a_path_that_is_not_there_is_told_as_such(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, ["data/rows"])
+    with pytest.raises(UserError, match=f"there is no file or folder {name}"):
+        open_source(name)
+
+
+def test_a_near_name_is_offered_for_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, ["data/rows.jsonl"])
+    with pytest.raises(UserError, match="did you mean data/rows.jsonl"):
+        open_source("data/row.jsonl")
+    with pytest.raises(UserError, match="in data there is no dta"):
+        open_source("data/dta/rows.jsonl")
