@@ -1,8 +1,10 @@
 """Running a trained model: export to ONNX, engines on ONNX Runtime and PyTorch, sampling, batching."""
 
-from .engine import Answer, Engine
+from .answer import Answer
+from .engine import Engine
 from .loading import OnnxEngine, TorchEngine, is_exported, open_engine
-from .sampling import SamplingOptions, Token
+from .options import SamplingOptions
+from .sampling import Token
 
 
 __all__ = ["Answer", "Engine", "OnnxEngine", "SamplingOptions", "Token", "TorchEngine", "is_exported", "open_engine"]

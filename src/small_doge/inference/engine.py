@@ -4,50 +4,27 @@ A step of the engine takes in a piece of the next prompt and one token for each 
 drives the engine, so that answers that are asked for from several threads are computed together.
 """
 
+import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
+from .answer import Answer
 from .backend import Backend
-from .sampling import Grammars, Sampler, SamplingOptions, Token
+from .options import SamplingOptions, check_tokens
+from .sampling import Grammars, Sampler, Token
 from .text import TextStream
 
 
 CACHED_PROMPTS = 4
-
-
-@dataclass(eq=False)
-class Answer:
-    """A prompt, and what has been written so far.
-
-    Attributes:
-        prompt: its tokens.
-        options: how to draw.
-        tokens: the answer's tokens that have not been given out.
-        written: all of the answer's tokens.
-        text: turns its tokens into text, and knows its stop texts; None where only tokens are asked for.
-        finish_reason: None while it goes on; then "stop" (an end token or a stop text), "length" or "cancelled".
-        cached: tokens of the prompt that did not have to be computed.
-        taken: tokens of the prompt that its lane has taken in.
-        taken_on: whether the engine knows of it.
-    """
-
-    prompt: list[int]
-    options: SamplingOptions
-    sampler: Sampler
-    tokens: deque[Token] = field(default_factory=deque)
-    written: list[int] = field(default_factory=list)
-    text: TextStream | None = None
-    finish_reason: str | None = None
-    cached: int = 0
-    taken: int = 0
-    taken_on: bool = False
 
 
 class Engine:
@@ -75,6 +52,8 @@ class Engine:
         self.running: list[Answer] = []  # the lane of each is its place
         self.filling: Answer | None = None  # its lane is the one after those running
         self.saved: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self.busy = False  # lanes are being changed
+        self.dirty = False  # they are, or a change was interrupted
 
     # Tokens.
 
@@ -112,32 +91,49 @@ class Engine:
                 self.waiting.append(answer)
 
     def follow(self, answer: Answer) -> Generator[Token]:
-        """The tokens of an answer as they come. Closing the iterator cancels it."""
+        """The tokens of an answer as they come. Closing the iterator cancels it.
+
+        Raises:
+            Exception: what ended this answer with the finish reason "error".
+        """
         self._take_on(answer)
         try:
             while True:
                 with self.lock:
-                    while not answer.tokens and answer.finish_reason is None:
+                    while answer.given == len(answer.tokens) and answer.finish_reason is None:
                         self._step()
-                    if not answer.tokens:
-                        return
-                    token = answer.tokens.popleft()
+                    if answer.given == len(answer.tokens):
+                        break
+                    token = answer.tokens[answer.given]
+                    answer.given += 1
                 yield token
+            if answer.error is not None:
+                raise answer.error
         finally:
             self.cancel(answer)
 
     def cancel(self, answer: Answer) -> None:
         """Stop an answer and free its lane. A finished one stays as it is."""
         with self.lock:
-            if answer in self.waiting:
-                self.waiting.remove(answer)
-            if answer is self.filling:
-                self.backend.clear(len(self.running))
-                self.filling = None
-            if answer in self.running:
-                self._release(answer)
             if answer.finish_reason is None:
                 answer.finish_reason = "cancelled"
+            if self.busy:  # inside a step, where generators may be collected; the step drops it
+                return
+            if self.dirty:  # a step was interrupted, and the next one sets up the lanes
+                self._forget_finished()
+                return
+            with self._changing():
+                self._drop_finished()
+
+    def explain_end(self, answer: Answer) -> str | None:
+        """Why an answer ended before its model ended it, for people; None if it did not."""
+        if answer.finish_reason == "error":
+            return f"it failed: {answer.error}"
+        if answer.finish_reason != "length":
+            return answer.finish_reason if answer.finish_reason == "cancelled" else None
+        if len(answer.tokens) >= answer.options.max_new_tokens:
+            return f"cut off at max_new_tokens={answer.options.max_new_tokens}"
+        return f"cut off at {self.backend.max_length} tokens of prompt and answer, which is the model's limit"
 
     # Text.
 
@@ -200,7 +196,7 @@ class Engine:
         return self._make_answer(ids, SamplingOptions.from_names(options), with_text=True)
 
     def _make_answer(self, prompt_ids: Sequence[int], options: SamplingOptions, with_text: bool) -> Answer:
-        prompt = [int(token) for token in prompt_ids]
+        prompt = check_tokens("prompt", prompt_ids)
         size, limit = self.backend.vocab_size, self.backend.max_length
         if not prompt:
             raise UserError("the prompt is empty; give at least one token, such as the one that begins a text")
@@ -214,26 +210,102 @@ class Engine:
             )
         if options.stop:
             self._need_tokenizer("stop texts")
+        make_text = partial(TextStream, self.tokenizer, options.stop) if with_text else None
+        return Answer(prompt, options, partial(self._make_sampler, prompt, self._fix_seed(options)), make_text)
+
+    def _fix_seed(self, options: SamplingOptions) -> SamplingOptions:
+        """With a seed even where none was asked for, so that draws can be made again."""
+        return options if options.seed is not None else replace(options, seed=secrets.randbits(64))
+
+    def _make_sampler(self, prompt: Sequence[int], options: SamplingOptions) -> Sampler:
         matcher = None
         if options.json_schema is not None:
             self._need_tokenizer("JSON schemas")
-            self.grammars = self.grammars or Grammars(self.tokenizer, size, self.end_ids)
+            self.grammars = self.grammars or Grammars(self.tokenizer, self.backend.vocab_size, self.end_ids)
             matcher = self.grammars.match(options.json_schema)
-        text = TextStream(self.tokenizer, options.stop) if with_text else None
-        return Answer(prompt, options, Sampler(options, prompt, size, matcher), text=text)
+        return Sampler(options, prompt, self.backend.vocab_size, matcher)
 
     def _step(self) -> None:
-        """Take in a piece of a prompt, and a token for every running answer."""
+        """Take in a piece of a prompt, and a token for every running answer.
+
+        An exception ends the answers that were being computed, and no other. What is no `Exception`, such as
+        Ctrl-C, passes through; the next step then begins with `_recover`.
+        """
+        is_torn = self.dirty
+        with self._changing():
+            if is_torn:
+                self._recover()
+            self._drop_finished()
+            self._take_next()
+            if self.running:
+                self._advance(list(self.running))
+            if self.filling is not None:
+                self._fill(self.filling)
+            self._drop_finished()
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Lanes and lists count as torn until the change is complete."""
+        self.dirty = self.busy = True
+        try:
+            yield
+            self.dirty = False
+        finally:
+            self.busy = False
+
+    def _take_next(self) -> None:
+        """Give the longest waiting answer the free lane, if there is one."""
         if self.filling is None and self.waiting and len(self.running) < self.backend.lanes:
-            self.filling = self.waiting.popleft()
+            self.filling = self.waiting[0]
+            self.waiting.popleft()
             self._begin(self.filling)
-        if self.running:
-            tokens = np.array([answer.written[-1] for answer in self.running])
-            logits = self.backend.step(len(self.running), tokens)
-            for answer, row in zip(list(self.running), logits, strict=True):
-                self._write(answer, row)
-        if self.filling is not None:
-            self._fill(self.filling)
+
+    def _advance(self, answers: list[Answer]) -> None:
+        tokens = np.array([answer.tokens[-1].id for answer in answers])
+        try:
+            logits = self.backend.step(len(answers), tokens)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it ends these answers alone)
+            _fail(answers, error)
+            return
+        for answer, row in zip(answers, logits, strict=True):
+            self._write(answer, row)
+
+    def _write(self, answer: Answer, logits: np.ndarray) -> None:
+        try:
+            answer.write(logits, self.end_ids, self.backend.max_length)
+        except Exception as error:  # noqa: BLE001
+            _fail([answer], error)
+
+    def _recover(self) -> None:
+        """After an interruption at any point: compute the lanes of all answers again, from what they have written.
+
+        It may be interrupted itself, and starts over then.
+        """
+        known = {id(a): a for a in (*self.running, *([self.filling] if self.filling else []), *self.waiting)}
+        alive = [answer for answer in known.values() if answer.finish_reason is None]
+        self.waiting = deque([a for a in alive if not a.tokens])
+        self.running = [a for a in alive if a.tokens]
+        self.filling = None
+        for lane in range(self.backend.lanes):
+            self.backend.clear(lane)
+        for lane, answer in enumerate((*self.running, *self.waiting)):
+            try:
+                answer.restore()
+                if answer.tokens:
+                    self._extend(lane, (answer.prompt + answer.written)[:-1])
+            except Exception as error:  # noqa: BLE001
+                _fail([answer], error)
+
+    def _forget_finished(self) -> None:
+        """Take finished answers off the lists, and leave the lanes alone."""
+        self.waiting = deque([answer for answer in self.waiting if answer.finish_reason is None])
+        self.running = [answer for answer in self.running if answer.finish_reason is None]
+        if self.filling is not None and self.filling.finish_reason is not None:
+            self.filling = None
+
+    def _extend(self, lane: int, ids: Sequence[int]) -> None:
+        for start in range(0, len(ids), self.backend.chunk_size):
+            self.backend.extend(lane, np.array(ids[start : start + self.backend.chunk_size]))
 
     def _begin(self, answer: Answer) -> None:
         """Start a lane with the longest saved beginning of the prompt; one token at least is computed."""
@@ -255,7 +327,11 @@ class Engine:
     def _fill(self, answer: Answer) -> None:
         lane, chunk = len(self.running), self.backend.chunk_size
         ids = np.array(answer.prompt[answer.taken : answer.taken + chunk])
-        logits = self.backend.extend(lane, ids)
+        try:
+            logits = self.backend.extend(lane, ids)
+        except Exception as error:  # noqa: BLE001
+            _fail([answer], error)
+            return
         answer.taken += len(ids)
         self.prompt_tokens_computed += len(ids)
         if answer.taken < len(answer.prompt):
@@ -263,38 +339,26 @@ class Engine:
         # What an answer past the window leaves can't be cut back to the prompt.
         if len(answer.prompt) + answer.options.max_new_tokens > self.backend.keep_window_size:
             self._save(tuple(answer.prompt), lane)
-        self.filling = None
         self.running.append(answer)
+        self.filling = None
         self._write(answer, logits)
 
-    def _write(self, answer: Answer, logits: np.ndarray) -> None:
-        options = answer.options
-        token = answer.sampler.draw(logits)
-        answer.tokens.append(token)
-        answer.written.append(token.id)
-        if answer.text is not None:
-            token.text = answer.text.push(token.id)
-        length, limit = len(answer.prompt) + len(answer.written), self.backend.max_length
-        matcher = answer.sampler.matcher
-        if (
-            token.id in options.stop_token_ids
-            or (token.id in self.end_ids and not options.ignore_eos)
-            or (matcher is not None and matcher.is_stopped())
-            or (answer.text is not None and answer.text.stopped is not None)
-        ):
-            answer.finish_reason = "stop"
-        elif len(answer.written) >= options.max_new_tokens or (limit is not None and length >= limit):
-            answer.finish_reason = "length"
-        if answer.finish_reason is not None:
-            if answer.text is not None:
-                token.text += answer.text.finish()
+    def _drop_finished(self) -> None:
+        """Free the lanes of finished answers, and let the last lanes move up."""
+        for answer in [answer for answer in self.waiting if answer.finish_reason is not None]:
+            self.waiting.remove(answer)
+        if self.filling is not None and self.filling.finish_reason is not None:
+            self.backend.clear(len(self.running))
+            self.filling = None
+        for answer in [answer for answer in self.running if answer.finish_reason is not None]:
             self._release(answer)
 
     def _release(self, answer: Answer) -> None:
         """Save the lane for prompts that go on from it, and let the last lanes move up."""
         lane = self.running.index(answer)
-        taken = self.backend.get_length(lane)
-        self._save(tuple((answer.prompt + answer.written)[:taken]), lane)
+        if answer.error is None:
+            taken = self.backend.get_length(lane)
+            self._save(tuple((answer.prompt + answer.written)[:taken]), lane)
         last = len(self.running) - 1
         self.running[lane] = self.running[last]
         self.running.pop()
@@ -313,6 +377,11 @@ class Engine:
         self.saved[ids] = self.backend.save(lane)
         while len(self.saved) > CACHED_PROMPTS:
             self.saved.popitem(last=False)
+
+
+def _fail(answers: Sequence[Answer], error: Exception) -> None:
+    for answer in answers:
+        answer.error, answer.finish_reason = error, "error"
 
 
 def _count_shared(first: Sequence[int], second: Sequence[int]) -> int:

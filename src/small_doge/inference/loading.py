@@ -8,6 +8,7 @@ from ..models.loading import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import find_damage
 from .engine import Engine, find_end_ids
+from .options import check_integer
 
 
 GRAPH = "model.onnx"
@@ -67,6 +68,8 @@ class TorchEngine(Engine):
 
 def open_engine(name: str | Path, lanes: int = 8, threads: int | None = None) -> Engine:
     """The engine for an exported folder, a checkpoint or a hub name."""
+    check_integer("lanes", lanes, 1)
+    threads = None if threads is None else check_integer("threads", threads, 1)
     if is_exported(name):
         return OnnxEngine(name, lanes, threads)
     if threads is not None:

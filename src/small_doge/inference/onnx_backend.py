@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.errors import UserError
+from .options import check_integer
 
 
 # Slots beyond w in a lane. Evicted keys stay there, masked, until the lane is compacted.
@@ -68,7 +69,8 @@ class OnnxBackend:
         self.layers, self.kv_heads = settings["num_hidden_layers"], settings["num_key_value_heads"]
         self.head_size, self.vocab_size = settings["head_size"], settings["vocab_size"]
         self.keep_window_size, self.max_length = settings["keep_window_size"], settings["max_length"]
-        self.lanes = lanes
+        self.lanes = check_integer("lanes", lanes, 1)
+        threads = None if threads is None else check_integer("threads", threads, 1)
         self.chunk_size = SPARE_SLOTS
         self.last = np.zeros(1, dtype=np.int64)  # the token whose scores a step gives
         self._allocate(min(FIRST_SLOTS, self._most_slots()), rows=1)

@@ -3,89 +3,13 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.suggest import unknown_name_message
-
-
-@dataclass
-class SamplingOptions:
-    """How an answer is drawn. Names and meanings are those of `transformers` and the OpenAI API.
-
-    Attributes:
-        max_new_tokens: tokens to write at most.
-        temperature: 0 takes the likeliest token.
-        top_k: draw from the k likeliest; 0 for all.
-        top_p: draw from the likeliest that together have this probability.
-        min_p: drop tokens less likely than this share of the likeliest.
-        repetition_penalty: divides the positive logits of tokens seen, in prompt and answer, and multiplies the others.
-        presence_penalty: taken from the logit of every token in the answer.
-        frequency_penalty: the same, for each time it is there.
-        seed: of the draws; None for another every time.
-        stop: texts that end the answer and are not part of it.
-        stop_token_ids: tokens that end the answer, besides the model's own.
-        ignore_eos: go on after an end token.
-        logit_bias: added to the logits of tokens, by their number.
-        logprobs: log-probabilities of so many likeliest tokens with every token; None for none.
-        json_schema: a JSON schema (dict or text) that the answer must follow; {} for any JSON.
-    """
-
-    max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    seed: int | None = None
-    stop: str | Sequence[str] = ()
-    stop_token_ids: Sequence[int] = ()
-    ignore_eos: bool = False
-    logit_bias: dict[int, float] = field(default_factory=dict)
-    logprobs: int | None = None
-    json_schema: dict | str | None = None
-
-    def __post_init__(self) -> None:
-        self.stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        self.logit_bias = {int(token): float(bias) for token, bias in (self.logit_bias or {}).items()}
-        limits = {
-            "max_new_tokens": (1, None),
-            "temperature": (0, None),
-            "top_k": (0, None),
-            "top_p": (0, 1),
-            "min_p": (0, 1),
-            "repetition_penalty": (1e-6, None),
-            "logprobs": (0, 1000),
-        }
-        for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            if value is None and name == "logprobs":
-                continue
-            if not isinstance(value, int | float) or not value >= low or (high is not None and value > high):
-                wanted = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise UserError(f"{name}={value!r} must be {wanted}")
-        if self.top_p == 0:
-            raise UserError("top_p=0 leaves no token; for the likeliest token set temperature=0")
-        if any(not text for text in self.stop):
-            raise UserError("stop holds an empty text, which would end every answer at once; leave it out")
-
-    @classmethod
-    def from_names(cls, options: dict[str, Any]) -> "SamplingOptions":
-        """From keyword arguments.
-
-        Raises:
-            UserError: an unknown name, with the nearest known one, or a value out of range.
-        """
-        known = [f.name for f in fields(cls)]
-        for name in options:
-            if name not in known:
-                raise UserError(unknown_name_message("option", name, known, limit=len(known)))
-        return cls(**options)
+from .options import SamplingOptions
 
 
 @dataclass
@@ -97,12 +21,14 @@ class Token:
         logprob: natural logarithm of the probability that the model gave it, or None if not asked for.
         top_logprobs: the likeliest tokens and their log-probabilities.
         text: what the answer's text grew by, where text was asked for.
+        finish_reason: of the answer, if this is its last token.
     """
 
     id: int
     logprob: float | None = None
     top_logprobs: dict[int, float] = field(default_factory=dict)
     text: str = ""
+    finish_reason: str | None = None
 
 
 class Sampler:
@@ -116,6 +42,7 @@ class Sampler:
     """
 
     def __init__(self, options: SamplingOptions, prompt: Sequence[int], vocab_size: int, matcher: Any = None) -> None:
+        options.check_tokens_of(vocab_size)
         self.options = options
         self.matcher = matcher
         self.random = np.random.default_rng(options.seed)
@@ -123,13 +50,16 @@ class Sampler:
         self.seen = np.zeros(vocab_size, dtype=bool) if options.repetition_penalty != 1 else None
         if self.seen is not None:
             self.seen[list(prompt)] = True
-        for token in options.logit_bias:
-            if not 0 <= token < vocab_size:
-                raise UserError(f"logit_bias names token {token}; the model has 0 to {vocab_size - 1}")
 
     def draw(self, logits: np.ndarray) -> Token:
-        """The next token for logits [V] float32, which are left as they are."""
+        """The next token for logits [V] float32, which are left as they are.
+
+        Raises:
+            UserError: logits that are not finite, or no token that may follow.
+        """
         options = self.options
+        if not np.isfinite(logits.sum()):
+            raise UserError("the model computed logits that are not finite: its weights are damaged, or overflow")
         token = self._pick(self._adjust(logits))
         result = Token(token)
         if options.logprobs is not None:
@@ -137,12 +67,23 @@ class Sampler:
             count = min(options.logprobs, len(logits))
             best = np.argsort(-logprobs)[:count]
             result = Token(token, float(logprobs[token]), {int(i): float(logprobs[i]) for i in best})
+        self.accept(token)
+        return result
+
+    def accept(self, token: int) -> None:
+        """Take note of a token of the answer."""
         self.counts[token] += 1
         if self.seen is not None:
             self.seen[token] = True
-        if self.matcher is not None:
-            self.matcher.consume_token(token)
-        return result
+        if self.matcher is not None and not self.matcher.consume_token(token):
+            raise UserError(f"json_schema: the grammar does not take token {token} ({self.matcher.get_error()})")
+
+    def replay(self, tokens: Sequence[int]) -> None:
+        """Be as after drawing these tokens, from the state of the beginning."""
+        for token in tokens:
+            self.accept(token)
+        if self.options.temperature != 0:
+            self.random.random(len(tokens))
 
     def _adjust(self, logits: np.ndarray) -> np.ndarray:
         options = self.options
@@ -163,6 +104,8 @@ class Sampler:
 
     def _pick(self, logits: np.ndarray) -> int:
         options = self.options
+        if not logits.max() > -np.inf:
+            raise UserError("no token may follow: the options and the grammar leave none")
         if options.temperature == 0:
             return int(logits.argmax())
         if 0 < options.top_k < len(logits):
@@ -170,7 +113,8 @@ class Sampler:
         else:
             tokens = np.arange(len(logits))
         chosen = logits[tokens].astype(np.float64)
-        probabilities = np.exp((chosen - chosen.max()) / options.temperature)
+        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
+            probabilities = np.exp((chosen - chosen.max()) / options.temperature)
         probabilities /= probabilities.sum()
         if options.top_p < 1:
             order = np.argsort(-probabilities, kind="stable")
@@ -215,6 +159,7 @@ class Grammars:
             UserError: it is not one.
         """
         text = schema if isinstance(schema, str) else json.dumps(schema)
+        text = "{}" if text.strip() == "true" else text  # both mean any JSON; options need an object
         try:
             # Free white space lets a small model write it for ever.
             grammar = self.make.grammar_from_json_schema(text, {"whitespace_flexible": False})

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..models import DynamicMaskCache
+from .options import check_integer
 
 
 class TorchBackend:
@@ -22,7 +23,7 @@ class TorchBackend:
 
     def __init__(self, model: Any, lanes: int = 8, max_length: int | None = None) -> None:
         self.model = model
-        self.lanes = lanes
+        self.lanes = check_integer("lanes", lanes, 1)
         self.max_length = max_length
         self.vocab_size = model.config.vocab_size
         self.keep_window_size = model.config.keep_window_size

@@ -97,10 +97,10 @@ def test_same_seed_gives_the_same_and_none_another():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"temperature": -1}, "temperature=-1 must be at least 0"),
-        ({"top_p": 1.5}, "top_p=1.5 must be between 0 and 1"),
+        ({"temperature": -1}, "temperature=-1 must be a number of at least 0"),
+        ({"top_p": 1.5}, "top_p=1.5 must be a number from 0 to 1"),
         ({"top_p": 0}, "top_p=0 leaves no token"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0 must be at least 1"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0 must be a whole number of at least 1"),
         ({"min_p": float("nan")}, "min_p=nan must be"),
         ({"stop": [""]}, "stop holds an empty text"),
     ],
