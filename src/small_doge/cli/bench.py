@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..inference import OnnxEngine, is_exported, open_engine
 from ..inference.benchmark import measure_engine, plot_rows
 from ..utils.errors import UserError
-from ..utils.files import write_json
+from ..utils.files import check_output_path, record_files, write_json
 from ..utils.hardware import describe_device
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
+from .tables import show_table
 
 
 console = Console()
@@ -33,6 +33,8 @@ def bench_model(
     """Measure prompts, decoding, the first token and memory, by depth, threads and batch size."""
     quiet_libraries()
     name = resolve_model(model)
+    folder = output or (Path(name) if Path(name).is_dir() else Path())
+    check_output_path(folder)
     at_depths, at_batches = _read_numbers("depths", depths, 0), _read_numbers("batch-sizes", batch_sizes, 1)
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
@@ -50,13 +52,15 @@ def bench_model(
     if not rows:
         raise UserError(f"--depths {depths}: the model takes fewer tokens than each of them and --new-tokens")
     kind = "ONNX Runtime" if is_exported(name) else "PyTorch"
-    table = Table(*(column.replace("_", " ") for column in rows[0]), title=f"{name}, {kind}")
-    for row in rows:
-        table.add_row(*("-" if value is None else f"{value:,}" for value in row.values()))
-    console.print(table)
-    folder = output or (Path(name) if Path(name).is_dir() else Path())
+    show_table(
+        console,
+        [column.replace("_", " ") for column in rows[0]],
+        (["-" if value is None else f"{value:,}" for value in row.values()] for row in rows),
+        title=f"{name}, {kind}",
+    )
     write_json(folder / "bench.json", {"model": name, "engine": kind, "machine": describe_device(), "rows": rows})
     plot_rows(rows, folder / "bench.png", f"{name}, {kind}")
+    record_files(folder, "bench.json", "bench.png")
     console.print(f"Written: {folder / 'bench.json'}, {folder / 'bench.png'}", soft_wrap=True, highlight=False)
 
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
@@ -37,6 +36,7 @@ from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from ..utils.suggest import unknown_name_message
+from .tables import show_table
 
 
 app = typer.Typer(help="Find, fetch, clean, prepare and look at training data.", no_args_is_help=True)
@@ -57,10 +57,8 @@ TokenizerOption = Annotated[
 @app.command("list")
 def list_catalog() -> None:
     """Show the public data sets that are known by a short name."""
-    table = Table("Name", "Stage", "Hub name and subset", "Split", "Fields", "Licence", "Rows", "GB")
-    for row in iterate_catalog():
-        table.add_row(*row)
-    console.print(table)
+    columns = ("Name", "Stage", "Hub name and subset", "Split", "Fields", "Licence", "Rows", "GB")
+    show_table(console, columns, iterate_catalog())
     console.print(
         "Rows and sizes are rounded from the cards on the hub. Any owner/name[:subset], folder or file works too.\n"
         f"Fetch: small-doge data download NAME --output DIR, then: export {DATA_ROOT}=DIR",
@@ -238,11 +236,12 @@ def clean(
     if report is None:
         console.print("Tasks are on their way. Run the same command again when they are done.")
         return
-    table = Table("Filter", "Reason", "Dropped")
-    for name, reasons in report.dropped.items():
-        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]) or [("", 0)]:
-            table.add_row(name, reason, f"{count:,}")
-    console.print(table)
+    rows = (
+        (name, reason, f"{count:,}")
+        for name, reasons in report.dropped.items()
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]) or [("", 0)]
+    )
+    show_table(console, ("Filter", "Reason", "Dropped"), rows, prose=("Reason",))
     console.print(
         f"{report.kept:,} of {report.rows:,} rows kept in {output}; the others, with reasons, in {output}/dropped"
     )
@@ -292,12 +291,11 @@ def _check_sources(shares: list[dict[str, float]], output: Path, overwrite: bool
 def show_statistics(path: Path, picture: Path | None = None) -> None:
     """A table of the training split, and a picture."""
     statistics = _statistics_of(path)
-    table = Table("Source", "Rows", "Documents", "Tokens", "Learnt")
+    rows = []
     for name, facts in statistics["sources"].items():
         learnt = f"{100 * facts['learnt'] / max(1, facts['tokens']):.0f}%" if facts["learnt"] else ""
-        shown = name if len(name) < 40 else "…" + name[-39:]
-        table.add_row(shown, f"{facts['rows']:,}", f"{facts['documents']:,}", f"{facts['tokens']:,}", learnt)
-    console.print(table)
+        rows.append((name, f"{facts['rows']:,}", f"{facts['documents']:,}", f"{facts['tokens']:,}", learnt))
+    show_table(console, ("Source", "Rows", "Documents", "Tokens", "Learnt"), rows, prose=("Source",))
     for name in ("rows", "documents", "tokens", "longest row", "fill rate", "document lengths (0, 10, 50, 90, 100%)"):
         console.print(f"{name}: {statistics[name]}", highlight=False)
     report = path / REPORT

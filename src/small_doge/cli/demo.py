@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from ..evaluation.journey import Result, format_score, measure_stage, read_questions, write_report
 from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
@@ -15,6 +14,7 @@ from ..trainer.recipe import parse_command_line
 from ..trainer.runner import PICTURE
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, find_tiny_recipes
+from .tables import show_table
 
 
 console = Console()
@@ -90,7 +90,7 @@ def _go(
     if not results:
         return
     page = write_report(output, title, results, read_versions())
-    console.print(_make_table(results))
+    show_table(console, *_make_table(results))
     for name, answer in ((r.name, r.samples) for r in (results[0], results[-1])):
         for question, text in answer.items():
             console.print(f"[dim]{name}[/]  [bold]{question}[/]\n[cyan]{escape(text)}[/]", highlight=False)
@@ -102,11 +102,11 @@ def _read_result(step: Step, questions: list[tuple[str, str]] | None) -> Result:
     return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / PICTURE)
 
 
-def _make_table(results: Sequence[Result]) -> Table:
+def _make_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows."""
     names = list(dict.fromkeys(name for result in results for name in result.scores))
-    table = Table("Stage", *names, "seconds")
-    for result in results:
-        table.add_row(
-            result.name, *(format_score(result.scores.get(name), name) for name in names), str(result.seconds)
-        )
-    return table
+    rows = [
+        [result.name, *(format_score(result.scores.get(name), name) for name in names), str(result.seconds)]
+        for result in results
+    ]
+    return ["Stage", *names, "seconds"], rows

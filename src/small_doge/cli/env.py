@@ -5,9 +5,9 @@ import platform
 import re
 
 from rich.console import Console
-from rich.table import Table
 
 from ..utils.hardware import describe_device
+from .tables import show_table
 
 
 def missing_for_extras() -> dict[str, list[str]]:
@@ -28,18 +28,16 @@ def missing_for_extras() -> dict[str, list[str]]:
 def show_environment() -> None:
     """Print versions, devices, cores, memory, and what each extra lacks."""
     console = Console()
-    versions = Table("Package", "Version", title="Versions")
-    versions.add_row("python", platform.python_version())
-    for name in ("small-doge", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors"):
-        versions.add_row(name, importlib.metadata.version(name))
-    console.print(versions)
-    machine = Table("Machine", "", title="This machine")
-    machine.add_row("system", platform.platform())
+    names = ("small-doge", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
+    versions = [("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in names)]
+    show_table(console, ("Package", "Version"), versions, "Versions")
+    machine = [("system", platform.platform())]
     for name, value in describe_device().items():
-        machine.add_row(name.replace("_", " "), ", ".join(value) or "none" if isinstance(value, list) else str(value))
-    console.print(machine)
-    extras = Table("Extra", "Missing", "Install", title="Extras")
-    for extra, packages in sorted(missing_for_extras().items()):
-        command = f"pip install 'small-doge[{extra}]'" if packages else ""
-        extras.add_row(extra, ", ".join(packages) or "nothing", command.replace("[", "\\["))
-    console.print(extras)
+        shown = ", ".join(value) or "none" if isinstance(value, list) else str(value)
+        machine.append((name.replace("_", " "), shown))
+    show_table(console, ("Machine", "Value"), machine, "This machine", prose=("Value",))
+    extras = [
+        (extra, ", ".join(packages) or "nothing", f"pip install 'small-doge[{extra}]'" if packages else "")
+        for extra, packages in sorted(missing_for_extras().items())
+    ]
+    show_table(console, ("Extra", "Missing", "Install"), extras, "Extras", prose=("Missing",))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..inference.checkpoints import open_checkpoint
 from ..inference.export import MADE_BY, MAX_LOSS, export_hf, export_onnx
@@ -15,6 +14,7 @@ from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
+from .tables import show_table
 
 
 console = Console()
@@ -93,10 +93,7 @@ def export_model(
                 name=title,
                 overwrite=overwrite,
             )
-    table = Table("Fact", "Value", title=title)
-    for key, value in facts.items():
-        table.add_row(key, str(value))
-    console.print(table)
+    show_table(console, ("Fact", "Value"), ((key, str(value)) for key, value in facts.items()), title, ("Value",))
     use = "small-doge chat" if getattr(tokenizer, "chat_template", None) else "small-doge generate"
     console.print(f"Use it: {use} {output}", soft_wrap=True, highlight=False)
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..trainer.planning import Plan, Probe, make_plan
 from ..trainer.recipe import parse_command_line
@@ -21,6 +20,7 @@ from ..trainer.tuning import (
 from ..utils.files import write_json
 from ..utils.hardware import describe_device
 from ..utils.logging import quiet_libraries
+from .tables import show_table
 from .train import ANY_SETTING
 
 
@@ -42,10 +42,8 @@ def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = 
     _, overrides = parse_command_line(context.args)
     plan = make_plan(config, {"output_dir": "runs/plan", **overrides}, stage)
     machine = describe_device()
-    table = Table("What", "How much", title=f"{plan.stage} by {config}")
-    for name, value in describe_plan(plan).items():
-        table.add_row(name, value)
-    console.print(table)
+    rows = describe_plan(plan).items()
+    show_table(console, ("What", "How much"), rows, f"{plan.stage} by {config}", prose=("How much",))
     where = ", ".join(machine["accelerators"]) or f"{machine['processor']}, {machine['cores']} cores"
     console.print(f"Measured on {where}; {machine['memory_free_gib']} GiB of memory are free.", highlight=False)
     if plan.memory > machine["memory_free_gib"] * 2**30 and not machine["accelerators"]:

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ..trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS
 from ..trainer.doge.pt import run_pretraining
@@ -14,6 +13,7 @@ from ..trainer.doge.sft import run_sft
 from ..trainer.recipe import known_settings, parse_command_line
 from ..utils.logging import quiet_libraries
 from ..utils.suggest import unknown_name_message
+from .tables import show_table
 
 
 app = typer.Typer(help="Train a stage by a recipe.", no_args_is_help=True)
@@ -90,9 +90,9 @@ def settings(
         if base.__module__ == cls.__module__
         for name in base.__annotations__
     }
-    table = Table("Setting", "Default", "Meaning")
+    rows = []
     for name, field in known_settings(classes).items():
         if every or name in own:
             default = "" if callable(getattr(field, "default_factory", None)) else field.default
-            table.add_row(name, str(default), str(field.metadata.get("help", "")))
-    Console().print(table)
+            rows.append((name, str(default), str(field.metadata.get("help", ""))))
+    show_table(Console(), ("Setting", "Default", "Meaning"), rows, prose=("Default", "Meaning"))

@@ -139,6 +139,15 @@ def whole_folder(path: str | Path, made_by: str, overwrite: bool = False) -> Ite
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def record_files(folder: str | Path, *names: str) -> None:
+    """Count further files of a folder, which we wrote too, as ours; nothing where `whole_folder` wrote none."""
+    record = Path(folder) / RECORD
+    if record.is_file():
+        content = json.loads(record.read_text(encoding="utf-8"))
+        content["files"].update({name: _stamp(Path(folder) / name) for name in names})
+        write_json(record, content)
+
+
 def _find_foreign(path: Path, made_by: str) -> list[Path]:
     """Files of a folder, relative to it, that differ from what `made_by` recorded when it wrote the folder."""
     try:
