@@ -1,6 +1,8 @@
 """`small-doge chat`: a conversation in the terminal."""
 
 import contextlib
+import io
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +11,24 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..inference import Engine, open_engine
+from ..inference import Engine, SamplingOptions, open_engine
 from ..utils.errors import UserError
 from ..utils.files import write_json
-from ..utils.logging import quiet_libraries
+from ..utils.logging import get_logger, quiet_libraries
 from ..utils.paths import resolve_model
 from ..utils.suggest import unknown_name_message
 from . import options
 
+
+logger = get_logger(__name__)
 
 HELP = """/system TEXT  set what the model is told first, and start over
 /reset        start over
 /save FILE    write the conversation as JSON
 /help         this
 /exit         end (or Ctrl-D); Ctrl-C stops an answer"""
+# An answer gets one part in so many of the model's length, or --max-new-tokens if that is less.
+ROOM = 4
 COMMANDS = ("system", "reset", "save", "help", "exit")
 
 
@@ -40,11 +46,6 @@ def chat(
 ) -> None:
     """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends."""
     quiet_libraries()
-    console = Console(highlight=False)
-    name = resolve_model(model)
-    with console.status(f"Loading {name}"):
-        engine = open_engine(name, lanes=1, threads=threads)
-        engine.render([{"role": "user", "content": "?"}])  # refuses a model without a template before any typing
     sampling = {
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
@@ -54,12 +55,18 @@ def chat(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
     }
+    SamplingOptions.from_names(sampling)  # refuses wrong values before the model is loaded
+    console = Console(highlight=False)
+    name = resolve_model(model)
+    with console.status(f"Loading {name}"):
+        engine = open_engine(name, lanes=1, threads=threads)
+        engine.render([{"role": "user", "content": "?"}])  # refuses a model without a template before any typing
     conversation = Conversation(engine, sampling, console, system)
     console.print(f"{name}. /help lists the commands, Ctrl-D ends.", style="dim", soft_wrap=True)
     _enable_line_editing()
     while True:
         try:
-            text = input("> ").strip()
+            text = _read_line()
         except KeyboardInterrupt:
             console.print("\nCtrl-D or /exit ends.", style="dim")
             continue
@@ -74,7 +81,18 @@ def chat(
             conversation.ask(text)
 
 
+def _read_line() -> str:
+    """A line of the user, without a prompt where it comes through a pipe; bytes that are no text become U+FFFD."""
+    line = input("> " if sys.stdin.isatty() else "").strip()
+    text = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if text != line:
+        logger.warning("the input is not UTF-8; what could not be read became \ufffd")
+    return text
+
+
 def _enable_line_editing() -> None:
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
     with contextlib.suppress(ImportError):  # not on every platform
         import readline  # noqa: F401  (arrow keys and earlier lines)
 
@@ -107,19 +125,19 @@ class Conversation:
             self.console.print(unknown_name_message("command", name, COMMANDS), style="red", markup=False)
 
     def _save(self, path: str) -> None:
-        if not path:
+        if not path or Path(path).expanduser().is_dir():
             self.console.print("/save needs a file: /save chat.json", style="red")
             return
         try:
             write_json(Path(path).expanduser(), {"messages": self._all_messages()})
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self.console.print(f"could not write {path}: {error}", style="red", markup=False)
         else:
             self.console.print(f"Saved {len(self.messages)} messages to {path}", style="dim", markup=False)
 
-    def _all_messages(self) -> list[dict[str, str]]:
+    def _all_messages(self, start: int = 0) -> list[dict[str, str]]:
         first = [{"role": "system", "content": self.system}] if self.system else []
-        return first + self.messages
+        return first + self.messages[start:]
 
     def ask(self, text: str) -> None:
         """Stream the answer; what was said so far is kept when it is stopped, and nothing when it fails."""
@@ -127,9 +145,10 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             self._answer()
-        except UserError as error:
+        except Exception as error:  # noqa: BLE001 (whatever failed, the conversation goes on)
             self.messages = before
-            self.console.print(str(error), style="red", markup=False)
+            kind = "" if isinstance(error, UserError) else f"the answer failed: {type(error).__name__}: "
+            self.console.print(f"{kind}{error}", style="red", markup=False)
 
     def _answer(self) -> None:
         start = time.perf_counter()
@@ -150,7 +169,8 @@ class Conversation:
         end, count = time.perf_counter(), len(answer.written)
         first = first or end
         speed = f", {(count - 1) / (end - first):,.0f} tok/s" if count > 1 and end > first else ""
-        length = ", cut off at --max-new-tokens" if answer.finish_reason == "length" else ""
+        reason = self.engine.explain_end(answer)
+        length = f", {reason.replace('max_new_tokens=', '--max-new-tokens ')}" if reason else ""
         self.console.print(
             f"\n{count} tokens{speed}, first after {1000 * (first - start):,.0f} ms, prompt {len(answer.prompt)} tokens "
             f"({answer.cached} cached){length}",
@@ -158,14 +178,27 @@ class Conversation:
         )
 
     def _fit(self) -> list[int]:
-        """The tokens of the conversation; the oldest turns are left out where it has outgrown the model."""
-        limit, dropped = self.engine.backend.max_length, 0
+        """The tokens of the conversation, with room for an answer.
+
+        The oldest turns are not shown to the model where the conversation has outgrown it, or the texts that it was
+        trained on; they stay in what /save writes.
+        """
+        limits = [n for n in (self.engine.backend.max_length, self.engine.trained_length) if n is not None]
+        limit, first = min(limits, default=None), 0
         while True:
-            ids = self.engine.render(self._all_messages())
-            if limit is None or len(ids) < limit or len(self.messages) == 1:
+            ids = self.engine.render(self._all_messages(first))
+            room = min(self.sampling["max_new_tokens"], limit // ROOM) if limit is not None else 0
+            if limit is None or len(ids) + room <= limit or first == len(self.messages) - 1:
                 break
-            del self.messages[:2]
-            dropped += 2
-        if dropped:
-            self.console.print(f"{dropped} messages left out: the model takes {limit} tokens", style="yellow")
+            first += 2
+        if first:
+            self.console.print(
+                f"The model no longer sees the first {first} messages: it takes {limit} tokens with the answer.",
+                style="yellow",
+            )
+        elif limit is not None and len(ids) + room > limit:
+            self.console.print(
+                f"The message has {len(ids)} tokens, and the model was made for {limit} with the answer.",
+                style="yellow",
+            )
         return ids

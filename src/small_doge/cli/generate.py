@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..inference import open_engine
+from ..inference import Answer, Engine, SamplingOptions, open_engine
 from ..utils.errors import UserError
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -31,25 +31,40 @@ def generate_text(
 ) -> None:
     """Let a model go on from a text, or with --chat answer it."""
     quiet_libraries()
+    sampling = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "min_p": min_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+        "stop": tuple(stop or ()),
+        "json_schema": _read_schema(json_schema) if json_schema else None,
+    }
+    SamplingOptions.from_names(sampling)  # refuses wrong values before the model is loaded
     engine = open_engine(resolve_model(model), lanes=1, threads=threads)
     ids = engine.render([{"role": "user", "content": prompt}]) if chat else engine.encode(prompt)
-    pieces = engine.stream_text(
-        ids,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=repetition_penalty,
-        seed=seed,
-        stop=tuple(stop or ()),
-        json_schema=_read_schema(json_schema) if json_schema else None,
-    )
-    if not chat:
+    answer = engine.submit(ids, **sampling)
+    if not chat and json_schema is None:
         typer.echo(prompt, nl=False)
-    for piece in pieces:
+    for piece in engine.follow_text(answer):
         typer.echo(piece, nl=False)
     typer.echo()
+    _tell_end(engine, answer, json_schema is not None)
+
+
+def _tell_end(engine: Engine, answer: Answer, is_json: bool) -> None:
+    """Say on standard error why the answer ended, unless the model ended it, and whether that can be relied on."""
+    reason = engine.explain_end(answer)
+    if reason is not None:
+        typer.secho(f"[{reason}{', so the JSON is not complete' if is_json else ''}]", err=True, dim=True)
+    if engine.trained_length is not None and answer.length > engine.trained_length:
+        typer.secho(
+            f"[{answer.length} tokens; the model was trained on texts of up to {engine.trained_length}]",
+            err=True,
+            dim=True,
+        )
 
 
 def _read_schema(given: str) -> str:

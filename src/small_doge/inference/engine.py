@@ -35,16 +35,26 @@ class Engine:
         tokenizer: of `transformers`, or None where only tokens go in and out.
         end_ids: tokens that end an answer.
         name: of the model, for messages.
+        trained_length: tokens of the longest text that the model was trained on; None if unknown. It may write longer
+            ones, less well.
 
     Attributes:
         prompt_tokens_computed: tokens of prompts that went through the model, those of cached prefixes left out.
     """
 
-    def __init__(self, backend: Backend, tokenizer: Any, end_ids: Sequence[int], name: str) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        tokenizer: Any,
+        end_ids: Sequence[int],
+        name: str,
+        trained_length: int | None = None,
+    ) -> None:
         self.backend = backend
         self.tokenizer = tokenizer
         self.end_ids = tuple(end_ids)
         self.name = name
+        self.trained_length = trained_length
         self.prompt_tokens_computed = 0
         self.grammars: Grammars | None = None
         self.lock = threading.RLock()
@@ -129,8 +139,10 @@ class Engine:
         """Why an answer ended before its model ended it, for people; None if it did not."""
         if answer.finish_reason == "error":
             return f"it failed: {answer.error}"
+        if answer.finish_reason == "cancelled":
+            return "it was stopped"
         if answer.finish_reason != "length":
-            return answer.finish_reason if answer.finish_reason == "cancelled" else None
+            return None
         if len(answer.tokens) >= answer.options.max_new_tokens:
             return f"cut off at max_new_tokens={answer.options.max_new_tokens}"
         return f"cut off at {self.backend.max_length} tokens of prompt and answer, which is the model's limit"

@@ -37,7 +37,8 @@ class OnnxEngine(Engine):
         folder = Path(folder)
         self.settings = read_runtime(folder)
         backend = OnnxBackend(folder / GRAPH, self.settings, lanes, threads)
-        super().__init__(backend, load_tokenizer(folder), self.settings["end_ids"], str(folder))
+        trained = read_trained_length(folder)
+        super().__init__(backend, load_tokenizer(folder), self.settings["end_ids"], str(folder), trained)
         self.threads = backend.threads
 
 
@@ -63,7 +64,8 @@ class TorchEngine(Engine):
             raise UserError(f"{name} is a {type(model).__name__}, not a Doge model")
         ids = model.generation_config.eos_token_id
         end_ids = find_end_ids([ids] if isinstance(ids, int) else ids or [], tokenizer)
-        super().__init__(TorchBackend(model.eval(), lanes), tokenizer, end_ids, name)
+        trained = model.config.max_position_embeddings
+        super().__init__(TorchBackend(model.eval(), lanes), tokenizer, end_ids, name, trained)
 
 
 def open_engine(name: str | Path, lanes: int = 8, threads: int | None = None) -> Engine:
@@ -77,6 +79,12 @@ def open_engine(name: str | Path, lanes: int = 8, threads: int | None = None) ->
 
         torch.set_num_threads(threads)
     return TorchEngine(name, lanes=lanes)
+
+
+def read_trained_length(folder: Path) -> int | None:
+    """What the `config.json` of an export says."""
+    path = folder / "config.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None
 
 
 def is_exported(name: str | Path) -> bool:

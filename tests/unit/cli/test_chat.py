@@ -1,0 +1,98 @@
+"""Chat and generate in a terminal and in pipes: what ends an answer is told, and nothing that was said is lost."""
+
+import io
+import json
+import sys
+
+import pytest
+from tests.conftest import build_tiny
+from typer.testing import CliRunner
+
+from small_doge.cli import chat as chat_module
+from small_doge.cli.main import app
+from small_doge.processor.tokenizer import build_generation_config
+
+
+@pytest.fixture
+def model(tmp_path, tiny_tokenizer, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    model = build_tiny(vocab_size=len(tiny_tokenizer), max_position_embeddings=64)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def run(*words, input=None):
+    done = CliRunner().invoke(app, words, input=input)
+    assert done.exit_code == 0, done.output + repr(done.exception)
+    return done
+
+
+def test_generate_says_on_standard_error_why_an_answer_ended(model):
+    done = run("generate", model, "--prompt", "Ada", "--max-new-tokens", "3")
+    assert "[cut off at max_new_tokens=3]" in done.stderr and "cut off" not in done.stdout
+    done = run("generate", model, "--prompt", "Ada", "--max-new-tokens", "90")
+    assert "the model was trained on texts of up to 64" in done.stderr or "cut off" not in done.stderr
+
+
+def test_generate_writes_json_alone_and_says_when_it_is_not_complete(model):
+    schema = json.dumps({"enum": ["one"]})
+    done = run("generate", model, "--prompt", "Ada", "--json-schema", schema)
+    assert json.loads(done.stdout) == "one" and not done.stderr
+    done = run("generate", model, "--prompt", "Ada", "--json-schema", schema, "--max-new-tokens", "1")
+    assert "so the JSON is not complete" in done.stderr and "Ada" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_wrong_options_are_refused_before_the_model_is_looked_for(command):
+    done = CliRunner().invoke(app, [command, "/nowhere", "--repetition-penalty", "nan"])
+    assert "repetition_penalty=nan must be a number" in str(done.exception)
+
+
+@pytest.mark.parametrize("place", [".", "", "/proc/none/chat.json", "model"])
+def test_saving_where_nothing_can_be_saved_keeps_the_conversation(model, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    words = ("chat", model, "--max-new-tokens", "3")
+    done = run(*words, input=f"Hello\n/save {place}\nAgain\n/save kept.json\n/exit\n")
+    assert "/save needs a file" in done.output or "could not write" in done.output
+    said = json.loads((tmp_path / "kept.json").read_text())["messages"]
+    assert [m["content"] for m in said if m["role"] == "user"] == ["Hello", "Again"]
+
+
+def test_a_conversation_that_outgrows_the_model_is_cut_from_its_start_and_saved_whole(model, tmp_path):
+    lines = "".join(f"Question {i}, which is rather long.\n" for i in range(4))
+    done = run("chat", model, "--max-new-tokens", "4", input=f"{lines}/save {tmp_path / 'all.json'}\n")
+    assert "The model no longer sees the first 2 messages: it takes 64 tokens with the answer." in done.output
+    assert len(json.loads((tmp_path / "all.json").read_text())["messages"]) == 8
+    prompts = [int(line.split("prompt ")[1].split()[0]) for line in done.output.splitlines() if "prompt " in line]
+    assert max(prompts) <= 64 - 4
+
+
+def test_a_message_that_is_longer_than_the_model_is_told(model):
+    done = run("chat", model, "--max-new-tokens", "2", input="word " * 60 + "\n")
+    assert "the model was made for 64 with the answer" in done.output
+
+
+def test_a_failing_answer_does_not_end_the_chat(model, monkeypatch, tmp_path):
+    from small_doge.inference.sampling import Sampler
+
+    draw, calls = Sampler.draw, []
+
+    def fail_once(self, logits):
+        calls.append(1)
+        if len(calls) == 2:
+            raise ZeroDivisionError("a fault")
+        return draw(self, logits)
+
+    monkeypatch.setattr(Sampler, "draw", fail_once)
+    done = run("chat", model, "--max-new-tokens", "3", input=f"One\nTwo\n/save {tmp_path / 'x.json'}\n")
+    assert "the answer failed: ZeroDivisionError: a fault" in done.output
+    assert json.loads((tmp_path / "x.json").read_text())["messages"][0]["content"] == "Two"
+
+
+def test_bytes_that_are_no_text_become_the_replacement_character(monkeypatch, messages):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 au lait\n"), "utf-8"))
+    chat_module._enable_line_editing()
+    assert chat_module._read_line() == "caf\ufffd au lait"
+    assert "not UTF-8" in messages.text
