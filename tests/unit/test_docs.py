@@ -7,13 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import typer.main
 
+from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.cli.main import app
 from small_doge.trainer.doge.distill import TEACHER
 from small_doge.trainer.pipeline import find_arguments
 from small_doge.trainer.planning import STAGES
-from small_doge.trainer.recipe import known_settings, read_recipe
+from small_doge.trainer.recipe import known_settings, load_arguments, parse_command_line, read_recipe
 
 
 ROOT = Path(__file__).parents[2]
@@ -133,3 +135,29 @@ def test_the_table_of_recipes_says_what_they_hold():
             float(recipe["learning_rate"]),
         )
     assert listed == found
+
+
+def count_parameters(words=()):
+    config, overrides = parse_command_line(["--config", str(ROOT / "recipes" / "tiny" / "pt.yaml"), *words])
+    model, *_ = load_arguments(config, {"output_dir": "runs/x", **overrides})
+    with torch.device("meta"):
+        return DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **model.model_overrides)).num_parameters()
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "unit"),
+    [("README.md", r"a model of ([\d.]+)M\s+parameters", 1e6), ("README_zh.md", r"(\d+) 万参数模型", 1e4)],
+)
+def test_the_sizes_of_the_models_are_those_that_the_readmes_tell(name, pattern, unit):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert count_parameters() == pytest.approx(float(re.search(pattern, text)[1]) * unit, rel=0.05)
+    for preset, told in re.findall(r"^\| (Doge-\d+M) \|.*?([\d.]+)M \|", text, flags=re.MULTILINE):
+        with torch.device("meta"):
+            found = DogeForCausalLM(DogeConfig.from_preset(preset)).num_parameters()
+        assert found == pytest.approx(float(told) * 1e6, rel=0.01), preset
+    command = next(line for line in text.splitlines() if line.startswith("small-doge train pt"))
+    words = shlex.split(command)[3:]
+    words = words[words.index("--model_overrides") : words.index("--model_overrides") + 2]
+    config = read_recipe(ROOT / "recipes" / "tiny" / "pt.yaml")["model_overrides"]
+    more = (8192 - config["vocab_size"]) * config["hidden_size"]
+    assert count_parameters(words) == count_parameters() + more  # the tiny model with more words, and no other

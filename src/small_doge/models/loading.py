@@ -71,7 +71,7 @@ def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
                 ) from error
     if setting is not None:
         raise UserError(
-            f"{setting} {path}: no tokenizer could be loaded ({reason}). Train one with: small-doge tokenizer train"
+            f"{setting}={path}: no tokenizer could be loaded ({reason}). Train one with: small-doge tokenizer train"
         )
     return None
 

@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.errors import UserError
 from ..utils.files import read_json_lines, write_json
 from ..utils.logging import get_logger
+from ..utils.processes import end_with
 from .engine import Engine, Mix, Unit, interleave, share_out
 from .formats import row_schema
 from .packing import Row
@@ -138,7 +139,9 @@ class Preparation:
     def _make_in_processes(self, units: list[Unit], num_proc: int, bar: tqdm) -> None:
         method = "fork" if "fork" in get_all_start_methods() else "spawn"
         payload = dill.dumps(self)
-        with ProcessPoolExecutor(num_proc, get_context(method), initializer=_load_worker, initargs=(payload,)) as pool:
+        with ProcessPoolExecutor(
+            num_proc, get_context(method), initializer=_load_worker, initargs=(payload, os.getpid())
+        ) as pool:
             for start in range(0, len(units), num_proc):
                 batch = [unit for unit in units[start : start + num_proc] if not self._has_enough(unit)]
                 for report in pool.map(_make_unit, batch):
@@ -260,8 +263,9 @@ class Preparation:
 _worker: Preparation | None = None
 
 
-def _load_worker(payload: bytes) -> None:
+def _load_worker(payload: bytes, parent: int) -> None:
     global _worker
+    end_with(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
     _worker = dill.loads(payload)
 

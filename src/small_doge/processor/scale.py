@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
+from ..utils.processes import forks_end_with_us
 from ..utils.suggest import unknown_name_message
 from .engine import Mix
 from .prepare import Preparation, explained
@@ -137,7 +138,7 @@ def run_steps(steps: list[tuple[list, int]], cluster: Cluster, logs: Path, name:
     for number, (pipeline, tasks) in enumerate(steps):
         executor = _build_executor(pipeline, tasks, cluster, logs / f"{number}-{name}", f"{name}-{number}", previous)
         if cluster.executor == "local":
-            with _console_in(logs / f"{number}-{name}.console"):
+            with _console_in(logs / f"{number}-{name}.console"), forks_end_with_us():
                 executor.run()
         previous = executor
     if cluster.executor != "local":

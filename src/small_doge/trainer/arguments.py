@@ -1,11 +1,13 @@
 """Settings of a training run. The help of each field is also the command line's and the documents' text."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainingArguments
 
 from ..processor.formats import DEFAULT_THINKING_TAGS
+from ..utils.errors import UserError
 
 
 @dataclass
@@ -24,6 +26,10 @@ class ModelArguments:
     continue_from: str | None = field(
         default=None,
         metadata={"help": "A checkpoint of the stable phase to go on from: its weights and its optimizer state."},
+    )
+    reset_optimizer: bool = field(
+        default=False,
+        metadata={"help": "Go on from continue_from with a new optimizer, though the weights are trained."},
     )
     tokenizer_name_or_path: str | None = field(
         default=None, metadata={"help": "Tokenizer folder or hub name; that of the model if not set."}
@@ -151,10 +157,12 @@ class StageSettings:
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})
     logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    adapted: dict[str, Any] = field(default_factory=dict, init=False)  # what the machine made of the settings
 
     def __post_init__(self) -> None:
         if self.output_dir is None:
-            raise ValueError("output_dir is missing: name the folder that the model goes to")
+            raise UserError("output_dir is missing: name the folder that the model goes to")
+        check_settings(self)
         if self.data_seed is None:
             self.data_seed = self.seed
         super().__post_init__()
@@ -162,6 +170,30 @@ class StageSettings:
     def set_accumulation(self, steps: int) -> None:
         """Set the accumulation steps, and what follows from them."""
         self.gradient_accumulation_steps = steps
+
+
+def check_settings(args: Any) -> None:
+    """Refuse settings that can't work, whichever library they are of.
+
+    Raises:
+        UserError: with the value and the remedy.
+    """
+    if args.max_steps == 0 or args.max_steps < -1:
+        raise UserError(f"max_steps={args.max_steps} trains nothing; set a number of steps, or -1 to go by epochs")
+    if args.max_steps == -1 and args.num_train_epochs <= 0:
+        raise UserError(f"num_train_epochs={args.num_train_epochs} trains nothing; set it above 0, or set max_steps")
+    if args.remove_unused_columns:
+        raise UserError("remove_unused_columns=true would drop what the trainer needs of each row; leave it out")
+    least = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1}
+    for name, low in least.items():
+        if getattr(args, name) < low:
+            raise UserError(f"{name}={getattr(args, name)} must be at least {low}")
+    for name in ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "decay_steps"):
+        value = getattr(args, name)
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{name}={value} must be a number of at least 0")
+    if args.learning_rate == 0:
+        raise UserError("learning_rate=0 learns nothing; set it above 0")
 
 
 @dataclass

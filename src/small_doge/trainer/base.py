@@ -8,13 +8,17 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from ..processor.stream import StreamLoader
 from ..utils.files import write_json, write_manifest, write_text
+from ..utils.hardware import describe_device
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
-from .checkpoints import DATA_POSITION, RECIPE, rotate
+from .callbacks import make_diverged_error
+from .checkpoints import DATA_POSITION, MACHINE, RECIPE, rotate
+from .identity import write_identity
 
 
 logger = get_logger(__name__)
@@ -25,6 +29,7 @@ class RunPromises:
 
     Args:
         settings: the resolved recipe, saved with each checkpoint.
+        identity: what the run is, saved with each checkpoint.
         eval_bytes: bytes of text behind the evaluation rows, for bits per byte; None if unknown.
         optimizer_state: file with an optimizer's state to start from.
         stream: batches of a streamed data set, whose position each checkpoint keeps.
@@ -39,11 +44,13 @@ class RunPromises:
     optimizer: Any
     lr_scheduler: Any
     accelerator: Any
+    is_deepspeed_enabled: bool
 
     def __init__(
         self,
         *args: Any,
         settings: dict[str, Any],
+        identity: dict[str, Any] | None = None,
         eval_bytes: int | None = None,
         optimizer_state: Path | None = None,
         stream: StreamLoader | None = None,
@@ -51,6 +58,7 @@ class RunPromises:
     ) -> None:
         self.stream = stream
         self.settings = settings
+        self.identity = identity
         self.eval_bytes = eval_bytes
         self.optimizer_state = optimizer_state
         super().__init__(*args, **kwargs)
@@ -96,7 +104,8 @@ class RunPromises:
         return optimizer
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save, mark as whole, and only then delete older ones."""
+        """Save, mark as whole, and only then delete older ones. Nothing is saved once the numbers are not finite."""
+        self._check_finite()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -110,8 +119,41 @@ class RunPromises:
                 steps = self.state.global_step - self.stream.first_step
                 position = self.stream.state_after(steps * self.args.gradient_accumulation_steps)
                 write_json(folder / DATA_POSITION, position)
+            if self.identity is not None:
+                write_identity(folder, self.identity)
+            write_json(folder / MACHINE, {"adapted": self.args.adapted, "machine": describe_device()})
             write_manifest(folder)
-            rotate(self.args.output_dir, limit)
+            best = self.state.best_model_checkpoint if self.args.load_best_model_at_end else None
+            rotate(self.args.output_dir, limit, best)
+
+    def _check_finite(self) -> None:
+        """Raise a `DivergedError` if a weight, or what the optimizer keeps of it, is not finite on any process."""
+        tensors = [*self.model.parameters()]
+        tensors += [x for kept in self.optimizer.state.values() for x in kept.values() if torch.is_tensor(x)]
+        bad = sum(not bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
+        if self.accelerator.reduce(torch.tensor(float(bad), device=self.args.device), "sum").item() > 0:
+            raise make_diverged_error(
+                f"the weights are not finite at step {self.state.global_step}", self.args.output_dir
+            )
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
+        """Nothing where the last step is done already: a run may die between its last checkpoint and its end."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return None
+        return super()._run_epoch(*args, **kwargs)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As the trainer does, but with the rates that the present schedule gives to the step."""
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+        peaks = list(getattr(scheduler, "base_lrs", []))
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None or self.is_deepspeed_enabled or not isinstance(scheduler, WSDScheduler | LambdaLR):
+            return
+        scheduler.base_lrs = peaks
+        scheduler._last_lr = list(scheduler.get_lr())
+        for group, peak, rate in zip(self.optimizer.param_groups, peaks, scheduler._last_lr, strict=True):
+            group["initial_lr"], group["lr"] = peak, rate
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """ZeRO-3 gathers tied weights as tensors of their own; saved files name them once, as always."""

@@ -131,7 +131,12 @@ class LogFileCallback(TrainerCallback):
             if "loss" in logs:
                 row["tok_per_s"] = round(self.progress.tokens_per_second(state), 1)
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(replace_non_finite(row), allow_nan=False) + "\n")
+
+
+def replace_non_finite(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with null for numbers that JSON does not have."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_log(path: str | Path) -> list[dict]:
@@ -159,8 +164,17 @@ class FiniteLossCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs and not math.isfinite(logs.get("loss", 0.0)):
-            last = find_last_whole(args.output_dir)
-            raise DivergedError(
-                f"the loss is {logs['loss']} at step {state.global_step}. Lower learning_rate or raise warmup_steps; "
-                + (f"the last checkpoint is {last}" if last else "there is no checkpoint yet")
-            )
+            raise make_diverged_error(f"the loss is {logs['loss']} at step {state.global_step}", args.output_dir)
+
+
+def make_diverged_error(what: str, output_dir: str) -> DivergedError:
+    """What happened, the last checkpoint whose weights are finite, and the ways on."""
+    last = find_last_whole(output_dir)
+    return DivergedError(
+        f"{what}. Lower learning_rate or raise warmup_steps"
+        + (
+            f"; the same command then goes on from {last}, or starts over with overwrite true"
+            if last
+            else "; there is no checkpoint yet"
+        )
+    )

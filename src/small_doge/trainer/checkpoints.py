@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+from safetensors import safe_open
+
 from ..utils.files import find_damage
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
@@ -12,6 +14,8 @@ from ..utils.paths import FINISHED
 logger = get_logger(__name__)
 
 RECIPE = "recipe.yaml"
+# What the machine made of the recipe, which holds what was asked for.
+MACHINE = "machine.json"
 DATA_POSITION = "data_position.json"
 LOG_NAME = "training_log.jsonl"
 _NAME = re.compile(r"^checkpoint-(\d+)$")
@@ -30,20 +34,31 @@ def list_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def find_last_whole(output_dir: str | Path) -> Path | None:
-    """The last checkpoint that is whole; says which ones are passed over and why."""
+    """The last checkpoint that is whole and whose weights are finite; says which ones are passed over and why."""
     for path in list_checkpoints(output_dir):
-        damage = find_damage(path)
+        damage = find_damage(path) or find_bad_weights(path)
         if damage is None:
             return path
         logger.warning("passing over %s: %s", path, damage)
     return None
 
 
-def rotate(output_dir: str | Path, limit: int | None) -> None:
-    """Delete the oldest checkpoints beyond `limit`; called after the newest is whole."""
+def find_bad_weights(folder: str | Path) -> str | None:
+    """The first weight of a checkpoint that is not finite, or None."""
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (no mapping)
+                if not bool(weights.get_tensor(name).isfinite().all()):
+                    return f"{name} in {file.name} is not finite"
+    return None
+
+
+def rotate(output_dir: str | Path, limit: int | None, best: str | Path | None = None) -> None:
+    """Delete the oldest checkpoints beyond `limit`, but not the best one; called after the newest is whole."""
     if limit is not None and limit > 0:
         for path in list_checkpoints(output_dir)[limit:]:
-            shutil.rmtree(path, ignore_errors=True)
+            if best is None or path.resolve() != Path(best).resolve():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def discard_run(output_dir: str | Path) -> None:

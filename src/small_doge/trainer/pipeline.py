@@ -33,6 +33,8 @@ PLACES = {
     "grpo": ("grpo.yaml", "{name}-Reason/grpo/config_full.yaml"),
 }
 STAGES = (TOKENIZER, *PLACES)
+# Settings whose entries are written with a dot, as those of one stage are.
+MAPPINGS = {"model_overrides"}
 TOKENIZER_SETTINGS = {"texts", "vocab_size", "max_digits", "model_max_length", "sample_bytes", "min_frequency", "seed"}
 
 
@@ -101,7 +103,7 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
     by_stage: dict[str, dict[str, Any]] = {name: {} for name in trained}
     for name, value in overrides.items():
         stage, dot, setting = name.partition(".")
-        if not dot:
+        if not dot or stage in MAPPINGS:
             for settings in by_stage.values():
                 settings.setdefault(name, value)
         elif stage in by_stage:

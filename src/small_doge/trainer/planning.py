@@ -150,7 +150,7 @@ def find_config(model: ModelArguments) -> DogeConfig:
     try:
         return DogeConfig.from_pretrained(name)
     except (OSError, ValueError):
-        size = next((preset for preset in PRESETS if preset in name), None)
+        size = max((preset for preset in PRESETS if preset in name), key=len, default=None)
         if size is None:
             raise ValueError(f"model_name_or_path={name}: no model there, and its name tells no size") from None
         logger.warning("%s is not here yet: planning with the size %s", name, size)

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from ..models import DogeConfig
+from ..utils.errors import UserError
 from ..utils.hardware import has_fast_bf16
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
@@ -108,7 +109,7 @@ def resolve_settings(
         ValueError: an unknown setting, with the near miss named, or the same one under two names.
     """
     known, resolved = known_settings(classes), {}
-    for given, value in settings.items():
+    for given, value in _nest(settings, known).items():
         name = ALIASES.get(given, given)
         if name != given:
             logger.info("%s is called %s here: using it as such", given, name)
@@ -126,6 +127,35 @@ def resolve_settings(
         if name not in config_fields:
             raise ValueError(unknown_name_message("field of model_overrides", name, config_fields))
     return resolved
+
+
+def _nest(settings: dict[str, Any], known: dict[str, dataclasses.Field]) -> dict[str, Any]:
+    """`model_overrides.vocab_size: 8192` as an entry of model_overrides."""
+    nested: dict[str, Any] = {}
+    for given, value in settings.items():
+        head, dot, entry = given.partition(".")
+        if dot and head in known and _is_mapping(known[head]):
+            nested[head] = merge_settings({head: nested.get(head, {})}, {head: {entry: value}})[head]
+        elif given in known and _is_mapping(known[given]):
+            if not isinstance(value, dict | None):
+                raise UserError(f"{given}={value!r} must be a mapping, such as {{name: value}}")
+            nested[given] = {**(nested.get(given) or {}), **(value or {})}
+        else:
+            nested[given] = value
+    return nested
+
+
+def _is_mapping(setting: dataclasses.Field) -> bool:
+    return str(setting.type).startswith("dict")
+
+
+def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """Both; the second wins, setting by setting and, where both hold a mapping, entry by entry."""
+    merged = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if both else value
+    return merged
 
 
 def _convert(name: str, value: Any, kind: str) -> Any:
@@ -161,6 +191,7 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
             replace("bf16", False, "this CPU has no bfloat16 instructions, float32 is faster")
         replace("fp16", False, "float16 training needs a GPU")
         replace("tf32", None, "tf32 needs an NVIDIA GPU")
+        replace("use_liger_kernel", False, "Liger's kernels need a GPU")
         replace("dataloader_pin_memory", False, "pinned memory serves GPUs only")
         adapted.setdefault("dataloader_pin_memory", False)
         if "8bit" in str(adapted.get("optim", "")):
@@ -202,6 +233,11 @@ def build_arguments(
         ValueError: settings that don't fit together.
     """
     check_trackers(settings.get("report_to", "tensorboard"))
+    unused = [
+        name for name in settings if name.startswith("lora_") and name != "lora_r" and not settings.get("lora_r")
+    ]
+    if unused:
+        raise UserError(f"{unused[0]} is set, but no adapter is trained: set lora_r to a rank, or leave it out")
 
     def pick(cls: type) -> dict[str, Any]:
         names = {f.name for f in dataclasses.fields(cls) if f.init}
@@ -224,11 +260,16 @@ def build_arguments(
 def load_arguments(
     config: str | Path | None, overrides: dict[str, Any], classes: tuple[type, type, type] = STAGE_ARGUMENTS
 ) -> tuple[ModelArguments, DataArguments, StageArguments, dict[str, Any]]:
-    """Arguments and the resolved settings from a recipe and the command line, which wins."""
+    """Arguments and the resolved settings from a recipe and the command line, which wins.
+
+    The settings are what was asked for; what this machine made of them is `adapted` of the training arguments.
+    """
     recipe = resolve_settings(read_recipe(config), str(config), classes)
-    recipe.update(resolve_settings(overrides, "the command line", classes))
-    settings = adapt_to_machine(recipe)
-    return (*build_arguments(settings, classes), settings)
+    recipe = merge_settings(recipe, resolve_settings(overrides, "the command line", classes))
+    adapted = adapt_to_machine(recipe)
+    model, data, args = build_arguments(adapted, classes)
+    args.adapted = {name: value for name, value in adapted.items() if recipe.get(name) != value}
+    return model, data, args, recipe
 
 
 def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:

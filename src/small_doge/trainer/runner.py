@@ -17,6 +17,7 @@ from datasets import DatasetDict, load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as StockProgressCallback
+from transformers.utils.hub import cached_file
 
 from .. import models
 from ..models import DogeConfig, DogeForCausalLM, check_tokenizer_fits, load_model
@@ -25,15 +26,16 @@ from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
-from ..utils.files import check_output_path, write_json, write_text
+from ..utils.files import check_output_path, find_damage, write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
-from ..utils.paths import FINISHED
+from ..utils.paths import FINISHED, find_near_names
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer, count_bytes
 from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
-from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_last_whole, read_step
+from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_bad_weights, find_last_whole, read_step
+from .identity import check_identity, describe_run
 from .pictures import plot_training
 
 
@@ -104,8 +106,24 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
         }
         doge = DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **{**tokens, **model.model_overrides}))
     check_tokenizer_fits(tokenizer, doge.config.vocab_size)
+    if trained is not None and model.tokenizer_name_or_path is not None:
+        check_tokenizer_belongs(trained, model.tokenizer_name_or_path, tokenizer)
     doge.generation_config = build_generation_config(tokenizer)
     return doge
+
+
+def check_tokenizer_belongs(model: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a `UserError` if tokens that trained weights have learnt have other numbers in another tokenizer."""
+    own = models.load_tokenizer(model)
+    if own is None:
+        return
+    vocab = tokenizer.get_vocab()
+    wrong = [token for token, number in own.get_vocab().items() if vocab.get(token) != number]
+    if wrong:
+        raise UserError(
+            f"tokenizer_name_or_path={name} is not the tokenizer of {model}: {len(wrong)} of its tokens have other numbers "
+            f"there or are missing, such as {wrong[0]!r}. Leave tokenizer_name_or_path out, or train new weights"
+        )
 
 
 def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
@@ -199,6 +217,7 @@ def run_stage(
     """
     output = Path(args.output_dir)
     if (output / FINISHED).exists() and not args.overwrite:
+        _check_finished(output, stage)
         logger.info("%s is finished already; pass --overwrite true to start over", output)
         return output
     _check_output(output, model_args)
@@ -215,6 +234,9 @@ def run_stage(
             f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
         )
     _check_disk(output, model, args)
+    identity = describe_run(stage.title, model_args, data_args, args, model, tokenizer, rows["train"])
+    if resume is not None:
+        check_identity(resume, identity)
 
     test = rows.get("test")
     progress = ProgressCallback()
@@ -235,6 +257,7 @@ def run_stage(
             *(callback() for callback in stage.callbacks),
         ],
         settings=settings,
+        identity=identity,
         eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
         if counts_bytes
         else None,
@@ -265,10 +288,37 @@ def _prepare_output(output: Path, args: StageArguments) -> Path | None:
     if args.overwrite and args.should_save:
         discard_run(output)
     output.mkdir(parents=True, exist_ok=True)
-    resume = None if args.overwrite else find_last_whole(output)
+    resume = None if args.overwrite else _find_checkpoint(output, args.resume_from_checkpoint)
     if resume is not None:
         logger.info("going on from %s", resume)
     return resume
+
+
+def _find_checkpoint(output: Path, asked: str | bool | None) -> Path | None:
+    """The checkpoint that is asked for, or the last whole one of the folder.
+
+    Raises:
+        UserError: the one that is asked for is not there, or is damaged.
+    """
+    if asked is None or str(asked).lower() in ("true", "false", "none", ""):
+        return find_last_whole(output)
+    path = Path(str(asked))
+    if not path.is_dir():
+        raise UserError(f"resume_from_checkpoint={asked}: there is no such folder{find_near_names(path)}")
+    damage = find_damage(path) or find_bad_weights(path)
+    if damage is not None:
+        raise UserError(f"resume_from_checkpoint={asked}: {damage}; name another checkpoint")
+    return path
+
+
+def _check_finished(output: Path, stage: Stage) -> None:
+    """A folder that another stage has finished is not this one's result."""
+    before = json.loads((output / FINISHED).read_text(encoding="utf-8")).get("stage")
+    if before not in (None, stage.title):
+        raise UserError(
+            f"output_dir={output} holds the result of another stage ({before}, now {stage.title}); name another folder, "
+            "or set overwrite to true"
+        )
 
 
 def _check_continuation(model: ModelArguments, args: StageArguments) -> None:
@@ -282,14 +332,22 @@ def _check_continuation(model: ModelArguments, args: StageArguments) -> None:
 
 
 def _optimizer_state(model: ModelArguments, resume: Path | None) -> Path | None:
-    """The optimizer's state to start from, unless the run itself is being resumed."""
-    if model.continue_from is None or resume is not None:
+    """The optimizer's state to start from, unless the run itself is being resumed.
+
+    Raises:
+        UserError: the checkpoint has none, and `reset_optimizer` is not set.
+    """
+    if model.continue_from is None or resume is not None or model.reset_optimizer:
         return None
-    state = Path(model.continue_from) / "optimizer.pt"
-    if not state.is_file():
-        logger.warning("%s has no optimizer.pt: the optimizer starts anew", model.continue_from)
-        return None
-    return state
+    state: Path | str | None = Path(model.continue_from) / "optimizer.pt"
+    if not Path(model.continue_from).is_dir():
+        state = cached_file(model.continue_from, "optimizer.pt", _raise_exceptions_for_missing_entries=False)
+    if state is None or not Path(state).is_file():
+        raise UserError(
+            f"continue_from={model.continue_from} has no optimizer.pt, without which the optimizer starts anew and the loss "
+            "rises at first: set reset_optimizer to true to go on so, or name a checkpoint folder of a run"
+        )
+    return Path(state)
 
 
 def _check_disk(output: Path, model: DogeForCausalLM, args: StageArguments) -> None:

@@ -57,6 +57,8 @@ def split_steps(total_steps: int, warmup: float, decay: float, stable: int | Non
     """
     warmup_steps = int(warmup) if warmup >= 1 else math.ceil(total_steps * warmup)
     decay_steps = int(decay) if decay >= 1 else math.ceil(total_steps * decay)
+    if warmup < 1 and decay < 1 and warmup + decay <= 1:  # shares of a very short run, each rounded up
+        warmup_steps = min(warmup_steps, total_steps - decay_steps)
     stable_steps = total_steps - warmup_steps - decay_steps if stable is None else stable
     if stable_steps < 0 or warmup_steps + stable_steps + decay_steps > total_steps:
         raise ValueError(

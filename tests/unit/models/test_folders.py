@@ -83,7 +83,7 @@ def test_every_command_that_reads_a_model_says_so_and_writes_nothing(folder, com
     assert not (folder.parent / "out" / "config.json").exists()
 
 
-@pytest.mark.parametrize("name", ["model/nowhere", "./modle", "/nowhere", "model/config.json"])
+@pytest.mark.parametrize("name", ["model/confg.json", "./modle", "/nowhere", "model/config.json"])
 def test_a_path_that_is_not_there_is_not_looked_up_on_the_hub(folder, name):
     with pytest.raises(UserError, match="there is no folder|is a file"):
         open_engine(name)
@@ -118,7 +118,7 @@ def test_a_model_without_a_tokenizer_is_no_error_but_a_missing_one_that_is_named
     for file in folder.glob("tokenizer*"):
         file.unlink()
     assert load_tokenizer(folder) is None
-    with pytest.raises(UserError, match="--tokenizer .*model: no tokenizer could be loaded"):
+    with pytest.raises(UserError, match="--tokenizer=.*model: no tokenizer could be loaded"):
         load_tokenizer(folder, "--tokenizer")
 
 

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from small_doge.trainer.checkpoints import find_last_whole, rotate
+from small_doge.trainer.checkpoints import discard_run, find_last_whole, rotate
 from small_doge.utils.files import find_damage, write_manifest
 
 
@@ -11,7 +13,7 @@ def run(tmp_path):
     for step in (5, 10, 100):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"weights" * step)
+        save_file({"weight": torch.ones(step)}, folder / "model.safetensors")
         write_manifest(folder)
     return tmp_path
 
@@ -27,8 +29,8 @@ def test_the_last_by_number_is_found(run):
         (lambda f: (f / "manifest.json").unlink(), "was not finished"),
         (lambda f: (f / "manifest.json").write_text("{"), "manifest can't be read"),
         (lambda f: (f / "model.safetensors").unlink(), "is missing"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"we"), "has 2 bytes, not 700"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"WEIGHTS" * 100), "checksum"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"we"), "has 2 bytes, not 472"),
+        (lambda f: save_file({"weight": torch.zeros(100)}, f / "model.safetensors"), "checksum"),
     ],
 )
 def test_a_torn_one_is_noticed_and_the_one_before_is_used(run, tear, reason):
@@ -43,3 +45,23 @@ def test_old_ones_go_only_beyond_the_limit(run):
     rotate(run, None)
     assert len(list(run.iterdir())) == 2
     assert json.loads((run / "checkpoint-10" / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_passed_over(run, messages, bad):
+    save_file({"good": torch.ones(3), "bad": torch.tensor([1.0, bad])}, run / "checkpoint-100" / "model.safetensors")
+    write_manifest(run / "checkpoint-100")
+    assert find_last_whole(run).name == "checkpoint-10"
+    assert "bad in model.safetensors is not finite" in messages.text
+
+
+def test_the_best_one_is_kept_beside_the_newest(run):
+    rotate(run, 1, run / "checkpoint-5")
+    assert sorted(p.name for p in run.iterdir()) == ["checkpoint-100", "checkpoint-5"]
+
+
+def test_discarding_a_run_leaves_everything_else(run):
+    for name in ("finished.json", "training_log.jsonl", "notes.txt"):
+        (run / name).write_text("{}")
+    discard_run(run)
+    assert [p.name for p in run.iterdir()] == ["notes.txt"]

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from tests.conftest import TINY
 
+from small_doge.trainer.arguments import ModelArguments
 from small_doge.trainer.planning import count_steps, find_config, guess_stage, load_stage, make_plan, row_length
 
 
@@ -59,6 +60,11 @@ def test_pairs_and_completions_count(tmp_path, stage):
     assert row_length(stage, data, args) == {"dpo": 32, "grpo": 40}[stage]
     assert count_steps(data, args) == {"dpo": 24, "grpo": 96}[stage]
     assert find_config(model).hidden_size == 256  # the size that the name tells
+
+
+def test_the_longest_size_in_a_name_counts():
+    found = find_config(ModelArguments(model_name_or_path="someone/Doge-20M-MoE-tuned"))
+    assert found.is_moe and not find_config(ModelArguments(model_name_or_path="someone/Doge-20M-tuned")).is_moe
 
 
 def test_what_the_data_decide_is_not_made_up(tmp_path):

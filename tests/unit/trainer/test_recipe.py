@@ -20,6 +20,7 @@ from small_doge.trainer.recipe import (
     resolve_settings,
 )
 from small_doge.trainer.teacher import DISTILLATION_ARGUMENTS
+from small_doge.utils.errors import UserError
 from small_doge.utils.scheduler import split_steps
 
 
@@ -211,3 +212,63 @@ def test_every_setting_of_ours_has_a_help_text():
     own = {name for cls in STAGE_ARGUMENTS for name in cls.__annotations__}
     assert all(known_settings()[name].metadata.get("help") for name in own)
     assert math.isclose(known_settings()["warmup_steps"].default, 0.1)
+
+
+@pytest.mark.parametrize(
+    "words", [["--model_overrides", "{vocab_size: 8192}"], ["--model_overrides.vocab_size", "8192"]]
+)
+def test_entries_of_a_mapping_on_the_command_line_join_those_of_the_recipe(words, tmp_path):
+    path = ROOT / "recipes" / "tiny" / "pt.yaml"
+    _, overrides = parse_command_line([*words, "--output_dir", str(tmp_path)])
+    model, _, _, settings = load_arguments(path, overrides)
+    expected = read_recipe(path)["model_overrides"] | {"vocab_size": 8192}
+    assert model.model_overrides == settings["model_overrides"] == expected
+
+
+def test_a_mapping_that_is_none_is_named():
+    with pytest.raises(UserError, match="model_overrides=5 must be a mapping"):
+        resolve_settings({"model_overrides": 5})
+    with pytest.raises(ValueError, match="unknown setting 'model_override.vocab_size'"):
+        resolve_settings({"model_override.vocab_size": 5})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_steps": 0}, "max_steps=0 trains nothing"),
+        ({"max_steps": -3}, "max_steps=-3 trains nothing"),
+        ({"max_steps": -1, "num_train_epochs": 0}, "num_train_epochs=0 trains nothing"),
+        ({"remove_unused_columns": True}, "remove_unused_columns=true would drop"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size=0 must be at least 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps=0 must be at least 1"),
+        ({"learning_rate": 0.0}, "learning_rate=0 learns nothing"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan must be a number"),
+        ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a number of at least 0"),
+    ],
+)
+@pytest.mark.parametrize("classes", [STAGE_ARGUMENTS, DPO_ARGUMENTS, GRPO_ARGUMENTS], ids=["pt", "dpo", "grpo"])
+def test_settings_that_can_not_work_are_refused_before_the_start(tmp_path, settings, message, classes):
+    base = {
+        "output_dir": str(tmp_path),
+        "model_preset": "Doge-20M",
+        "datasets_and_ratios": [{"a": 1.0}],
+        "use_cpu": True,
+    }
+    with pytest.raises(UserError, match=message):
+        load_arguments(None, {**base, "report_to": "none", **settings}, classes)
+
+
+def test_settings_of_an_adapter_without_a_rank_are_refused(tmp_path):
+    base = {"output_dir": str(tmp_path), "model_name_or_path": "a", "datasets_and_ratios": [{"a": 1.0}]}
+    with pytest.raises(UserError, match="lora_alpha is set, but no adapter is trained: set lora_r"):
+        load_arguments(None, {**base, "report_to": "none", "lora_alpha": 32}, SFT_ARGUMENTS)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_what_was_asked_for_is_kept_apart_from_what_the_machine_made_of_it(tmp_path):
+    base = {"output_dir": str(tmp_path), "model_preset": "Doge-20M", "datasets_and_ratios": [{"a": 1.0}]}
+    asked = {**base, "report_to": "none", "use_liger_kernel": True, "fp16": True}
+    _, _, args, settings = load_arguments(None, asked)
+    assert settings["use_liger_kernel"] and settings["fp16"] and "use_cpu" not in settings
+    assert args.adapted["use_liger_kernel"] is False and args.adapted["use_cpu"] is True
+    assert not args.use_liger_kernel and not args.fp16

@@ -65,6 +65,7 @@ def test_resuming_gives_the_same_rates():
 
 
 def test_steps_are_shares_or_numbers_and_stable_is_what_is_left():
+    assert split_steps(1, 0.1, 0.1) == (0, 0, 1) and split_steps(2, 0.1, 0.1) == (1, 0, 1)
     assert split_steps(8000, 0.1, 0.1) == (800, 6400, 800)
     assert split_steps(100, 10, 0.2) == (10, 70, 20)
     with pytest.raises(ValueError, match="are more than max_steps=100"):
