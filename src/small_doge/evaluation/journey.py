@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from ..models import load_model
 from ..processor.forms import RESULT_FIELDS
-from ..utils.answers import is_right, parse_answer
+from ..utils.answers import find_fault, is_right, says
 from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
 from .held_out import answer_all, is_direct, measure, said_at_last
@@ -31,7 +31,7 @@ MEANINGS = {
     "direct": "answers of one line that end by themselves, a thought before them aside",
     "preferences": "pairs of answers of which the better one is likelier",
     "margin": "by how many nats it is likelier, mean of the pairs",
-    "questions right": "numbers are verified, other answers must be said",
+    "questions right": "numbers and formulas are verified, other answers must be said in whole words",
     "direct answers": "of one line that end by themselves, a thought before them aside",
 }
 QUESTION_FIELDS = ("question", "problem", "prompt")
@@ -94,12 +94,12 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
 def score_questions(
     model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], chat: bool
 ) -> dict[str, float]:
-    """Share of right answers to one's own questions: numbers are verified, other answers must be said."""
+    """Share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
     answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
     right = 0
     for answer, (_, reference) in zip(answers, questions, strict=True):
         said = said_at_last(answer)
-        right += is_right(said, reference) if parse_answer(reference) else reference.lower() in said.lower()
+        right += says(said, reference) if find_fault(reference) else is_right(said, reference)
     return {
         "questions right": right / len(questions),
         "direct answers": sum(map(is_direct, answers)) / len(answers),
