@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format, is_preference
+from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format
+from .forms import is_preference
 from .packing import Row, choose_packing, pack
 from .readers import PART_BYTES, Part
 from .report import Report, describe_failures

@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
 from .formats import IGNORED
-from .forms import Message
+from .messages import Message
 
 
 class Segment(NamedTuple):
