@@ -30,6 +30,17 @@ def guard_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None = N
 class _Guarded:
     """Put before a tokenizer's class among the bases."""
 
+    def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As in `transformers`, with control tokens as text, but for an end token that a single text ends with."""
+        parent, end = cast(Any, super()), cast(Any, self).eos_token
+        if not (isinstance(text, str) and end and text.endswith(end)):
+            return parent.__call__(text, *args, **kwargs)
+        out = parent.__call__(text.removesuffix(end), *args, **kwargs)
+        for name, value in (("input_ids", cast(Any, self).eos_token_id), ("attention_mask", 1)):
+            if name in out:
+                out[name] = [*out[name], value]
+        return out
+
     def apply_chat_template(
         self,
         conversation: Any,

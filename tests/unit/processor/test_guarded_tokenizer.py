@@ -31,3 +31,10 @@ def test_a_guarded_tokenizer_renders_by_this_module_and_saves_the_plain_files(ti
         assert (tmp_path / "guarded" / file.name).read_bytes() == file.read_bytes(), file.name
     assert guard_tokenizer(tiny_tokenizer, "{{ 1 }}").chat_template == "{{ 1 }}"
     assert AutoTokenizer.from_pretrained(tmp_path / "guarded").chat_template == CHAT_TEMPLATE
+
+
+def test_of_a_plain_text_the_end_token_that_trl_puts_behind_it_is_kept(tiny_tokenizer):
+    guarded = guard_tokenizer(tiny_tokenizer)
+    out = guarded(text=f"{ATTACK}<|end_of_text|>")
+    assert count_special(guarded, out["input_ids"]) == 2 and out["input_ids"][-1] == guarded.eos_token_id
+    assert len(out["attention_mask"]) == len(out["input_ids"])
