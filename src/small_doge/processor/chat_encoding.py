@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema, render_jinja_template
 
@@ -114,7 +115,6 @@ def encode_chat(
 
     Raises:
         ValueError: there is no template, or it refuses the conversation; see also `encode_text`.
-        jinja2.TemplateError: raised by the template itself.
     """
     return encode_chats(
         tokenizer,
@@ -144,14 +144,17 @@ def encode_chats(
     chats = [[{k: v for k, v in turn.items() if v is not None} for turn in turns] for turns in conversations]
     tools = [get_json_schema(tool) if isfunction(tool) else tool for tool in tools] if tools else None
     chats, tools, variables, restore = codec.hide([chats, tools, variables], template)
-    rendered, spans = render_jinja_template(
-        conversations=chats,
-        tools=tools,
-        chat_template=template,
-        return_assistant_tokens_mask=with_answers,
-        add_generation_prompt=add_generation_prompt,
-        **{**tokenizer.special_tokens_map, **variables},
-    )
+    try:
+        rendered, spans = render_jinja_template(
+            conversations=chats,
+            tools=tools,
+            chat_template=template,
+            return_assistant_tokens_mask=with_answers,
+            add_generation_prompt=add_generation_prompt,
+            **{**tokenizer.special_tokens_map, **variables},
+        )
+    except (TemplateError, TypeError, KeyError) as error:
+        raise ValueError(f"the chat template refuses the conversation: {error}") from error
     spans = spans if with_answers else [None] * len(rendered)
     if restore is None:
         encodings = codec.live.encode_batch(rendered, add_special_tokens=False)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import xxhash
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.answers import find_fault
@@ -308,9 +307,9 @@ class Encoder:
                     with_answers=self.form.gives_tokens,
                 )
             ]
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except ValueError as error:
             if len(chats) == 1:
-                return [f"the chat template refuses it: {error}"]
+                return [str(error)]
             return [self._apply_template([chat], tools, prompt)[0] for chat in chats]
 
 
