@@ -257,7 +257,7 @@ def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
     return {"prompt": messages[:last]}
 
 
-def read_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
+def find_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
     """What can be read in a row: its text, or else what is said in its conversation.
 
     Raises:
@@ -276,9 +276,9 @@ def read_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
 
 
 def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterator[str]:
-    """As `read_texts`, and nothing of a row that can't be read."""
+    """As `find_texts`, and nothing of a row that can't be read."""
     try:
-        yield from read_texts(row, text_field)
+        yield from find_texts(row, text_field)
     except FormError:
         return
 

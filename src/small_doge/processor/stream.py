@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..utils.logging import get_logger
 from .engine import Engine, Position, share_out
 from .packing import Row
-from .report import Report, describe_failures, keep_failures
+from .report import Report, describe_failures, describe_losses, keep_failures
 
 
 logger = get_logger(__name__)
@@ -105,17 +105,13 @@ class MixedStream(IterableDataset):
 
     def _tell_failures(self, index: int) -> None:
         report = self.reports[index]
-        self.engine.check_failures(index, report)
+        self.engine.check_failures(index, report, whole=False)
         if self.side_file is not None:
             keep_failures(self.side_file, self.reports)
-        if report.failed and index not in self._warned:
+        losses = describe_losses(report, self.engine.mix.form.max_length, self.side_file)
+        if losses and index not in self._warned:
             self._warned.add(index)
-            logger.warning(
-                "data set %r: rows that can't be used are skipped: %s%s",
-                self.engine.mix.names[index],
-                describe_failures(report),
-                f"; all are in {self.side_file}" if self.side_file else "",
-            )
+            logger.warning("data set %r, so far: %s", self.engine.mix.names[index], losses)
 
     def _as_dict(self, row: Row, source: str) -> dict[str, Any]:
         if row.tokens is None:

@@ -175,6 +175,7 @@ def prepare_data(
         "identity": data.identity,
         "test_size": data.test_size,
         "max_bad_rows": data.max_bad_rows,
+        "max_bad_share": data.max_bad_share,
         "streaming": data.streaming,
     }
     if not isinstance(data, FineTuningDataArguments):

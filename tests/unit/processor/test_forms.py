@@ -5,13 +5,13 @@ import pytest
 
 from small_doge.processor.forms import (
     drop_thought_field,
+    find_texts,
     has_known_form,
     iterate_texts,
     mark_thought,
     read_conversation,
     read_preference,
     read_problem,
-    read_texts,
 )
 from small_doge.processor.messages import FormError
 
@@ -263,8 +263,8 @@ def test_what_is_no_finite_number_is_a_reason(value):
 
 
 def test_unreadable_rows_say_what_is_wrong_and_readable_ones_are_texts():
-    assert read_texts({"text": "a", "messages": []}) == ["a"]
-    assert read_texts({"text": "", "prompt": "a", "thinking": "t", "output": "b"}) == ["a", "t", "b"]
+    assert find_texts({"text": "a", "messages": []}) == ["a"]
+    assert find_texts({"text": "", "prompt": "a", "thinking": "t", "output": "b"}) == ["a", "t", "b"]
     for row, reason in (({"text": None}, "text is null"), ({"a": 1}, "no field"), ({"text": "\ud800"}, "Unicode")):
         with pytest.raises(FormError, match=reason):
-            read_texts(row)
+            find_texts(row)
