@@ -20,6 +20,7 @@ from transformers.trainer_callback import ProgressCallback as StockProgressCallb
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor import ft_datasets_process, pt_datasets_process
+from ..processor.measuring import count_scored_bytes
 from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
@@ -30,7 +31,7 @@ from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
-from .base import DogeTrainer, count_bytes
+from .base import DogeTrainer
 from .callbacks import LOG_NAME, FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
 from .checkpoints import DATA_POSITION, RECIPE, find_last_whole, list_checkpoints, read_step
 from .pictures import plot_training
@@ -244,9 +245,7 @@ def run_stage(
             *(callback() for callback in stage.callbacks),
         ],
         settings=settings,
-        eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
-        if counts_bytes
-        else None,
+        eval_bytes=count_scored_bytes(test, tokenizer) if counts_bytes else None,
         optimizer_state=_optimizer_state(model_args, resume),
         **stage.build_extras(model, tokenizer),
     )
