@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from ..models import load_model
 from ..processor.forms import RESULT_FIELDS
+from ..processor.messages import find_first, read_text
 from ..utils.answers import find_fault, is_right, says
 from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
@@ -81,11 +82,10 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             row = json.loads(line)
-            question = next(row[name] for name in QUESTION_FIELDS if row.get(name))
-            answer = next(row[name] for name in RESULT_FIELDS if row.get(name) is not None)
-        except (ValueError, AttributeError, TypeError, StopIteration):
+            texts = [read_text(find_first(row, names)[1], names[0]) for names in (QUESTION_FIELDS, RESULT_FIELDS)]
+        except (ValueError, AttributeError, TypeError):
             raise ValueError(f"--questions {path}, line {number}: not JSON with a question and an answer") from None
-        rows.append((str(question), str(answer)))
+        rows.append((texts[0], texts[1]))
     if not rows:
         raise ValueError(f"--questions {path}: the file is empty")
     return rows

@@ -6,9 +6,10 @@ a document are encoded as the text that they are. For every other text the token
 `tokenizer.apply_chat_template` and of `tokenizer(text)`.
 """
 
+import os.path
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import isfunction
 from itertools import count
 from typing import Any, NamedTuple
@@ -157,7 +158,8 @@ def encode_chats(
         raise ValueError(f"the chat template refuses the conversation: {error}") from error
     spans = spans if with_answers else [None] * len(rendered)
     if restore is None:
-        encodings = codec.live.encode_batch(rendered, add_special_tokens=False)
+        encode = codec.live.encode_batch if with_answers else codec.live.encode_batch_fast  # without offsets
+        encodings = encode(rendered, add_special_tokens=False)
         return [_mark(e.ids, e.offsets, s) for e, s in zip(encodings, spans, strict=True)]
     return [codec.encode_hidden(text, s, restore) for text, s in zip(rendered, spans, strict=True)]
 
@@ -192,6 +194,7 @@ class _Codec:
         self.ids = {content: self.live.token_to_id(content) for content in special}
         longest_first = sorted(special, key=len, reverse=True)
         self.literal = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self.shared = os.path.commonprefix(longest_first)  # noqa: RUF071 (of letters; a fast first look)
         around = [
             (r"\s*" if special[c].lstrip else "") + f"({re.escape(c)})" + (r"\s*" if special[c].rstrip else "")
             for c in longest_first
@@ -204,9 +207,13 @@ class _Codec:
             _check_unicode(text)
         encoded = self.words.encode(list(texts))
         for text, tokens in zip(texts, encoded, strict=True):
-            if self.literal.search(text):
+            if self.spells(text):
                 self._check(text, tokens.tolist())
         return encoded
+
+    def spells(self, text: str) -> bool:
+        """Whether a text spells out a special token."""
+        return self.shared in text and self.literal.search(text) is not None
 
     def _check(self, text: str, ids: list[int]) -> None:
         """Some vocabularies hold a special token as an ordinary word too."""
@@ -220,10 +227,11 @@ class _Codec:
         Codes are letters and digits, which templates pass on as they are. None in place of the last where there is
         nothing to hide.
         """
-        strings = list(_iterate_strings(inputs))
+        strings: list[str] = []
+        _collect_strings(inputs, strings)
         for text in strings:
             _check_unicode(text)
-        if not any(map(self.literal.search, strings)):
+        if not any(map(self.spells, strings)):
             return (*inputs, None)
         everything = "\n".join([template, *strings]).lower()
         key = next(key for key in (f"q{number}z" for number in count()) if key not in everything)
@@ -262,22 +270,24 @@ class _Codec:
 
 
 def _check_unicode(text: str) -> None:
+    if text.isascii():
+        return
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(f"the text is not valid Unicode: half a character at {error.start}") from None
 
 
-def _iterate_strings(value: Any) -> Iterator[str]:
+def _collect_strings(value: Any, found: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        found.append(value)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _iterate_strings(key)
-            yield from _iterate_strings(item)
+        found += [key for key in value if isinstance(key, str)]
+        for item in value.values():
+            _collect_strings(item, found)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _iterate_strings(item)
+            _collect_strings(item, found)
 
 
 def _map_strings(value: Any, change: Callable[[str], str]) -> Any:

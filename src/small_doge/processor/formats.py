@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -248,14 +249,11 @@ class Encoder:
 
     def _keep_messages(self, rendered: list[dict[str, Any]]) -> Iterator[Example | str]:
         """Rows that their trainer renders: preferences, problems or conversations."""
-        for content in rendered:
-            if "text" in content:
-                yield "a text, not a conversation: set apply_chat_template to train on it"
-                continue
-            if content.pop("tools", None) or any(m.get("tool_calls") for m in _iterate_turns(content)):
-                yield "tool calls need apply_chat_template with stage sft"
-                continue
-            size = self._measure(content)
+        faults = [self._find_fault(content) for content in rendered]
+        usable = [content for content, fault in zip(rendered, faults, strict=True) if not fault]
+        measured = iter(self._measure(usable))
+        for content, fault in zip(rendered, faults, strict=True):
+            size = fault or next(measured)
             if isinstance(size, str):
                 yield size
                 continue
@@ -264,26 +262,40 @@ class Encoder:
                 if isinstance(value, list)
                 else value
                 for name, value in content.items()
+                if name != "tools"
             }
             asked = content.get("prompt") or _before_answer(content["messages"])
             yield Example(_key(_prompt_text(asked)), fields={**plain, "num_tokens": size}, size=size)
 
-    def _measure(self, content: dict[str, Any]) -> int | str:
-        """Tokens of a row as its trainer will render it; or why that teaches nothing."""
+    def _find_fault(self, content: dict[str, Any]) -> str | None:
+        """Why a row can't be kept as messages, or None."""
+        if "text" in content:
+            return "a text, not a conversation: set apply_chat_template to train on it"
+        if content.get("tools") or any(message.get("tool_calls") for message in _iterate_turns(content)):
+            return "tool calls need apply_chat_template with stage sft"
+        return None
+
+    def _measure(self, contents: list[dict[str, Any]]) -> Iterator[int | str]:
+        """Tokens of each row as its trainer will render it; or why it teaches nothing."""
+        prompts = [content["prompt"] for content in contents if "prompt" in content]
+        wholes = []
+        for content in contents:
+            wholes += [content["prompt"] + content[name] for name in ("chosen", "rejected") if name in content]
+            wholes += [content["messages"]] if "messages" in content else []
+        of_prompts, of_wholes = iter(self._apply_template(prompts, prompt=True)), iter(self._apply_template(wholes))
+        for content in contents:
+            count = 2 if "chosen" in content else int("messages" in content)
+            found = [*islice(of_wholes, count), *islice(of_prompts, int("prompt" in content))]
+            refused = next((result for result in found if isinstance(result, str)), None)
+            rows = [result.ids for result in found if not isinstance(result, str)]
+            yield refused or self._judge_length(rows, "prompt" in content)
+
+    def _judge_length(self, rows: list[list[int]], has_prompt: bool) -> int | str:
+        """The longest of a row's renderings, of which the prompt's is the last; or why they teach nothing."""
         limit = self.form.max_length
-        wholes = [content["messages"]] if "messages" in content else []
-        if "chosen" in content:
-            wholes = [content["prompt"] + content[name] for name in ("chosen", "rejected")]
-        results = self._apply_template(wholes)
-        results += self._apply_template([content["prompt"]], prompt=True) if "prompt" in content else []
-        rows = []
-        for result in results:
-            if isinstance(result, str):
-                return result
-            rows.append(result.ids)
-        if "prompt" in content and len(rows[-1]) >= limit:
+        if has_prompt and len(rows[-1]) >= limit:
             return f"its prompt has {len(rows[-1])} tokens: max_length={limit} leaves no room for an answer"
-        if "chosen" in content:
+        if len(rows) == 3:
             if rows[0] == rows[1]:
                 return "chosen and rejected are the same as the chat template renders them"
             if rows[0][:limit] == rows[1][:limit]:

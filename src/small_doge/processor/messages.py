@@ -63,6 +63,8 @@ def check_unicode(text: str, what: str) -> str:
     Raises:
         FormError: it holds half a character.
     """
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

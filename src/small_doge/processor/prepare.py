@@ -30,7 +30,7 @@ from ..utils.logging import get_logger
 from .engine import Engine, Mix, Unit, interleave, share_out
 from .formats import row_schema
 from .packing import Row
-from .report import FAILED, Report, describe_failures, describe_losses, keep_failures
+from .report import FAILED, Report, describe_failures, keep_failures, tell_losses
 
 
 logger = get_logger(__name__)
@@ -223,8 +223,7 @@ class Preparation:
         if self.mix.total == -1 and len(self.mix.names) > 1:
             logger.info("total_sample_size=-1: every row of every data set is used once, whatever the ratios")
         for name, wanted, report in zip(self.mix.names, self.train_counts, reports, strict=True):
-            if losses := describe_losses(report, self.mix.form.max_length, self.failures):
-                logger.warning("data set %r: %s", name, losses)
+            tell_losses(name, report, self.mix.form.max_length, self.failures)
             if report.packed_rows < wanted:
                 times = wanted / report.packed_rows
                 logger.warning(

@@ -1,11 +1,15 @@
 """What happened to the rows of a source, and which of them failed."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..utils.files import write_text
+from ..utils.logging import get_logger
 
+
+logger = get_logger(__name__)
 
 FAILED = "failed_rows.jsonl"
 # Rows that a source may lose: so many, and such a share of those that were read.
@@ -76,6 +80,16 @@ def check_failures(name: str, report: Report, max_bad_rows: int, max_bad_share: 
             f"data set {name!r}: {lost} of {report.rows} rows can't be used, more than {' and '.join(limits)} "
             f"allow{'' if len(limits) > 1 else 's'}: {describe_failures(report)}. Mend the rows, or raise the limit"
         )
+
+
+def tell_losses(
+    name: str, report: Report, max_length: int, failures: Path | None = None, so_far: bool = False
+) -> None:
+    """Say what a source lost: a warning, unless that is only what stands in the test split. See `describe_losses`."""
+    losses = describe_losses(report, max_length, failures)
+    if losses:
+        level = logging.WARNING if report.failed or report.skipped or report.cut else logging.INFO
+        logger.log(level, "data set %r%s: %s", name, ", so far" if so_far else "", losses)
 
 
 def describe_losses(report: Report, max_length: int, failures: Path | None = None) -> str:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..utils.logging import get_logger
 from .engine import Engine, Position, share_out
 from .packing import Row
-from .report import Report, describe_failures, describe_losses, keep_failures
+from .report import Report, describe_failures, keep_failures, tell_losses
 
 
 logger = get_logger(__name__)
@@ -108,10 +108,10 @@ class MixedStream(IterableDataset):
         self.engine.check_failures(index, report, whole=False)
         if self.side_file is not None:
             keep_failures(self.side_file, self.reports)
-        losses = describe_losses(report, self.engine.mix.form.max_length, self.side_file)
-        if losses and index not in self._warned:
+        if index not in self._warned and (report.failed or report.cut or report.skipped):
             self._warned.add(index)
-            logger.warning("data set %r, so far: %s", self.engine.mix.names[index], losses)
+            name, limit = self.engine.mix.names[index], self.engine.mix.form.max_length
+            tell_losses(name, report, limit, self.side_file, so_far=True)
 
     def _as_dict(self, row: Row, source: str) -> dict[str, Any]:
         if row.tokens is None:
