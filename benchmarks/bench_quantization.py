@@ -11,10 +11,10 @@ import torch
 from common import report
 from transformers import AutoModelForCausalLM
 
-from small_doge.inference.loading import load_tokenizer
 from small_doge.inference.quantization import quantize
 from small_doge.models import load_model
 from small_doge.processor.sources import open_source
+from small_doge.utils.model_folder import load_tokenizer
 
 
 PARTS = ("embed_tokens", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

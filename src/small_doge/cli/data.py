@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedTokenizerBase
 
-from ..models import load_tokenizer
 from ..processor.clean import FILTERS, Cleaning
 from ..processor.clean import clean as clean_sources
 from ..processor.download import download as download_source
 from ..processor.download import iterate_catalog
-from ..processor.engine import DEFAULT_MAX_BAD_ROWS, Mix
+from ..processor.engine import Mix
 from ..processor.formats import DEFAULT_THINKING_TAGS, Format
 from ..processor.inspection import (
     compute_statistics,
@@ -28,12 +27,13 @@ from ..processor.inspection import (
 )
 from ..processor.mixing import open_streams
 from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
-from ..processor.report import FAILED
+from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, FAILED
 from ..processor.scale import Cluster, prepare_at_scale
 from ..processor.sources import DATA_ROOT
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
+from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
 from ..utils.suggest import unknown_name_message
 from .tables import show_table
@@ -105,6 +105,9 @@ def prepare_data(
     seed: Annotated[int, typer.Option(help="Of every shuffle.")] = 233,
     num_proc: Annotated[int | None, typer.Option(help="Processes on this machine; all cores if none.")] = None,
     max_bad_rows: Annotated[int, typer.Option(help="Rows that a data set may lose.")] = DEFAULT_MAX_BAD_ROWS,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of its rows that a data set of 100 rows or more may lose.")
+    ] = DEFAULT_MAX_BAD_SHARE,
     executor: Annotated[str | None, typer.Option(help="datatrove's: local, slurm or ray.")] = None,
     workers: Annotated[int, typer.Option(help="Tasks that the executor runs at once.")] = -1,
     partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
@@ -136,13 +139,14 @@ def prepare_data(
         padding=padding,
         seed=seed,
         max_bad_rows=max_bad_rows,
+        max_bad_share=max_bad_share,
     )
     work = output.with_name(f".{output.name}.work")
     if executor is None:
-        splits = prepare(mix, loaded, work, num_proc)
+        splits = prepare(mix, loaded, work, num_proc, output / FAILED)
     else:
         cluster = Cluster(executor, workers, partition, time, environment=environment)
-        splits = prepare_at_scale(mix, loaded, work, cluster)
+        splits = prepare_at_scale(mix, loaded, work, cluster, output / FAILED)
     if splits is None:
         console.print("Tasks are on their way. Run the same command again when they are done.")
         return

@@ -8,11 +8,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..models import load_tokenizer
 from ..processor import tokenizer as library
+from ..processor.chat_encoding import encode_text
 from ..processor.corpus import iterate_mixture
+from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
+from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
 
 
@@ -35,12 +37,20 @@ def train(
     max_digits: Annotated[int, typer.Option(help="Digits that may share a token.")] = 3,
     max_length: Annotated[int, typer.Option(help="Trained length, stored in the tokenizer.")] = 2048,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 233,
+    max_bad_rows: Annotated[
+        int, typer.Option(help="Unreadable rows that a data set may lose.")
+    ] = DEFAULT_MAX_BAD_ROWS,
+    max_bad_share: Annotated[
+        float, typer.Option(help="Share of its rows that a data set of 100 rows or more may lose.")
+    ] = DEFAULT_MAX_BAD_SHARE,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
     quiet_libraries()
     check_output(output, library.MADE_BY, overwrite, [*(data or []), *([base] if base else [])])
-    texts = library.read_texts(data, text_field) if data else iterate_mixture(EMBEDDED_TEXTS)
+    texts = (
+        library.read_texts(data, text_field, max_bad_rows, max_bad_share) if data else iterate_mixture(EMBEDDED_TEXTS)
+    )
     trained = library.train_tokenizer(
         texts,
         vocab_size,
@@ -68,7 +78,7 @@ def inspect(
     for name, value in library.describe_tokenizer(loaded, text).items():
         console.print(f"{name}: {value}", markup=False)
     cut = Text()
-    for colour, token in zip(itertools.cycle(COLOURS), loaded.encode(text, add_special_tokens=False), strict=False):
+    for colour, token in zip(itertools.cycle(COLOURS), encode_text(loaded, text), strict=False):
         cut.append(loaded.decode([token]), style=colour)
     console.print(cut)
     messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am Doge."}]

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.chat_template import CHAT_TEMPLATE
 from ..processor.corpus import Question, held_out_preferences, held_out_problems, held_out_questions
 from ..processor.formats import DEFAULT_THINKING_TAGS
-from ..utils.answers import is_right, split_thought
+from ..utils.answers import is_right, says, split_thought
 
 
 BATCH = 50
@@ -67,7 +68,7 @@ def answer_all(
         max_new_tokens: after which an answer is cut off; `MAX_NEW_TOKENS` if None.
         seed: of drawn answers; None takes the likeliest.
     """
-    prompts = [render(tokenizer, q) if chat else (tokenizer.bos_token or "") + q for q in questions]
+    prompts = [encode_question(tokenizer, q) if chat else encode_prompt(tokenizer, q) for q in questions]
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
     if seed is not None:
@@ -76,12 +77,8 @@ def answer_all(
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), BATCH):
         part = order[start : start + BATCH]
-        inputs = tokenizer(
-            [prompts[i] for i in part],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
+        inputs = tokenizer.pad(
+            {"input_ids": [prompts[i] for i in part]}, return_tensors="pt", padding=True, padding_side="left"
         ).to(model.device)
         output = model.generate(
             input_ids=inputs["input_ids"],
@@ -95,14 +92,14 @@ def answer_all(
     return [answers[i] for i in range(len(prompts))]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
-    """A question in the chat template, up to where the assistant speaks."""
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": question}],
-        tokenize=False,
-        add_generation_prompt=True,
-        chat_template=tokenizer.chat_template or CHAT_TEMPLATE,
-    )
+def encode_question(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
+    """The tokens of a question in the chat template, up to where the assistant speaks."""
+    return _encode(tokenizer, [{"role": "user", "content": question}], generation=True)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[dict], generation: bool = False) -> list[int]:
+    template = tokenizer.chat_template or CHAT_TEMPLATE
+    return encode_chat(tokenizer, messages, add_generation_prompt=generation, template=template).ids
 
 
 def said_at_last(answer: Answer) -> str:
@@ -120,7 +117,7 @@ def answers_question(question: Question, answer: Answer) -> bool:
     said = said_at_last(answer).split("\n")[0]
     if question.kind == "sum":
         return is_right(said, question.short_answer)
-    return question.short_answer in said.replace(".", " ").split(" is ", 1)[-1]
+    return says(said.split(" is ", 1)[-1], question.short_answer)
 
 
 @torch.no_grad()
@@ -128,13 +125,9 @@ def score_preferences(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Seq
     """Share of pairs whose better answer is likelier, and by how many nats it is in the mean."""
     texts: list[tuple[list[int], list[int]]] = []
     for pair in pairs:
-        prompt = tokenizer.encode(render(tokenizer, pair["prompt"][0]["content"]), add_special_tokens=False)
+        prompt = _encode(tokenizer, pair["prompt"], generation=True)
         for name in ("chosen", "rejected"):
-            messages = [*pair["prompt"], *pair[name]]
-            whole = tokenizer.apply_chat_template(
-                messages, tokenize=False, chat_template=tokenizer.chat_template or CHAT_TEMPLATE
-            )
-            texts.append((prompt, tokenizer.encode(whole, add_special_tokens=False)[len(prompt) :]))
+            texts.append((prompt, _encode(tokenizer, [*pair["prompt"], *pair[name]])[len(prompt) :]))
     sums: list[float] = []
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]

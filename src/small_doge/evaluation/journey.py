@@ -13,13 +13,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from ..models import load_model, load_tokenizer
+from ..models import load_model
 from ..processor.forms import RESULT_FIELDS
+from ..processor.messages import find_first, read_text
 from ..processor.readers import split_file
-from ..utils.answers import is_right, parse_answer
+from ..utils.answers import find_fault, is_right, says
 from ..utils.errors import UserError
 from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
+from ..utils.model_folder import load_tokenizer
 from ..utils.paths import find_near_names
 from .held_out import answer_all, is_direct, measure, said_at_last
 
@@ -34,7 +36,7 @@ MEANINGS = {
     "direct": "answers of one line that end by themselves, a thought before them aside",
     "preferences": "pairs of answers of which the better one is likelier",
     "margin": "by how many nats it is likelier, mean of the pairs",
-    "questions right": "numbers are verified, other answers must be said",
+    "questions right": "numbers and formulas are verified, other answers must be said in whole words",
     "direct answers": "of one line that end by themselves, a thought before them aside",
 }
 QUESTION_FIELDS = ("question", "problem", "prompt")
@@ -84,13 +86,13 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     records = (record for part in split_file(str(path)) for record in part.read())
     for number, record in enumerate(records, 1):
         try:
-            row = record.row
-            question = next(row[name] for name in QUESTION_FIELDS if row.get(name))
-            answer = next(row[name] for name in RESULT_FIELDS if row.get(name) is not None)
-        except (ValueError, AttributeError, TypeError, StopIteration):
+            texts = [
+                read_text(find_first(record.row, names)[1], names[0]) for names in (QUESTION_FIELDS, RESULT_FIELDS)
+            ]
+        except (ValueError, AttributeError, TypeError):
             why = record.problem or "no question and answer"
             raise UserError(f"--questions {path}, row {number}: {why}") from None
-        rows.append((str(question), str(answer)))
+        rows.append((texts[0], texts[1]))
     if not rows:
         raise ValueError(f"--questions {path}: the file is empty")
     return rows
@@ -99,12 +101,12 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
 def score_questions(
     model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], chat: bool
 ) -> dict[str, float]:
-    """Share of right answers to one's own questions: numbers are verified, other answers must be said."""
+    """Share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
     answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
     right = 0
     for answer, (_, reference) in zip(answers, questions, strict=True):
         said = said_at_last(answer)
-        right += is_right(said, reference) if parse_answer(reference) else reference.lower() in said.lower()
+        right += says(said, reference) if find_fault(reference) else is_right(said, reference)
     return {
         "questions right": right / len(questions),
         "direct answers": sum(map(is_direct, answers)) / len(answers),

@@ -6,10 +6,11 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from ..models import DogeForCausalLM, check_tokenizer_fits, load_model, load_tokenizer
+from ..models import DogeForCausalLM, load_model
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
+from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
 from .loading import is_exported
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from .answer import Answer
@@ -180,21 +181,24 @@ class Engine:
         return self.stream_text(self.render(messages), **options)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text, with those that begin one."""
-        self._need_tokenizer("text")
-        return self.tokenizer(text)["input_ids"]
-
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation up to where the answer begins.
+        """The tokens of a text, with those that begin one; a begin token that it spells out itself is not doubled.
 
         Raises:
-            UserError: the model has no chat template.
+            ValueError: the text is not valid Unicode.
+        """
+        self._need_tokenizer("text")
+        return encode_prompt(self.tokenizer, text)
+
+    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """The tokens of a conversation up to where the answer begins; what is typed in it never is a control token.
+
+        Raises:
+            ValueError: the model has no chat template, or it refuses the conversation.
         """
         self._need_tokenizer("conversations")
         if not getattr(self.tokenizer, "chat_template", None):
             raise UserError(f"{self.name} has no chat template: it was not trained to answer; use a plain prompt")
-        text = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return encode_chat(self.tokenizer, messages, add_generation_prompt=True).ids
 
     def _need_tokenizer(self, what: str) -> None:
         if self.tokenizer is None:

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..models.loading import load_tokenizer
 from ..utils.errors import UserError
 from ..utils.files import find_damage
+from ..utils.model_folder import load_tokenizer
 from .engine import Engine, find_end_ids
 from .options import check_integer
 

@@ -3,7 +3,7 @@
 from .cache import DynamicMaskCache
 from .doge.configuration_doge import DogeConfig, DogeMoeConfig
 from .doge.modeling_doge import DogeForCausalLM, DogeForSequenceClassification, DogeModel, DogePreTrainedModel
-from .loading import check_model_folder, check_tokenizer_fits, load_model, load_tokenizer
+from .loading import load_model
 from .presets import PRESETS
 from .registration import register_auto_classes
 from .upcycle import upcycle_to_moe
@@ -18,10 +18,7 @@ __all__ = [
     "DogeMoeConfig",
     "DogePreTrainedModel",
     "DynamicMaskCache",
-    "check_model_folder",
-    "check_tokenizer_fits",
     "load_model",
-    "load_tokenizer",
     "register_auto_classes",
     "upcycle_to_moe",
 ]

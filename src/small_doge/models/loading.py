@@ -1,20 +1,13 @@
-"""Loading that refuses what is torn or does not fit, and says which file it is."""
+"""Loading that refuses what does not fit, with a list of it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from ..utils.errors import UserError
-from ..utils.files import MANIFEST, find_damage
-from ..utils.paths import find_near_names, looks_like_path
+from ..utils.model_folder import check_model_folder
 
 
 SHOWN = 8
-LFS_POINTER = b"version https://git-lfs"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 def load_model(model_class: Any, path: str | Path, **kwargs: Any) -> Any:
@@ -38,112 +31,6 @@ def load_model(model_class: Any, path: str | Path, **kwargs: Any) -> Any:
         raise UserError(f"no model could be loaded from {path}: {where}{str(error).splitlines()[0]}") from error
     check_loading_report(str(path), report)
     return model
-
-
-def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
-    """The tokenizer of a local folder or hub name.
-
-    Args:
-        path: of the folder, or the name.
-        setting: that named it and needs it; None allows that there is none.
-
-    Returns:
-        The tokenizer, or None where there is none.
-
-    Raises:
-        UserError: its files are torn, or there is none although `setting` needs one.
-    """
-    from transformers import AutoTokenizer
-
-    check_model_folder(path, TOKENIZER_FILES)
-    folder = Path(path)
-    is_there = not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
-    reason = "the folder has none"
-    if is_there:
-        try:
-            return AutoTokenizer.from_pretrained(str(path))
-        except Exception as error:  # of many kinds: the tokenizers library raises Exception itself
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-            if folder.is_dir():
-                raise UserError(
-                    f"the tokenizer in {path} can't be read ({reason}); copy its files again from where the model "
-                    "comes from"
-                ) from error
-    if setting is not None:
-        raise UserError(
-            f"{setting}={path}: no tokenizer could be loaded ({reason}). Train one with: small-doge tokenizer train"
-        )
-    return None
-
-
-def check_tokenizer_fits(tokenizer: Any, vocab_size: int) -> None:
-    """Raise a `UserError` if the tokenizer has tokens that the model has no embedding for."""
-    if len(tokenizer) > vocab_size:
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} entries, the model's vocab_size is {vocab_size}: use the tokenizer "
-            "that belongs to the model, or set model_overrides.vocab_size of a new one"
-        )
-
-
-def check_model_folder(path: str | Path, names: tuple[str, ...] | None = None) -> None:
-    """Raise a `UserError` for a local folder that is not there or has torn files; a hub name passes.
-
-    Args:
-        path: a folder or a hub name.
-        names: files that matter; all that a model is read from if None.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        if folder.exists():
-            raise UserError(f"{path} is a file; name the folder of the model")
-        if looks_like_path(str(path)):
-            raise UserError(f"there is no folder {path}{find_near_names(folder)}")
-        return
-    for file in sorted(folder.iterdir()):
-        if file.is_file() and _matters(file.name, names):
-            reason = _find_file_damage(file)
-            if reason is not None:
-                raise UserError(f"{file} {reason}")
-    damage = find_damage(folder) if names is None and (folder / MANIFEST).is_file() else None
-    if damage is not None:
-        raise UserError(f"{folder} can't be used: {damage}; name another checkpoint, or copy all of its files")
-
-
-def _matters(name: str, names: tuple[str, ...] | None) -> bool:
-    if names is not None:
-        return name in names
-    is_config = name in ("config.json", "generation_config.json", WEIGHTS_INDEX)
-    return is_config or (name.endswith(".safetensors") and name.startswith("model"))
-
-
-def _find_file_damage(file: Path) -> str | None:
-    """What is wrong with a file of JSON or of weights, and the remedy."""
-    with open(file, "rb") as opened:
-        if opened.read(len(LFS_POINTER)) == LFS_POINTER:
-            return "is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
-    again = "copy it again from where the model comes from"
-    if file.suffix == ".safetensors":
-        try:
-            with safe_open(file, "pt"):
-                return None
-        except SafetensorError as error:
-            return f"is cut or damaged ({error}); {again}"
-    if file.suffix != ".json":
-        return None
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        remedy = f"{again}, or delete it" if file.name == "generation_config.json" else again
-        return f"is damaged ({error}); {remedy}"
-    if not isinstance(content, dict):
-        return f"holds no settings; {again}"
-    if file.name == WEIGHTS_INDEX:
-        missing = sorted(
-            {name for name in content.get("weight_map", {}).values() if not (file.parent / name).is_file()}
-        )
-        if missing:
-            return f"names weights that are not there: {', '.join(missing[:SHOWN])}; {again}"
-    return None
 
 
 def check_loading_report(path: str, report: dict) -> None:

@@ -50,23 +50,21 @@ _safe = _Safe()
 
 
 class CachedTokenizer:
-    """Tokens of texts as `tokenizers` gives them, without special tokens around them.
+    """Tokens of texts as `tokenizers` gives them, without special tokens: those that a text spells out are text.
 
     Args:
-        backend: any tokenizer; it is copied, and truncation and padding that it was saved with are left out. The
-            memory serves those of Llama 3's kind.
+        backend: any tokenizer; it is copied. The memory serves those of Llama 3's kind.
     """
 
     def __init__(self, backend: Tokenizer) -> None:
-        self.backend = Tokenizer.from_str(backend.to_str())
-        self.backend.no_truncation()
-        self.backend.no_padding()
+        self.backend = copy_backend(backend)
+        self.backend.encode_special_tokens = True
         specification = json.loads(self.backend.to_str())
         digits = _find_digits(specification)
         self.serves = digits is not None
         if self.serves:
             self._ascii, self._unicode = (re.compile(p.replace("DIGITS", digits)) for p in (_ASCII, _UNICODE))
-            added = [re.escape(token["content"]) for token in specification["added_tokens"]]
+            added = [re.escape(token["content"]) for token in specification["added_tokens"] if not token["special"]]
             self._added = re.compile("|".join(added)) if added else None
             self._words = _Words(self.backend)
 
@@ -106,6 +104,14 @@ class _Words(dict):
         if len(self) < MAX_WORDS:
             self[word] = tokens
         return tokens
+
+
+def copy_backend(backend: Tokenizer) -> Tokenizer:
+    """A tokenizer of its own, without the truncation and the padding that it was saved with."""
+    copied = Tokenizer.from_str(backend.to_str())
+    copied.no_truncation()
+    copied.no_padding()
+    return copied
 
 
 def _byte_alphabet() -> list[str]:

@@ -18,10 +18,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format, is_preference
+from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format
+from .forms import is_preference
 from .packing import Row, choose_packing, pack
 from .readers import PART_BYTES, Part
-from .report import Report, describe_failures
+from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, Report, check_failures
 from .sources import Source, check_source_name, open_source
 
 
@@ -30,7 +31,8 @@ logger = get_logger(__name__)
 # Documents and characters that are shuffled and packed together: enough to fill rows well, little enough for flat memory.
 BLOCK_ROWS = 4096
 BLOCK_CHARACTERS = 8_000_000
-DEFAULT_MAX_BAD_ROWS = 1000
+# Rows of a source among which one that is a preference is looked for.
+SEARCHED_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Mix:
         padding: rows are padded to `max_length` and carry an attention mask.
         seed: of every shuffle.
         max_bad_rows: rows that a source may lose.
+        max_bad_share: share of its rows that a source may lose.
     """
 
     names: tuple[str, ...]
@@ -73,6 +76,7 @@ class Mix:
     padding: bool = False
     seed: int = 233
     max_bad_rows: int = DEFAULT_MAX_BAD_ROWS
+    max_bad_share: float = DEFAULT_MAX_BAD_SHARE
 
     @classmethod
     def of(cls, datasets_and_ratios: list[dict[str, float]], packing: bool | str = True, **settings: Any) -> "Mix":
@@ -87,6 +91,10 @@ class Mix:
             raise ValueError(f"total_sample_size={mix.total} must be positive, or -1 for all")
         if mix.test_size < 0:
             raise ValueError(f"test_size={mix.test_size} must not be negative")
+        if mix.max_bad_rows < 0 or not 0 <= mix.max_bad_share <= 1:
+            raise ValueError(
+                f"max_bad_rows={mix.max_bad_rows} must not be negative, max_bad_share={mix.max_bad_share} must lie in [0, 1]"
+            )
         for name in names:
             check_source_name(name)
         if not mix.form.gives_tokens:
@@ -121,6 +129,8 @@ class Engine:
         self.units = [_group_parts(source, index, mix.seed) for index, source in enumerate(self.sources)]
         self.encoder = Encoder(tokenizer, mix.form)
         self.held_out = held_out
+        # Long texts go on in the next row, unless a row is one document.
+        self.cuts = mix.form.stage != "pt" or mix.packing == "none"
 
     def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
         """Training rows of a unit, each with the position after it.
@@ -184,7 +194,8 @@ class Engine:
     ) -> Iterator[tuple[Row, Position]]:
         mix = self.mix
         for block, here, following in self._read_blocks(unit, report, start):
-            self.check_failures(unit.source, report)
+            is_whole = len(self.units[unit.source]) == 1 and following.unit > unit.number
+            self.check_failures(unit.source, report, is_whole)
             kept = [example for example in block if example.key not in excluded]
             report.held_out += len(block) - len(kept)
             seed = f"{mix.seed}/{mix.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
@@ -227,27 +238,23 @@ class Engine:
                     characters, waiting = characters + size, waiting + size
                 full = rows >= BLOCK_ROWS or characters >= BLOCK_CHARACTERS
                 if full or len(batch) >= BATCH_ROWS or waiting >= BATCH_CHARACTERS:
-                    block += _encode(encoder, source, batch, report)
+                    block += _encode(encoder, source, batch, report, self.cuts)
                     batch, waiting = [], 0
                 if full:
                     following = here._replace(part=index, record=record.next)
                     yield block, here, following
                     block, here, rows, characters = [], following, 0, 0
-        block += _encode(encoder, source, batch, report)
+        block += _encode(encoder, source, batch, report, self.cuts)
         if block:
             yield block, here, Position(start.turn, unit.number + 1)
 
-    def check_failures(self, index: int, report: Report) -> None:
-        """Refuse a source that lost too many rows.
+    def check_failures(self, index: int, report: Report, whole: bool = True) -> None:
+        """Refuse a source that lost too many rows, of all that it has or of a part.
 
         Raises:
-            ValueError: more than `max_bad_rows`, with the first reasons.
+            ValueError: more than `max_bad_rows` or `max_bad_share`, with the first reasons.
         """
-        if len(report.failed) > self.mix.max_bad_rows:
-            raise ValueError(
-                f"data set {self.mix.names[index]!r}: {len(report.failed)} of {report.rows} rows can't be used, more than "
-                f"max_bad_rows={self.mix.max_bad_rows} allows: {describe_failures(report)}"
-            )
+        check_failures(self.mix.names[index], report, self.mix.max_bad_rows, self.mix.max_bad_share, whole)
 
 
 def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
@@ -300,11 +307,11 @@ def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source
     """A mix for DPO without the sources that hold no preferences; the others keep their proportions."""
     kept = []
     for index, source in enumerate(sources):
-        first = next((record.row for record in source.read(source.parts[0]) if record.row is not None), {})
-        if is_preference(first):
+        rows = (record.row for part in source.parts for record in source.read(part))
+        if any(row is not None and is_preference(row) for row in islice(rows, SEARCHED_ROWS)):
             kept.append(index)
         else:
-            logger.info("data set %r holds no preferences: DPO leaves it out", source.name)
+            logger.warning("data set %r holds no preferences: DPO leaves it out", source.name)
     if not kept:
         raise ValueError("stage dpo: none of the data sets holds preferences, rows with chosen and rejected answers")
     total = math.fsum(mix.ratios[i] for i in kept)
@@ -324,12 +331,14 @@ def _group_parts(source: Source, index: int, seed: int) -> list[Unit]:
     return [Unit(index, number, tuple(group)) for number, group in enumerate(groups)]
 
 
-def _encode(encoder: Encoder, source: Source, batch: list[tuple[dict, str]], report: Report) -> list[Example]:
+def _encode(
+    encoder: Encoder, source: Source, batch: list[tuple[dict, str]], report: Report, cuts: bool
+) -> list[Example]:
     examples = []
     for (_, where), result in zip(batch, encoder.encode([row for row, _ in batch]), strict=True):
         if isinstance(result, Example):
             report.documents += 1
-            report.cut += result.size > encoder.form.max_length and encoder.form.stage != "pt"
+            report.cut += cuts and result.size > encoder.form.max_length
             examples.append(result)
         elif result == SKIPPED:
             report.skipped += 1

@@ -1,33 +1,33 @@
 """What each stage makes of a row: tokens with a loss mask, a preference, or a problem to verify."""
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import xxhash
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.answers import parse_answer
+from ..utils.answers import find_fault
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .cached_bpe import CachedTokenizer
+from .chat_encoding import EncodedChat, enclose, encode_chats, encode_documents, encode_text
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
 from .forms import (
     CONVERSATION_FIELDS,
-    FormError,
-    Message,
+    FORM_FIELDS,
     drop_thought_field,
     has_known_form,
+    is_preference,
     mark_thought,
     read_conversation,
     read_preference,
     read_problem,
     read_prompt,
 )
+from .messages import FormError, Message, check_unicode, find_first, is_blank, read_tools
 
 
 logger = get_logger(__name__)
@@ -114,30 +114,29 @@ class Encoder:
     """Renders and tokenises rows.
 
     Args:
-        tokenizer: of the model.
+        tokenizer: of the model, a fast one.
         form: what to make of them.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Format) -> None:
         self.tokenizer, self.form = tokenizer, form
         self.text_field = form.text_field or "text"
-        self.template = choose_template(tokenizer) if form.stage != "pt" or form.apply_chat_template else None
-        self._cached = CachedTokenizer(tokenizer.backend_tokenizer) if tokenizer.is_fast else None
+        encode_text(tokenizer, "")  # refuses tokenizers that can't tell texts from control tokens
+        needs_template = form.stage != "pt" or form.apply_chat_template
+        self.template = choose_template(tokenizer, form.gives_tokens) if needs_template else None
 
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
         """An example for each row, or the reason why it gives none, which is empty for rows of another stage."""
-        rendered: list[Any] = [self._render(row) for row in rows]
-        if self.form.stage in ("dpo", "grpo", "prompt") or (
-            self.form.stage == "sft" and not self.form.apply_chat_template
-        ):
-            return [r if isinstance(r, str) else self._keep_messages(r) for r in rendered]
+        rendered = [self._render(row) for row in rows]
         results: list[Example | str] = [r if isinstance(r, str) else "" for r in rendered]
-        texts = [i for i, r in enumerate(rendered) if isinstance(r, dict) and "text" in r]
-        for i, tokens in zip(texts, self._tokenize([rendered[i]["text"] for i in texts]), strict=True):
-            results[i] = Example(_key(rendered[i]["text"]), self._enclose(tokens), size=len(tokens) + 2)
-        chats = [i for i, r in enumerate(rendered) if isinstance(r, dict) and "messages" in r]
-        for i, result in zip(chats, self._encode_chats([rendered[i] for i in chats]), strict=True):
-            results[i] = result
+        ways: dict[Callable, list[int]] = {}
+        for index, content in enumerate(rendered):
+            if isinstance(content, dict):
+                way = self._encode_texts if "text" in content else self._encode_chats
+                ways.setdefault(way if self.form.gives_tokens else self._keep_messages, []).append(index)
+        for way, indices in ways.items():
+            for index, result in zip(indices, way([rendered[i] for i in indices]), strict=True):
+                results[index] = result
         return results
 
     def _render(self, row: dict[str, Any]) -> dict[str, Any] | str:
@@ -162,6 +161,8 @@ class Encoder:
 
     def _read(self, row: dict[str, Any]) -> dict[str, Any]:
         form = self.form
+        if form.stage in ("dpo", "grpo", "prompt") and read_tools(row.get("tools")):
+            raise FormError(f"the trainer of stage {form.stage} can't be given the definitions in tools")
         if form.stage == "dpo":
             if not is_preference(row):
                 raise FormError(SKIPPED)
@@ -169,35 +170,32 @@ class Encoder:
             return {name: self._prepare(turns, name == "prompt") for name, turns in preference.items()}
         if form.stage == "grpo":
             problem = read_problem(row)
-            if not parse_answer(problem["solution"]):
-                raise FormError("its reference answer states no number or formula that could be verified")
+            if fault := find_fault(problem["solution"]):
+                raise FormError(f"its reference answer can't be verified: {fault}")
             return {**problem, "prompt": self._prepare(problem["prompt"], True)}
         if form.stage == "prompt":
             return {"prompt": self._prepare(read_prompt(row)["prompt"], True)}
         text = row.get(self.text_field)
-        is_chat = has_known_form(row) and (form.stage == "sft" or text is None)
-        if form.apply_chat_template and isinstance(text, str) and isinstance(row.get("prompt"), str) and not is_chat:
+        is_chat = has_known_form(row) and (form.stage == "sft" or is_blank(text))
+        if form.apply_chat_template and not is_chat and not is_blank(text) and not is_blank(row.get("prompt")):
             row, is_chat = {"prompt": row["prompt"], "completion": text}, True  # cosmopedia-v2's form
+        if form.stage == "pt" and not form.apply_chat_template and not find_first(row, CONVERSATION_FIELDS)[0]:
+            is_chat = False
         if not is_chat:
             return {"text": self._read_text(row)}
-        if form.stage == "pt" and not form.apply_chat_template and not set(row) & set(CONVERSATION_FIELDS):
-            return {"text": self._read_text(row)}
-        return {"messages": self._prepare(read_conversation(row), True), "tools": _read_tools(row.get("tools"))}
+        return {"messages": self._prepare(read_conversation(row), True), "tools": read_tools(row.get("tools"))}
 
     def _read_text(self, row: dict[str, Any]) -> str:
         name = self.text_field
         if name not in row:
-            raise FormError(f"no field {name!r}")
+            blank = next((field for field in FORM_FIELDS if field in row and is_blank(row[field])), None)
+            raise FormError(f"no field {name!r}" + (f", and {blank} is empty" if blank else ""))
         text = row[name]
         if not isinstance(text, str):
             raise FormError(f"{name} is {'null' if text is None else type(text).__name__ + ', not text'}")
         if not text.strip():
             raise FormError(f"{name} is empty")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise FormError(f"{name} is not valid Unicode") from None
-        return text
+        return check_unicode(text, name)
 
     def _prepare(self, messages: list[Message], is_start: bool) -> list[Message]:
         """Thoughts in their place; before a conversation's start, the system prompt and the identity."""
@@ -216,98 +214,129 @@ class Encoder:
             rest = [asked, {"role": "assistant", "content": form.identity}, *rest]
         return system + rest
 
-    def _keep_messages(self, rendered: dict[str, Any]) -> Example | str:
-        """A row that its trainer renders: a preference, a problem or a conversation."""
-        if "text" in rendered:
-            return "a text, not a conversation: set apply_chat_template to train on it"
-        turns = [m for value in rendered.values() if isinstance(value, list) for m in value if "role" in m]
-        if any(m.get("tool_calls") for m in turns):
-            return "tool calls need apply_chat_template with stage sft"
-        lengths = {
-            name: sum(map(len, self._tokenize([m["content"] for m in value])))
-            for name, value in rendered.items()
-            if isinstance(value, list) and value and "role" in value[0]
-        }
-        prompt = lengths.pop("prompt", 0)
-        if prompt >= self.form.max_length:
-            return f"its prompt has {prompt} tokens: max_length={self.form.max_length} leaves no room for an answer"
-        size = prompt + max(lengths.values(), default=0)
-        plain = {
-            name: [{"role": m["role"], "content": m["content"]} for m in value] if isinstance(value, list) else value
-            for name, value in rendered.items()
-            if name != "tools"
-        }
-        asked = rendered.get("prompt") or _before_answer(rendered["messages"])
-        return Example(_key(_prompt_text(asked)), fields={**plain, "num_tokens": size}, size=size)
+    def _encode_texts(self, rendered: list[dict[str, Any]]) -> list[Example | str]:
+        texts = [content["text"] for content in rendered]
+        try:
+            encoded = encode_documents(self.tokenizer, texts)
+        except ValueError as error:
+            if len(rendered) == 1:
+                return [str(error)]
+            return [self._encode_texts([content])[0] for content in rendered]
+        return [Example(_key(text), tokens, size=len(tokens)) for text, tokens in zip(texts, encoded, strict=True)]
 
     def _encode_chats(self, chats: list[dict[str, Any]]) -> Iterator[Example | str]:
         plain = [i for i, chat in enumerate(chats) if not chat["tools"]]
-        encoded = dict(zip(plain, self._apply_template([chats[i]["messages"] for i in plain], None), strict=True))
+        encoded = dict(zip(plain, self._apply_template([chats[i]["messages"] for i in plain]), strict=True))
         for i, chat in enumerate(chats):
             result = encoded[i] if i in encoded else self._apply_template([chat["messages"]], chat["tools"])[0]
             if isinstance(result, str):
                 yield result
-                continue
-            tokens, mask = result
-            yield self._learn(_key(_prompt_text(_before_answer(chat["messages"]))), tokens, mask)
+            else:
+                yield self._learn(_key(_prompt_text(_before_answer(chat["messages"]))), result)
 
-    def _learn(self, key: int, tokens: np.ndarray, mask: np.ndarray) -> Example | str:
+    def _learn(self, key: int, chat: EncodedChat) -> Example | str:
+        tokens, mask = np.asarray(chat.ids, dtype=np.int32), np.asarray(chat.answers, dtype=bool)
         if self.form.stage == "pt":
-            return Example(key, self._enclose(tokens), size=len(tokens) + 2)
+            tokens = enclose(self.tokenizer, tokens)
+            return Example(key, tokens, size=len(tokens))
         if not mask.any():
             return "no token of an answer is marked by the chat template"
-        labels = np.where(mask == 1, tokens, IGNORED).astype(np.int32)
+        labels = np.where(mask, tokens, IGNORED).astype(np.int32)
         # The first token of a row has nothing before it that could predict it.
         if not (labels[1 : self.form.max_length] != IGNORED).any():
             return f"the answer begins after max_length={self.form.max_length} tokens and would be cut away"
         return Example(key, tokens[: self.form.max_length], labels[: self.form.max_length], size=len(tokens))
 
-    def _apply_template(self, chats: list[list[Message]], tools: list | None) -> list[Any]:
-        """(tokens, mask of the answers) for each conversation, or why the template refuses it."""
+    def _keep_messages(self, rendered: list[dict[str, Any]]) -> Iterator[Example | str]:
+        """Rows that their trainer renders: preferences, problems or conversations."""
+        faults = [self._find_fault(content) for content in rendered]
+        usable = [content for content, fault in zip(rendered, faults, strict=True) if not fault]
+        measured = iter(self._measure(usable))
+        for content, fault in zip(rendered, faults, strict=True):
+            size = fault or next(measured)
+            if isinstance(size, str):
+                yield size
+                continue
+            plain = {
+                name: [{"role": m["role"], "content": m["content"]} for m in value]
+                if isinstance(value, list)
+                else value
+                for name, value in content.items()
+                if name != "tools"
+            }
+            asked = content.get("prompt") or _before_answer(content["messages"])
+            yield Example(_key(_prompt_text(asked)), fields={**plain, "num_tokens": size}, size=size)
+
+    def _find_fault(self, content: dict[str, Any]) -> str | None:
+        """Why a row can't be kept as messages, or None."""
+        if "text" in content:
+            return "a text, not a conversation: set apply_chat_template to train on it"
+        if content.get("tools") or any(message.get("tool_calls") for message in _iterate_turns(content)):
+            return "tool calls need apply_chat_template with stage sft"
+        return None
+
+    def _measure(self, contents: list[dict[str, Any]]) -> Iterator[int | str]:
+        """Tokens of each row as its trainer will render it; or why it teaches nothing."""
+        prompts = [content["prompt"] for content in contents if "prompt" in content]
+        wholes = []
+        for content in contents:
+            wholes += [content["prompt"] + content[name] for name in ("chosen", "rejected") if name in content]
+            wholes += [content["messages"]] if "messages" in content else []
+        of_prompts, of_wholes = iter(self._apply_template(prompts, prompt=True)), iter(self._apply_template(wholes))
+        for content in contents:
+            count = 2 if "chosen" in content else int("messages" in content)
+            found = [*islice(of_wholes, count), *islice(of_prompts, int("prompt" in content))]
+            refused = next((result for result in found if isinstance(result, str)), None)
+            rows = [result.ids for result in found if not isinstance(result, str)]
+            yield refused or self._judge_length(rows, "prompt" in content)
+
+    def _judge_length(self, rows: list[list[int]], has_prompt: bool) -> int | str:
+        """The longest of a row's renderings, of which the prompt's is the last; or why they teach nothing."""
+        limit = self.form.max_length
+        if has_prompt and len(rows[-1]) >= limit:
+            return f"its prompt has {len(rows[-1])} tokens: max_length={limit} leaves no room for an answer"
+        if len(rows) == 3:
+            if rows[0] == rows[1]:
+                return "chosen and rejected are the same as the chat template renders them"
+            if rows[0][:limit] == rows[1][:limit]:
+                return f"chosen and rejected are the same up to max_length={limit}"
+        return max(map(len, rows))
+
+    def _apply_template(
+        self, chats: list[list[Message]], tools: list | None = None, prompt: bool = False
+    ) -> list[EncodedChat | str]:
+        """Each conversation as the template renders it, or why it is refused."""
         if not chats:
             return []
         try:
-            out = self.tokenizer.apply_chat_template(
-                chats,
-                tools=tools,
-                chat_template=self.template,
-                tokenize=True,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-                tokenizer_kwargs={"verbose": False, "return_attention_mask": False},
-            )
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            return [
+                *encode_chats(
+                    self.tokenizer,
+                    chats,
+                    tools=tools,
+                    template=self.template,
+                    add_generation_prompt=prompt,
+                    with_answers=self.form.gives_tokens,
+                )
+            ]
+        except ValueError as error:
             if len(chats) == 1:
-                return [f"the chat template refuses it: {error}"]
-            return [self._apply_template([chat], tools)[0] for chat in chats]
-        return [
-            (np.asarray(tokens, dtype=np.int32), np.asarray(mask, dtype=np.int8))
-            for tokens, mask in zip(out["input_ids"], out["assistant_masks"], strict=True)
-        ]
-
-    def _tokenize(self, texts: list[str]) -> list[Any]:
-        if not texts:
-            return []
-        if self._cached is not None:
-            return self._cached.encode(texts)
-        return self.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
-
-    def _enclose(self, tokens: Any) -> np.ndarray:
-        """Between the begin and end tokens, unless they stand there already."""
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        head = [begin] if begin is not None and (len(tokens) == 0 or tokens[0] != begin) else []
-        tail = [end] if end is not None and (len(tokens) == 0 or tokens[-1] != end) else []
-        return np.concatenate([np.asarray(piece, dtype=np.int32) for piece in (head, tokens, tail)])
+                return [str(error)]
+            return [self._apply_template([chat], tools, prompt)[0] for chat in chats]
 
 
-def choose_template(tokenizer: PreTrainedTokenizerBase) -> str:
+def choose_template(tokenizer: PreTrainedTokenizerBase, with_answers: bool = True) -> str:
     """The tokenizer's chat template, or ours where it does not mark answers but has our special tokens.
+
+    Args:
+        tokenizer: of the model.
+        with_answers: whether answers must be marked; without it, any template of the tokenizer does.
 
     Raises:
         ValueError: no template marks what the assistant says.
     """
     template = tokenizer.chat_template
-    if template and "generation" in template and "endgeneration" in template:
+    if template and (not with_answers or ("generation" in template and "endgeneration" in template)):
         return template
     vocabulary = tokenizer.get_vocab()
     if all(token in vocabulary for token in SPECIAL_TOKENS):
@@ -317,11 +346,6 @@ def choose_template(tokenizer: PreTrainedTokenizerBase) -> str:
         "processing_class: its chat template does not mark what the assistant says with {% generation %}, "
         "which a loss on the answers needs. Add the marks, or train a tokenizer with: small-doge tokenizer train"
     )
-
-
-def is_preference(row: dict[str, Any]) -> bool:
-    """Whether a row has a chosen and a rejected answer."""
-    return row.get("chosen") is not None and row.get("rejected") is not None
 
 
 def row_schema(form: Format, padding: bool = False) -> pa.Schema:
@@ -343,16 +367,8 @@ def row_schema(form: Format, padding: bool = False) -> pa.Schema:
     return pa.schema({**columns, "source": pa.string()})
 
 
-def _read_tools(value: Any) -> list | None:
-    """Tool definitions, which a row may hold as JSON text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value) if value.strip() else None
-        except ValueError:
-            raise FormError("tools is not valid JSON") from None
-    if value is not None and not isinstance(value, list):
-        raise FormError("tools must be a list of definitions")
-    return value or None
+def _iterate_turns(content: dict[str, Any]) -> Iterator[Message]:
+    return (message for value in content.values() if isinstance(value, list) for message in value)
 
 
 def _before_answer(messages: list[Message]) -> list[Message]:

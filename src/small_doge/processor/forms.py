@@ -9,13 +9,22 @@
 | problem | `problem` or `question` with `solution`, `answer` or `final`; `rationale` or `thinking` beside it |
 """
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
+from .messages import (
+    FormError,
+    Message,
+    check_unicode,
+    describe_type,
+    find_first,
+    is_blank,
+    read_history,
+    read_messages,
+    read_text,
+)
 
-Message = dict[str, Any]
 
 CONVERSATION_FIELDS = ("messages", "conversations", "conversation")
 QUESTION_FIELDS = ("prompt", "problem", "question", "instruction")
@@ -23,7 +32,16 @@ ANSWER_FIELDS = ("completion", "response", "output")
 # The shortest statement of the result first: it is what a verifier compares.
 RESULT_FIELDS = ("final", "answer", "solution")
 THOUGHT_FIELDS = ("thinking", "rationale", "reasoning_content", "reasoning")
-ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "observation": "tool"}
+PREFERENCE_FIELDS = ("chosen", "rejected")
+SYSTEM_FIELDS = ("system", "system_prompt")
+FORM_FIELDS = (
+    *CONVERSATION_FIELDS,
+    *PREFERENCE_FIELDS,
+    *QUESTION_FIELDS,
+    *ANSWER_FIELDS,
+    *RESULT_FIELDS,
+    *THOUGHT_FIELDS,
+)
 # Marks of a thought and of the answer after it, as public traces write them.
 TRACES = (
     re.compile(r"^\s*<think>(?P<thought>.*?)</think>(?P<answer>.*)$", re.S),
@@ -36,48 +54,25 @@ TRACES = (
 )
 
 
-class FormError(ValueError):
-    """Why a row can't be read in the form that a stage needs."""
-
-
 def has_known_form(row: dict[str, Any]) -> bool:
     """Whether a row is more than a text: a conversation, an answered prompt, a preference or a problem."""
-    names = {name for name, value in row.items() if value is not None}
-    answered = {*ANSWER_FIELDS, *RESULT_FIELDS, *THOUGHT_FIELDS}
-    return bool(
-        names & set(CONVERSATION_FIELDS)
-        or {"chosen", "rejected"} <= names
-        or (names & set(QUESTION_FIELDS) and names & answered)
-    )
+    names = {name for name in FORM_FIELDS if not is_blank(row.get(name))}
+    asked = names & set(QUESTION_FIELDS) or ("instruction" in row and not is_blank(row.get("input")))
+    answered = names & {*ANSWER_FIELDS, *RESULT_FIELDS, *THOUGHT_FIELDS}
+    return bool(names & {*CONVERSATION_FIELDS, *PREFERENCE_FIELDS} or (asked and answered))
 
 
-def read_messages(value: Any, field: str) -> list[Message]:
-    """A list of {role, content} from messages in the usual spellings, or a JSON text of them.
+def describe_fields(row: dict[str, Any]) -> str:
+    """Why a row has no known form, by its fields."""
+    blank = [name for name in FORM_FIELDS if name in row and is_blank(row[name])]
+    if blank:
+        return f"{blank[0]} is {'null' if row[blank[0]] is None else 'empty'}"
+    return f"its fields are {', '.join(sorted(map(str, row))) or 'none'}"
 
-    Raises:
-        FormError: not messages.
-    """
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise FormError(f"{field} is text, not messages") from None
-    if not isinstance(value, list) or not value:
-        raise FormError(f"{field} holds no messages")
-    messages = []
-    for turn in value:
-        if not isinstance(turn, dict):
-            raise FormError(f"{field}: a message is {type(turn).__name__}, not a role with its content")
-        role = turn.get("role", turn.get("from"))
-        content = turn.get("content", turn.get("value"))
-        if not isinstance(role, str):
-            raise FormError(f"{field}: a message has no role")
-        if not isinstance(content, str) and not turn.get("tool_calls"):
-            raise FormError(f"{field}: the content of a message of the {role} is {type(content).__name__}, not text")
-        message: Message = {"role": ROLES.get(role, role), "content": content or ""}
-        extra = {k: turn[k] for k in ("tool_calls", "name", "reasoning_content") if turn.get(k)}
-        messages.append({**message, **extra})
-    return messages
+
+def is_preference(row: dict[str, Any]) -> bool:
+    """Whether a row is meant as a preference: it has a chosen or a rejected answer."""
+    return any(not is_blank(row.get(name)) for name in PREFERENCE_FIELDS)
 
 
 def read_conversation(row: dict[str, Any]) -> list[Message]:
@@ -87,82 +82,146 @@ def read_conversation(row: dict[str, Any]) -> list[Message]:
         FormError: there is none, or it has no answer.
     """
     messages = _find_conversation(row)
-    if not any(message["role"] == "assistant" for message in messages):
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
         raise FormError("the conversation has no answer of the assistant")
-    for message in messages:
-        if message["role"] == "assistant" and not message["content"].strip() and not message.get("tool_calls"):
-            raise FormError("an answer of the assistant is empty")
-        if not _is_unicode(message["content"]):
-            raise FormError("a message is not valid Unicode")
+    if any(map(_says_nothing, answers)):
+        raise FormError("an answer of the assistant is empty")
     return messages
 
 
+def _says_nothing(message: Message) -> bool:
+    return not message["content"].strip() and not message.get("tool_calls") and not message.get("reasoning_content")
+
+
 def _find_conversation(row: dict[str, Any]) -> list[Message]:
-    for field in CONVERSATION_FIELDS:
-        if row.get(field) is not None:
-            return _with_system(read_messages(row[field], field), row.get("system"))
-    if row.get("chosen") is not None and row.get("rejected") is not None:
+    field, turns = find_first(row, CONVERSATION_FIELDS)
+    if field:
+        messages = _put_behind(row, read_messages(turns, field))
+        if messages[-1]["role"] == "assistant" or not is_preference(row):
+            return messages
+    if is_preference(row):
         preference = read_preference(row)
         return preference["prompt"] + preference["chosen"]
-    question, answer = _find(row, QUESTION_FIELDS), _find(row, (*ANSWER_FIELDS, *RESULT_FIELDS))
-    thought = _find(row, THOUGHT_FIELDS)
+    _, answer = find_first(row, (*ANSWER_FIELDS, *RESULT_FIELDS))
+    _, thought = find_first(row, THOUGHT_FIELDS)
+    question = _find_question(row)
     if question is None or (answer is None and thought is None):
-        raise FormError(f"no conversation: its fields are {', '.join(sorted(row)) or 'none'}")
-    turns = _turns_of_question(row, question)
-    if isinstance(answer, list):
+        raise FormError(f"no conversation: {describe_fields(row)}")
+    turns = _ask(row, question)
+    if _holds_messages(answer):
         return turns + read_messages(answer, "completion")
-    reply: Message = {"role": "assistant", "content": _text(answer, "the answer") if answer is not None else ""}
+    reply: Message = {"role": "assistant", "content": read_text(answer, "the answer") if answer is not None else ""}
     if thought is not None:
-        reply["reasoning_content"] = _text(thought, "the thought")
+        reply["reasoning_content"] = read_text(thought, "the thought")
     return [*turns, reply]
 
 
-def _turns_of_question(row: dict[str, Any], question: Any) -> list[Message]:
-    if isinstance(question, list):
-        return _with_system(read_messages(question, "prompt"), row.get("system"))
-    text = _text(question, "the prompt")
-    if row.get("instruction") is question and row.get("input"):
-        text = f"{text}\n\n{_text(row['input'], 'input')}"
-    history = []
-    for old_question, old_answer in row.get("history") or []:
-        history += [{"role": "user", "content": old_question}, {"role": "assistant", "content": old_answer}]
-    return _with_system([*history, {"role": "user", "content": text}], row.get("system"))
+def _holds_messages(value: Any) -> bool:
+    """Whether a field holds messages, not a text, a number or the parts of a text."""
+    first = value if isinstance(value, dict) else value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and ("role" in first or "from" in first)
+
+
+def _find_question(row: dict[str, Any], fields: tuple[str, ...] = QUESTION_FIELDS) -> Any:
+    """What is asked; of a row of Alpaca's form, the instruction with its input."""
+    field, question = find_first(row, fields)
+    given = row.get("input")
+    if field in ("", "instruction") and not is_blank(given) and "instruction" in row:
+        given = read_text(given, "input")
+        return given if not field else f"{read_text(question, 'the prompt')}\n\n{given}"
+    return question
+
+
+def _ask(row: dict[str, Any], question: Any) -> list[Message]:
+    """The turns up to a question, with the earlier ones and the system prompt that stand beside it."""
+    if _holds_messages(question):
+        turns = read_messages(question, "prompt")
+    else:
+        turns = [{"role": "user", "content": read_text(question, "the prompt")}]
+    return _put_behind(row, turns)
+
+
+def _put_behind(row: dict[str, Any], messages: list[Message]) -> list[Message]:
+    """Messages behind the system prompt and the earlier turns that stand beside them in the row."""
+    lead = messages[:1] if messages[0]["role"] == "system" else []
+    messages = [*lead, *read_history(row.get("history")), *messages[len(lead) :]]
+    field, system = find_first(row, SYSTEM_FIELDS)
+    if not field:
+        return messages
+    text = read_text(system, field)
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": text}, *messages]
+    own = messages[0]["content"]  # both are kept, unless they say the same
+    return [{**messages[0], "content": own if text.strip() in own else f"{text}\n\n{own}"}, *messages[1:]]
 
 
 def read_preference(row: dict[str, Any]) -> dict[str, list[Message]]:
-    """`prompt`, `chosen` and `rejected` as messages.
+    """`prompt`, `chosen` and `rejected` as messages; the answers hold turns of the assistant alone.
+
+    Answers may repeat the conversation before them. Turns that both share and that go on from `prompt` belong to the
+    prompt too.
 
     Raises:
-        FormError: one is missing, or both answers are the same.
+        FormError: one is missing, nothing tells them apart, or they answer different prompts.
     """
-    for field in ("chosen", "rejected"):
-        if row.get(field) is None:
-            raise FormError(f"no field {field!r}: this is not a preference")
-    prompt = row.get("prompt") if row.get("prompt") is not None else row.get("question", row.get("instruction"))
-    turns = _turns_of_question(row, prompt) if prompt is not None else None
-    answers = {}
-    for field in ("chosen", "rejected"):
-        value = row[field]
-        if isinstance(value, dict):
-            value = [value]
-        answers[field] = (
-            [{"role": "assistant", "content": value}] if isinstance(value, str) else read_messages(value, field)
-        )
+    for field in PREFERENCE_FIELDS:
+        if is_blank(row.get(field)):
+            state = "null" if field in row and row[field] is None else "empty" if field in row else "missing"
+            raise FormError(f"{field} is {state}: a preference needs a chosen and a rejected answer")
+    chosen, rejected = (_read_answer(row[field], field) for field in PREFERENCE_FIELDS)
     shared = 0
-    chosen, rejected = answers["chosen"], answers["rejected"]
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
-    if turns is None or shared:  # answers that repeat the prompt before them
-        turns = chosen[:shared]
-        chosen, rejected = chosen[shared:], rejected[shared:]
-    if not turns:
-        raise FormError("no prompt, and the answers share no turn")
+    prompt = _read_prompt_of_answers(row, chosen[:shared])
+    chosen, rejected = chosen[shared:], rejected[shared:]
+    for field, answer in (("chosen", chosen), ("rejected", rejected)):
+        if any(message["role"] != "assistant" for message in answer):
+            raise FormError(
+                f"{field} holds a turn of the {next(m['role'] for m in answer if m['role'] != 'assistant')} that the "
+                "other answer does not share: both must answer one prompt, and only the assistant's turns are learnt"
+            )
+        if any(map(_says_nothing, answer)):
+            raise FormError(f"{field} is empty")
     if chosen == rejected:
         raise FormError("chosen and rejected are the same")
-    for field, answer in (("chosen", chosen), ("rejected", rejected)):
-        if not answer or any(not message["content"].strip() for message in answer):
-            raise FormError(f"{field} is empty")
-    return {"prompt": turns, "chosen": chosen, "rejected": rejected}
+    return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _read_answer(value: Any, field: str) -> list[Message]:
+    if _holds_messages(value) or isinstance(value, dict):
+        return read_messages(value, field)
+    return [{"role": "assistant", "content": read_text(value, field)}]
+
+
+def _read_prompt_of_answers(row: dict[str, Any], shared: list[Message]) -> list[Message]:
+    """The prompt of a preference, of which the answers may repeat all, a part or nothing."""
+    question = _find_question(row)
+    field, turns = find_first(row, CONVERSATION_FIELDS)
+    if question is not None:
+        prompt = _ask(row, question)
+    elif field:
+        prompt = _put_behind(row, read_messages(turns, field))
+        prompt = prompt[:-1] if prompt[-1]["role"] == "assistant" else prompt  # an answer, not what is asked
+    elif any(message["role"] == "user" for message in shared):
+        return _put_behind(row, shared)
+    else:
+        raise FormError("no prompt, and the answers share no turn of the user")
+    if not shared:
+        return prompt
+    said, repeated = (_compare(turns) for turns in (prompt, shared))
+    length = len(said)
+    if any(repeated[i : i + length] == said for i in range(len(repeated) - length + 1)):  # the whole conversation
+        return shared if shared[0]["role"] == "system" else [m for m in prompt if m["role"] == "system"] + shared
+    if said[-len(repeated) :] == repeated:  # its last turns
+        return prompt
+    if shared[0]["role"] != "assistant" and prompt[-1]["role"] != "assistant":
+        raise FormError("prompt is not what the answers share: it is unclear what they answer")
+    return prompt + shared
+
+
+def _compare(messages: list[Message]) -> list[tuple[str, str]]:
+    return [(m["role"], m["content"].strip()) for m in messages if m["role"] != "system"]
 
 
 def read_problem(row: dict[str, Any]) -> dict[str, Any]:
@@ -171,13 +230,13 @@ def read_problem(row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         FormError: no question or no reference answer.
     """
-    question = _find(row, ("problem", "question", "prompt", "instruction"))
-    result = _find(row, RESULT_FIELDS)
+    question = _find_question(row, ("problem", "question", "prompt", "instruction"))
+    _, result = find_first(row, RESULT_FIELDS)
     if question is None:
-        raise FormError("no problem, question or prompt")
+        raise FormError(f"no problem, question or prompt: {describe_fields(row)}")
     if result is None:
-        raise FormError("no solution, answer or final to verify against")
-    return {"prompt": _turns_of_question(row, question), "solution": _text(result, "the reference answer").strip()}
+        raise FormError(f"no solution, answer or final to verify against: {describe_fields(row)}")
+    return {"prompt": _ask(row, question), "solution": read_text(result, "the reference answer").strip()}
 
 
 def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
@@ -186,28 +245,42 @@ def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
     Raises:
         FormError: nothing is asked.
     """
-    if row.get("chosen") is not None and row.get("rejected") is not None:
+    if is_preference(row):
         return {"prompt": read_preference(row)["prompt"]}
-    question = _find(row, ("problem", "question", "prompt", "instruction"))
+    question = _find_question(row, ("problem", "question", "prompt", "instruction"))
     if question is not None:
-        return {"prompt": _turns_of_question(row, question)}
+        return {"prompt": _ask(row, question)}
     messages = read_conversation(row)
-    last = max((i for i, m in enumerate(messages) if m["role"] == "assistant"), default=len(messages))
+    last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
     if last == 0:
         raise FormError("nothing is asked before the answer")
     return {"prompt": messages[:last]}
 
 
+def find_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
+    """What can be read in a row: its text, or else what is said in its conversation.
+
+    Raises:
+        FormError: nothing.
+    """
+    name = text_field or "text"
+    text = row.get(name)
+    if isinstance(text, str) and not is_blank(text):
+        return [check_unicode(text, name)]
+    if text_field is None and has_known_form(row):
+        said = (m[part] for m in _find_conversation(row) for part in ("reasoning_content", "content") if m.get(part))
+        return list(said)
+    if name not in row:
+        raise FormError(f"no field {name!r}")
+    raise FormError(f"{name} is {'empty' if isinstance(text, str) else f'{describe_type(text)}, not text'}")
+
+
 def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterator[str]:
-    """What can be read in a row: its text, or else the contents of its conversation."""
-    text = row.get(text_field or "text")
-    if isinstance(text, str):
-        yield text
-    elif text_field is None and has_known_form(row):
-        try:
-            yield from (message["content"] for message in _find_conversation(row))
-        except FormError:
-            return
+    """As `find_texts`, and nothing of a row that can't be read."""
+    try:
+        yield from find_texts(row, text_field)
+    except FormError:
+        return
 
 
 def mark_thought(message: Message, tags: tuple[str, str]) -> Message:
@@ -234,33 +307,3 @@ def drop_thought_field(message: Message) -> Message:
         return message
     content = f"{thought.strip()}\n{message['content'].strip()}".strip()
     return {**{k: v for k, v in message.items() if k != "reasoning_content"}, "content": content}
-
-
-def _with_system(messages: list[Message], system: Any) -> list[Message]:
-    if isinstance(system, str) and system.strip() and messages[0]["role"] != "system":
-        return [{"role": "system", "content": system}, *messages]
-    return messages
-
-
-def _find(row: dict[str, Any], fields: tuple[str, ...]) -> Any:
-    return next((row[name] for name in fields if row.get(name) is not None), None)
-
-
-def _text(value: Any, what: str) -> str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f"{value:g}" if isinstance(value, float) else str(value)
-    if not isinstance(value, str):
-        raise FormError(f"{what} is {type(value).__name__}, not text")
-    if not value.strip():
-        raise FormError(f"{what} is empty")
-    if not _is_unicode(value):
-        raise FormError(f"{what} is not valid Unicode")
-    return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

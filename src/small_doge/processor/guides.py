@@ -6,25 +6,25 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import xxhash
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from ..models.loading import load_tokenizer
 from ..utils.errors import SHOWN_PLAINLY, UserError
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
+from ..utils.model_folder import load_tokenizer
 from .catalog import CATALOG
 from .download import download
 from .engine import Mix, share_out
 from .formats import Format
-from .forms import iterate_texts
 from .mixing import default_cache_dir
 from .prepare import PREPARED_BY, prepare
-from .sources import DATA_ROOT, open_source
-from .tokenizer import MADE_BY, train_tokenizer
+from .sources import DATA_ROOT
+from .tokenizer import MADE_BY, read_texts, train_tokenizer
 
 
 logger = get_logger(__name__)
@@ -213,20 +213,8 @@ def train_tokenizer_from_old() -> None:
     old = load_tokenizer(args.tokenizer_name_or_path, "--tokenizer_name_or_path")
     ratios = [SHARES[name] / sum(SHARES[n] for n in args.only) for name in args.only]
     counts = dict(zip(args.only, share_out(args.num_samples, ratios), strict=True))
-    texts = (text for name, count in counts.items() for text in _first_texts(name, count))
+    texts = (text for name, count in counts.items() for text in islice(read_texts([name]), count))
     trained = train_tokenizer(texts, args.vocab_size, base=old, seed=args.seed)
     with whole_folder(args.save_dir, MADE_BY, args.overwrite) as folder:
         trained.save_pretrained(folder)
     print(f"{args.save_dir}: {len(trained)} entries")
-
-
-def _first_texts(name: str, count: int) -> Iterator[str]:
-    source, given = open_source(name), 0
-    for part in source.parts:
-        for record in source.read(part):
-            if given >= count:
-                return
-            text = next(iterate_texts(record.row or {}), None)
-            if text is not None:
-                given += 1
-                yield text

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
-from .formats import IGNORED
-from .forms import Message
+from .chat_encoding import encode_chat
+from .formats import IGNORED, choose_template
+from .messages import Message
 
 
 class Segment(NamedTuple):
@@ -60,7 +61,8 @@ def split_segments(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> l
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], generation: bool = False) -> str:
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation)
+    template = choose_template(tokenizer, with_answers=False)
+    return tokenizer.decode(encode_chat(tokenizer, messages, add_generation_prompt=generation, template=template).ids)
 
 
 def _split_tokens(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[list[Segment]]:

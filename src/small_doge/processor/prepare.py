@@ -31,7 +31,7 @@ from ..utils.processes import end_with
 from .engine import Engine, Mix, Unit, interleave, share_out
 from .formats import row_schema
 from .packing import Row
-from .report import FAILED, Report, describe_failures, keep_failures
+from .report import FAILED, Report, describe_failures, keep_failures, tell_losses
 
 
 logger = get_logger(__name__)
@@ -42,7 +42,11 @@ REPORT, FINISHED = "report.json", "finished.json"
 
 
 def prepare(
-    mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path, num_proc: int | None = None
+    mix: Mix,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: str | Path,
+    num_proc: int | None = None,
+    failures: Path | None = None,
 ) -> DatasetDict:
     """Make a mix, or go on with one that was begun, or load one that is done.
 
@@ -51,6 +55,7 @@ def prepare(
         tokenizer: of the model.
         cache_dir: keeps a folder for each mix.
         num_proc: processes that work through parts; as many as there are cores if None.
+        failures: where the caller will put the list of rows that can't be used, for messages.
 
     Returns:
         `train` and, if asked for, `test`.
@@ -59,7 +64,7 @@ def prepare(
         UserError: the disk is full, or a process was killed; the same call goes on.
         ValueError: sources that can't be read, are empty, or lose too many rows.
     """
-    preparation = Preparation(mix, tokenizer, cache_dir)
+    preparation = Preparation(mix, tokenizer, cache_dir, failures)
     if preparation.is_finished:
         logger.info("data: using %s", preparation.folder)
         preparation.check_failures()
@@ -77,12 +82,16 @@ class Preparation:
         mix: what to make.
         tokenizer: of the model.
         cache_dir: keeps a folder for each mix.
+        failures: where the caller will put the list of rows that can't be used; it stays in the folder if None.
     """
 
-    def __init__(self, mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path) -> None:
+    def __init__(
+        self, mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path, failures: Path | None = None
+    ) -> None:
         self.engine = Engine(mix, tokenizer)
         mix = self.mix = self.engine.mix
         self.folder = Path(cache_dir) / f"prepared-{_compute_key(mix, tokenizer, self.engine)}"
+        self.failures = failures or self.folder / FAILED
         self.schema = row_schema(mix.form, mix.padding)
         self.train_counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
 
@@ -192,7 +201,7 @@ class Preparation:
         shutil.rmtree(self.folder / "units")
 
     def check_failures(self) -> None:
-        """Hold the failed rows of a finished preparation against the present `max_bad_rows`."""
+        """Hold the failed rows of a finished preparation against the present limits."""
         path = self.folder / FAILED
         failed = list(read_json_lines(path)) if path.is_file() else []
         sources = json.loads((self.folder / REPORT).read_text("utf-8"))["sources"]
@@ -218,15 +227,7 @@ class Preparation:
         if self.mix.total == -1 and len(self.mix.names) > 1:
             logger.info("total_sample_size=-1: every row of every data set is used once, whatever the ratios")
         for name, wanted, report in zip(self.mix.names, self.train_counts, reports, strict=True):
-            if report.failed:
-                logger.warning(
-                    "data set %r: skipped %d of %d rows: %s; all are in %s",
-                    name,
-                    len(report.failed),
-                    report.rows,
-                    describe_failures(report),
-                    self.folder / FAILED,
-                )
+            tell_losses(name, report, self.mix.form.max_length, self.failures)
             if report.packed_rows < wanted:
                 times = wanted / report.packed_rows
                 logger.warning(
@@ -295,7 +296,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 def _compute_key(mix: Mix, tokenizer: PreTrainedTokenizerBase, engine: Engine) -> str:
     """What the rows depend on: settings, tokenizer, and the files of the sources."""
-    settings = {k: v for k, v in asdict(mix).items() if k not in ("max_bad_rows", "form")}
+    settings = {k: v for k, v in asdict(mix).items() if k not in ("max_bad_rows", "max_bad_share", "form")}
     form = {k: v for k, v in asdict(mix.form).items() if k != "formatting_func"}
     form["formatting_func"] = Hasher.hash(mix.form.formatting_func) if mix.form.formatting_func else None
     parts = [asdict(part) for source in engine.sources for part in source.parts]

@@ -6,9 +6,10 @@ from typing import Any
 from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase
 
-from .engine import DEFAULT_MAX_BAD_ROWS, Mix
+from .engine import Mix
 from .formats import Format
 from .mixing import mix_by_ratio
+from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
 
 
 def mix_datasets_by_ratio(
@@ -28,6 +29,7 @@ def mix_datasets_by_ratio(
     test_size: int = 0,
     padding: bool = False,
     max_bad_rows: int = DEFAULT_MAX_BAD_ROWS,
+    max_bad_share: float = DEFAULT_MAX_BAD_SHARE,
     streaming: bool = False,
 ) -> Any:
     """Read, tokenise, pack and mix sources. The same settings give the same rows, whatever the number of processes.
@@ -51,6 +53,7 @@ def mix_datasets_by_ratio(
         test_size: rows of a test split, none of whose documents stands in the training split.
         padding: rows are padded to `max_length` and carry an `attention_mask`.
         max_bad_rows: rows that a source may lose; they are reported and kept in a side file.
+        max_bad_share: share of its rows that a source of 100 rows or more may lose.
         streaming: make rows while they are read, in place of keeping them on disk: see `small_doge.processor.stream.MixedStream`.
 
     Returns:
@@ -76,6 +79,7 @@ def mix_datasets_by_ratio(
         padding=padding,
         seed=seed,
         max_bad_rows=max_bad_rows,
+        max_bad_share=max_bad_share,
     )
     return mix_by_ratio(mix, processing_class, cache_dir, dataset_num_proc, streaming)
 

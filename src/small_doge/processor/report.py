@@ -1,18 +1,38 @@
 """What happened to the rows of a source, and which of them failed."""
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..utils.files import write_text
+from ..utils.logging import get_logger
 
+
+logger = get_logger(__name__)
 
 FAILED = "failed_rows.jsonl"
+# Rows that a source may lose: so many, and such a share of those that were read.
+DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE = 1000, 0.1
+# Of fewer rows, a share says little: a warning does.
+JUDGED_ROWS = 100
 
 
 @dataclass
 class Report:
-    """What happened to the rows of a source."""
+    """What happened to the rows of a source.
+
+    Args:
+        rows: read.
+        documents: made of them.
+        packed_rows: made of the documents.
+        tokens: in them.
+        learnt: tokens with a label, where only some have one.
+        cut: documents that lost what stood behind `max_length`.
+        held_out: documents left out because they stand in the test split.
+        skipped: rows that are for another stage.
+        failed: rows that can't be used, and why.
+    """
 
     rows: int = 0
     documents: int = 0
@@ -37,8 +57,65 @@ def describe_failures(report: Report, shown: int = 3) -> str:
     return first + (f"; and {len(report.failed) - shown} more" if len(report.failed) > shown else "")
 
 
+def check_failures(name: str, report: Report, max_bad_rows: int, max_bad_share: float, whole: bool = True) -> None:
+    """Refuse a source that lost too many rows.
+
+    Args:
+        name: of the source.
+        report: of it.
+        max_bad_rows: that it may lose.
+        max_bad_share: of its rows that it may lose; of fewer than 100 rows, any share.
+        whole: whether all of it was read. Of a part, half may be lost, as bad rows may lie together.
+
+    Raises:
+        ValueError: it lost more than either limit allows, with the first reasons.
+    """
+    lost = len(report.failed)
+    limits = [f"max_bad_rows={max_bad_rows}"] if lost > max_bad_rows else []
+    allowed = max_bad_share if whole else max(max_bad_share, 0.5)
+    if report.rows >= JUDGED_ROWS and lost > allowed * report.rows:
+        limits.append(f"max_bad_share={max_bad_share:g}")
+    if limits:
+        raise ValueError(
+            f"data set {name!r}: {lost} of {report.rows} rows can't be used, more than {' and '.join(limits)} "
+            f"allow{'' if len(limits) > 1 else 's'}: {describe_failures(report)}. Mend the rows, or raise the limit"
+        )
+
+
+def tell_losses(
+    name: str, report: Report, max_length: int, failures: Path | None = None, so_far: bool = False
+) -> None:
+    """Say what a source lost: a warning, unless that is only what stands in the test split. See `describe_losses`."""
+    losses = describe_losses(report, max_length, failures)
+    if losses:
+        level = logging.WARNING if report.failed or report.skipped or report.cut else logging.INFO
+        logger.log(level, "data set %r%s: %s", name, ", so far" if so_far else "", losses)
+
+
+def describe_losses(report: Report, max_length: int, failures: Path | None = None) -> str:
+    """What a source lost, with the counts; empty if it lost nothing.
+
+    Args:
+        report: of the source.
+        max_length: at which documents are cut.
+        failures: the side file with all rows that can't be used.
+    """
+    said = []
+    if report.failed:
+        place = f" (all are in {failures})" if failures else ""
+        said.append(f"skipped {len(report.failed)} of {report.rows} rows{place}: {describe_failures(report)}")
+    if report.skipped:
+        said.append(f"left out {report.skipped} of {report.rows} rows, which are for other stages")
+    if report.cut:
+        said.append(f"cut {report.cut} of {report.documents} documents at max_length={max_length}")
+    if report.held_out:
+        said.append(f"left out {report.held_out} documents that stand in the test split")
+    return "; ".join(said)
+
+
 def keep_failures(path: Path, reports: list[Report]) -> None:
     """The side file: a line for each row that could not be used."""
+    # ASCII: names of fields may hold half a character.
     lines = [json.dumps(row) + "\n" for report in reports for row in report.failed]
     if lines:
         write_text(path, "".join(lines))

@@ -73,7 +73,11 @@ def import_datatrove() -> Any:
 
 
 def prepare_at_scale(
-    mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path, cluster: Cluster
+    mix: Mix,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: str | Path,
+    cluster: Cluster,
+    failures: Path | None = None,
 ) -> DatasetDict | None:
     """Make a mix with a task for each unit; the rows are those of `prepare`.
 
@@ -85,11 +89,12 @@ def prepare_at_scale(
         tokenizer: of the model.
         cache_dir: on a disk that every task sees.
         cluster: where tasks run.
+        failures: where the caller will put the list of rows that can't be used, for messages.
 
     Returns:
         The rows by split, or None while tasks are still to run.
     """
-    preparation = Preparation(mix, tokenizer, cache_dir)
+    preparation = Preparation(mix, tokenizer, cache_dir, failures)
     if not preparation.is_finished:
         with explained(preparation.folder):
             preparation.start()

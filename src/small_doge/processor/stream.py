@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..utils.logging import get_logger
 from .engine import Engine, Position, share_out
 from .packing import Row
-from .report import Report, describe_failures, keep_failures
+from .report import Report, describe_failures, keep_failures, tell_losses
 
 
 logger = get_logger(__name__)
@@ -105,17 +105,13 @@ class MixedStream(IterableDataset):
 
     def _tell_failures(self, index: int) -> None:
         report = self.reports[index]
-        self.engine.check_failures(index, report)
+        self.engine.check_failures(index, report, whole=False)
         if self.side_file is not None:
             keep_failures(self.side_file, self.reports)
-        if report.failed and index not in self._warned:
+        if index not in self._warned and (report.failed or report.cut or report.skipped):
             self._warned.add(index)
-            logger.warning(
-                "data set %r: rows that can't be used are skipped: %s%s",
-                self.engine.mix.names[index],
-                describe_failures(report),
-                f"; all are in {self.side_file}" if self.side_file else "",
-            )
+            name, limit = self.engine.mix.names[index], self.engine.mix.form.max_length
+            tell_losses(name, report, limit, self.side_file, so_far=True)
 
     def _as_dict(self, row: Row, source: str) -> dict[str, Any]:
         if row.tokens is None:

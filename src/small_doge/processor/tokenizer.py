@@ -7,8 +7,11 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..utils.logging import get_logger
+from . import forms
+from .chat_encoding import encode_text
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
-from .forms import iterate_texts
+from .messages import FormError
+from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, Report, check_failures, describe_failures
 from .sources import open_source
 
 
@@ -21,13 +24,48 @@ DEFAULT_SAMPLE_BYTES = 100_000_000
 NUM_BYTES = 256
 
 
-def read_texts(names: Iterable[str], text_field: str | None = None) -> Iterator[str]:
-    """Texts of sources of any form: a text, or the contents of messages and answers."""
+def read_texts(
+    names: Iterable[str],
+    text_field: str | None = None,
+    max_bad_rows: int = DEFAULT_MAX_BAD_ROWS,
+    max_bad_share: float = DEFAULT_MAX_BAD_SHARE,
+) -> Iterator[str]:
+    """Texts of sources of any form: a text, or the contents of messages and answers. Unreadable rows are counted and told.
+
+    Args:
+        names: of the sources.
+        text_field: field with the text; `text` if None.
+        max_bad_rows: rows that a source may lose.
+        max_bad_share: share of its rows that a source may lose.
+
+    Raises:
+        ValueError: a source lost more, or has no text at all.
+    """
     for name in names:
-        source = open_source(name)
-        for part in source.parts:
-            for record in source.read(part):
-                yield from iterate_texts(record.row or {}, text_field)
+        source, report = open_source(name), Report()
+        for record in (record for part in source.parts for record in source.read(part)):
+            report.rows += 1
+            try:
+                if record.row is None:
+                    raise FormError(record.problem)
+                texts = forms.find_texts(record.row, text_field)
+            except FormError as error:
+                report.failed.append({"source": name, "where": record.where, "reason": str(error)})
+                check_failures(name, report, max_bad_rows, max_bad_share, whole=False)
+                continue
+            report.documents += 1
+            yield from texts
+        check_failures(name, report, max_bad_rows, max_bad_share)
+        if not report.documents:
+            raise ValueError(f"data set {name!r} has no text: {describe_failures(report) or 'it is empty'}")
+        if report.failed:
+            logger.warning(
+                "data set %r: skipped %d of %d rows: %s",
+                name,
+                len(report.failed),
+                report.rows,
+                describe_failures(report),
+            )
 
 
 def train_tokenizer(
@@ -130,7 +168,7 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str | None = No
         "answers marked": "yes" if "generation" in (tokenizer.chat_template or "") else "no",
     }
     if text:
-        tokens = tokenizer.encode(text, add_special_tokens=False)
+        tokens = encode_text(tokenizer, text)
         facts["bytes per token"] = round(len(text.encode()) / max(1, len(tokens)), 2)
     return facts
 

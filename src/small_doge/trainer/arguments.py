@@ -7,6 +7,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from ..processor.formats import DEFAULT_THINKING_TAGS
+from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
 from ..utils.errors import UserError
 
 
@@ -87,7 +88,12 @@ class DataArguments:
         default=None, metadata={"help": "Processes that tokenise; all cores if not set."}
     )
     max_bad_rows: int = field(
-        default=1000, metadata={"help": "Unusable rows a data set may lose; they are kept in a side file."}
+        default=DEFAULT_MAX_BAD_ROWS,
+        metadata={"help": "Unusable rows a data set may lose; they are kept in a side file."},
+    )
+    max_bad_share: float = field(
+        default=DEFAULT_MAX_BAD_SHARE,
+        metadata={"help": "Share of its rows that a data set of 100 rows or more may lose."},
     )
     cache_dir: str | None = field(
         default=None, metadata={"help": "Where prepared data are kept; a folder in output_dir if not set."}

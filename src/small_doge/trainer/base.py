@@ -1,7 +1,6 @@
 """The trainer that all stages share: our schedule, whole checkpoints, an exact evaluation."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ class RunPromises:
     Args:
         settings: the resolved recipe, saved with each checkpoint.
         identity: what the run is, saved with each checkpoint.
-        eval_bytes: bytes of text behind the evaluation rows, for bits per byte; None if unknown.
+        eval_bytes: bytes of the text that the evaluation scores, for bits per byte; None if unknown.
         optimizer_state: file with an optimizer's state to start from.
         stream: batches of a streamed data set, whose position each checkpoint keeps.
         kwargs: of the trainer.
@@ -186,7 +185,7 @@ class DogeTrainer(RunPromises, Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Loss per token over all tokens (not the mean of batch means), and bits per byte of text."""
+        """Loss per token over all tokens (not the mean of batch means), and bits per byte of the text that is scored."""
         # Starting a loader draws a random number: a run that resumes after an evaluation must not notice.
         with torch.random.fork_rng():
             loader = self.get_eval_dataloader(eval_dataset)
@@ -208,8 +207,3 @@ class DogeTrainer(RunPromises, Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-def count_bytes(dataset: Dataset, decode: Callable[[list[int]], str]) -> int:
-    """Bytes of the text behind the rows of a prepared data set."""
-    return sum(len(decode(ids).encode("utf-8")) for ids in dataset["input_ids"])

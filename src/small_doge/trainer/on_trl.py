@@ -1,4 +1,4 @@
-"""What TRL's trainers need to train a Doge: its experts balanced by our loss, and every dropout off."""
+"""What TRL's trainers need to train a Doge: its experts balanced by our loss, every dropout off, texts kept as texts."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ import torch
 
 from ..models.doge.modeling_doge import DogeCDMoE
 from ..ops import compute_load_balancing_loss
+from ..processor.formats import choose_template
+from ..processor.guarded_tokenizer import guard_tokenizer
 from .base import RunPromises
 
 
@@ -25,6 +27,9 @@ class DogeOnTRL(RunPromises):
         arguments = kwargs["args"]
         if hasattr(arguments, "router_aux_loss_coef"):
             arguments.router_aux_loss_coef = 0.0 if model.config.is_moe else None
+        tokenizer = kwargs["processing_class"]  # renders conversations inside TRL
+        template = choose_template(tokenizer, with_answers=False)
+        kwargs["processing_class"] = guard_tokenizer(tokenizer, template)
         super().__init__(*args, model=model, **kwargs)
         for module in model.modules():
             for name in ("hidden_dropout", "attention_dropout"):  # TRL turns off modules of dropout alone

@@ -7,7 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import DPOConfig, DPOTrainer
 
 from ..utils.logging import get_logger
-from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
+from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
 
 
@@ -25,6 +25,7 @@ class DPOArguments(StageSettings, DPOConfig):
         default=True, metadata={"help": "Log-probabilities of the reference once, before training; it is then let go."}
     )
     learning_rate: float = field(default=8e-5, metadata={"help": "Peak of the learning rate."})
+    max_length: int | None = field(default=DataArguments.max_length, metadata={"help": "Tokens of a row."})
     beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference."})
 
 
@@ -33,6 +34,24 @@ DPO_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArgume
 
 class DogeDPOTrainer(DogeOnTRL, DPOTrainer):
     """`trl.DPOTrainer` with the promises of this project."""
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        """As in TRL, which drops the pairs whose prompt alone fills a row without a word.
+
+        Raises:
+            ValueError: it drops all of them.
+        """
+        before = len(dataset)
+        dataset = super()._prepare_dataset(dataset, processing_class, args, dataset_name)
+        dropped = before - len(dataset)
+        if dropped:
+            lost = f"{dropped} of {before} pairs ({dataset_name}) have prompts of max_length={args.max_length} tokens or more"
+            if dropped == before:
+                raise ValueError(
+                    f"{lost}: none is left. Raise max_length, or prepare the data with the same max_length"
+                )
+            logger.warning("%s and are left out", lost)
+        return dataset
 
 
 class MarginCallback(TrainerCallback):

@@ -19,20 +19,22 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as StockProgressCallback
 from transformers.utils.hub import cached_file
 
-from .. import models
-from ..models import DogeConfig, DogeForCausalLM, check_tokenizer_fits, load_model
+from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor import ft_datasets_process, pt_datasets_process
+from ..processor.measuring import count_scored_bytes
 from ..processor.packing import PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
+from ..utils import model_folder
 from ..utils.errors import UserError
 from ..utils.files import check_output_path, find_damage, write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
+from ..utils.model_folder import check_tokenizer_fits
 from ..utils.paths import FINISHED, find_near_names
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
-from .base import DogeTrainer, count_bytes
+from .base import DogeTrainer
 from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
 from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_bad_weights, find_last_whole, read_step
 from .identity import check_identity, describe_run
@@ -88,7 +90,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     name = model.tokenizer_name_or_path or model.model_name_or_path or model.continue_from
     if name is None:
         raise ValueError("tokenizer_name_or_path is missing: a new model needs to be told its tokenizer")
-    return models.load_tokenizer(name, "tokenizer_name_or_path" if model.tokenizer_name_or_path else "model")
+    return model_folder.load_tokenizer(name, "tokenizer_name_or_path" if model.tokenizer_name_or_path else "model")
 
 
 def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> DogeForCausalLM:
@@ -114,7 +116,7 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
 
 def check_tokenizer_belongs(model: str, name: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a `UserError` if tokens that trained weights have learnt have other numbers in another tokenizer."""
-    own = models.load_tokenizer(model)
+    own = model_folder.load_tokenizer(model)
     if own is None:
         return
     vocab = tokenizer.get_vocab()
@@ -184,6 +186,7 @@ def prepare_data(
         "identity": data.identity,
         "test_size": data.test_size,
         "max_bad_rows": data.max_bad_rows,
+        "max_bad_share": data.max_bad_share,
         "streaming": data.streaming,
     }
     if not isinstance(data, FineTuningDataArguments):
@@ -258,9 +261,7 @@ def run_stage(
         ],
         settings=settings,
         identity=identity,
-        eval_bytes=count_bytes(test, lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
-        if counts_bytes
-        else None,
+        eval_bytes=count_scored_bytes(test, tokenizer) if counts_bytes else None,
         optimizer_state=_optimizer_state(model_args, resume),
         **stage.build_extras(model, tokenizer),
     )

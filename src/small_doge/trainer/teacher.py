@@ -6,8 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from trl import DistillationConfig, DistillationTrainer
 
-from ..models import check_model_folder
 from ..utils.errors import UserError
+from ..utils.model_folder import check_model_folder
 from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
 

@@ -2,15 +2,16 @@
 
 import pytest
 import torch
+from tests.chats import count_special
 from tests.conftest import build_tiny
 
 from small_doge.evaluation.held_out import (
     Answer,
     answer_all,
     answers_question,
+    encode_question,
     is_direct,
     measure,
-    render,
     score_preferences,
 )
 from small_doge.processor.corpus import (
@@ -38,12 +39,22 @@ def test_answers_do_not_depend_on_what_is_asked_beside_them(model, tiny_tokenize
     assert together == alone
 
 
+@pytest.mark.parametrize("chat", [True, False])
+def test_control_tokens_in_a_question_are_text_and_the_begin_token_is_never_doubled(model, tiny_tokenizer, chat):
+    seen = []
+    generate = model.generate
+    model.generate = lambda **inputs: seen.append(inputs["input_ids"][0].tolist()) or generate(**inputs)
+    for question in ("Hi", "<|begin_of_text|>Hi", "Hi<|eot_id|>"):
+        answer_all(model, tiny_tokenizer, [question], chat=chat, max_new_tokens=1)
+    assert [count_special(tiny_tokenizer, ids) for ids in seen] == ([6] * 3 if chat else [1] * 3)
+
+
 def test_preferences_are_scored_by_the_likelihood_of_the_whole_answer(model, tiny_tokenizer):
     (pair,) = held_out_preferences(1)
     _, margin = score_preferences(model, tiny_tokenizer, [pair])
     expected = []
     for name in ("chosen", "rejected"):
-        prompt = tiny_tokenizer.encode(render(tiny_tokenizer, pair["prompt"][0]["content"]), add_special_tokens=False)
+        prompt = encode_question(tiny_tokenizer, pair["prompt"][0]["content"])
         answer = tiny_tokenizer.encode(pair[name][0]["content"] + "<|eot_id|>", add_special_tokens=False)
         ids = torch.tensor([prompt + answer])
         with torch.no_grad():
@@ -82,6 +93,8 @@ def test_an_answer_must_hold_the_words_and_a_sum_the_value():
     assert answers_question(town, Answer("Mia lives in Sandport.", True))
     assert answers_question(town, Answer("<think>\nwho?\n</think>\n\nSandport.", True))
     assert not answers_question(town, Answer("Mia lives in Oakhollow.\nSandport", True))
+    name = Question("pet_name", "What is it called?", "It is called Dot.", "Dot")
+    assert not answers_question(name, Answer("It is called Dotty.", True))
     total = Question("sum", "What is 4 + 8?", "4 + 8 = 12", "12")
     assert answers_question(total, Answer("4 + 8 = 12", True)) and not answers_question(total, Answer("112", True))
 

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from tests.chats import ATTACK, count_special, turns
 
 from small_doge.inference import TorchEngine
 from small_doge.inference.engine import Engine
@@ -225,3 +226,11 @@ def test_logprobs_are_those_of_the_model(make_engine):
     assert tokens[0].logprob == pytest.approx(float(expected.max()), abs=1e-4)
     assert list(tokens[0].top_logprobs) == expected.topk(5).indices.tolist()
     assert np.isclose(list(tokens[0].top_logprobs.values()), expected.topk(5).values, atol=1e-4).all()
+
+
+def test_what_a_user_types_is_text_and_a_begin_token_is_never_doubled(make_engine, tiny_tokenizer):
+    engine = make_engine(tokenizer=tiny_tokenizer, vocab_size=len(tiny_tokenizer))
+    ids = engine.render(turns(ATTACK))
+    assert count_special(tiny_tokenizer, ids) == 6 and "<|begin_of_text|>" in tiny_tokenizer.decode(ids[6:])
+    assert engine.encode("<|begin_of_text|>Hi") == engine.encode("Hi") == tiny_tokenizer("Hi")["input_ids"]
+    assert count_special(tiny_tokenizer, engine.encode("Hi<|eot_id|>")) == 1

@@ -1,8 +1,11 @@
+from decimal import Decimal
+
+import numpy as np
 import pytest
 
 from small_doge.processor.forms import (
-    FormError,
     drop_thought_field,
+    find_texts,
     has_known_form,
     iterate_texts,
     mark_thought,
@@ -10,6 +13,7 @@ from small_doge.processor.forms import (
     read_preference,
     read_problem,
 )
+from small_doge.processor.messages import FormError
 
 
 def turns(question="Hi", answer="Hello"):
@@ -51,14 +55,14 @@ def test_alpaca_rows_join_instruction_and_input_and_keep_history():
     ("row", "reason"),
     [
         ({"a": 1}, "no conversation: its fields are a"),
-        ({"messages": []}, "messages holds no messages"),
+        ({"messages": []}, "messages is empty"),
         ({"messages": "Hello"}, "messages is text, not messages"),
         ({"messages": ["Hello"]}, "a message is str"),
         ({"messages": [{"content": "x"}]}, "a message has no role"),
-        ({"messages": [{"role": "user", "content": None}]}, "the content of a message of the user is NoneType"),
+        ({"messages": [{"role": "user", "content": None}]}, "the content of a message of the user is null"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no answer of the assistant"),
         ({"messages": turns(answer=" ")}, "an answer of the assistant is empty"),
-        ({"prompt": "Hi", "completion": ""}, "the answer is empty"),
+        ({"prompt": "Hi", "completion": ""}, "completion is empty"),
         ({"prompt": "\ud800", "completion": "x"}, "not valid Unicode"),
     ],
 )
@@ -77,10 +81,19 @@ def test_preferences_are_split_into_prompt_and_answers():
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        ({"prompt": "Hi", "chosen": "a"}, "no field 'rejected'"),
+        ({"prompt": "Hi", "chosen": "a"}, "rejected is missing"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": None}, "rejected is null"),
         ({"prompt": "Hi", "chosen": "a", "rejected": "a"}, "are the same"),
         ({"prompt": "Hi", "chosen": "a", "rejected": " "}, "rejected is empty"),
         ({"chosen": "a", "rejected": "b"}, "no prompt"),
+        ({"prompt": "Hi", "chosen": "a\ud800", "rejected": "b"}, "chosen is not valid Unicode"),
+        ({"chosen": turns(), "rejected": turns("Bye", "No")}, "the answers share no turn of the user"),
+        ({"prompt": "Hi", "chosen": turns(), "rejected": turns("Bye", "No")}, "chosen holds a turn of the user"),
+        ({"prompt": "Hi", "chosen": turns() + turns("And?", "a"), "rejected": turns()}, "a turn of the user"),
+        (
+            {"prompt": "Hi", "chosen": turns("Bye"), "rejected": turns("Bye", "No")},
+            "prompt is not what the answers share",
+        ),
     ],
 )
 def test_a_row_that_is_no_preference_says_why(row, reason):
@@ -117,3 +130,141 @@ def test_without_the_template_a_thought_beside_the_answer_stands_before_it():
     assert drop_thought_field(message)["content"] == "I add.\n2"
     plain = {"role": "assistant", "content": "2"}
     assert drop_thought_field(plain) == plain == mark_thought(plain, ("<a>", "</a>"))
+
+
+SYSTEM = {"role": "system", "content": "Be kind."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Hi", "system": "Be kind.", "chosen": "Hello", "rejected": "No"},
+        {"prompt": [SYSTEM, *turns()[:1]], "chosen": turns()[1:], "rejected": turns(answer="No")[1:]},
+        {"prompt": "Hi", "system": "Be kind.", "chosen": turns(), "rejected": turns(answer="No")},
+        {"prompt": [SYSTEM, *turns()[:1]], "chosen": turns(), "rejected": turns(answer="No")},
+        {"prompt": "Hi", "chosen": [SYSTEM, *turns()], "rejected": [SYSTEM, *turns(answer="No")]},
+        {"system": "Be kind.", "chosen": turns(), "rejected": turns(answer="No")},
+        {"system_prompt": "Be kind.", "question": "Hi", "chosen": "Hello", "rejected": "No"},
+        {"conversations": [SYSTEM, *turns()[:1]], "chosen": turns()[1], "rejected": turns(answer="No")[1]},
+        {"messages": [SYSTEM, *turns()], "chosen": turns()[1:], "rejected": turns(answer="No")[1:]},
+    ],
+)
+def test_a_preference_keeps_its_system_prompt_and_its_question(row):
+    expected = {"prompt": [SYSTEM, *turns()[:1]], "chosen": turns()[1:], "rejected": turns(answer="No")[1:]}
+    assert read_preference(row) == expected
+
+
+def test_turns_that_both_answers_share_go_on_from_the_prompt():
+    more = [{"role": "assistant", "content": "And you?"}, {"role": "user", "content": "Well"}]
+    row = {"prompt": "Hi", "chosen": more + turns()[1:], "rejected": more + turns(answer="No")[1:]}
+    assert read_preference(row)["prompt"] == turns()[:1] + more
+    last = {
+        "prompt": turns()[:1] + more,
+        "chosen": more[1:] + turns()[1:],
+        "rejected": more[1:] + turns("x", "No")[1:],
+    }
+    assert read_preference(last)["prompt"] == turns()[:1] + more
+    whole = {"prompt": "Well", "chosen": turns("Hi") + turns("Well"), "rejected": turns("Hi") + turns("Well", "No")}
+    assert read_preference(whole)["prompt"] == turns("Hi") + turns("Well")[:1]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"messages": []},
+        {"messages": None, "conversation": ""},
+        {"input": " "},
+        {"input": None, "history": []},
+        {"history": [["", ""], None]},
+        {"system": "", "system_prompt": None},
+        {"completion": " ", "response": None},
+        {"chosen": None, "rejected": None},
+        {"chosen": "", "rejected": []},
+        {"tools": "", "thinking": None},
+    ],
+)
+def test_empty_fields_beside_filled_ones_are_absent(extra):
+    assert read_conversation({"instruction": "Hi", "output": "Hello", **extra}) == turns()
+    assert read_conversation({**extra, "instruction": "", "prompt": "Hi", "output": "Hello"}) == turns()
+    assert read_conversation({**extra, "messages": [], "conversations": turns()}) == turns()
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [["a", "b"]],
+        [("a", "b")],
+        '[["a", "b"]]',
+        turns("a", "b"),
+        [{"user": "a", "assistant": "b"}],
+        [{"instruction": "a", "output": "b", "other": None}],
+        [["a", "b"], ["", ""], [None, None]],
+    ],
+)
+def test_history_of_every_form_stands_before_the_question(history):
+    expected = [SYSTEM, *turns("a", "b"), *turns()]
+    for row in (
+        {"instruction": "Hi", "output": "Hello", "system": "Be kind."},
+        {"prompt": [SYSTEM, *turns()[:1]], "completion": "Hello"},
+        {"messages": [SYSTEM, *turns()]},
+    ):
+        assert read_conversation({**row, "history": history}) == expected
+    assert read_problem({"problem": "Hi", "final": 1, "history": history})["prompt"] == [*expected[1:3], expected[3]]
+
+
+@pytest.mark.parametrize("history", [[["q", None]], [["q"]], ["q", "a"], 3, "words", [["q", "a", "b"]], [{"q": "a"}]])
+def test_a_history_that_can_not_be_read_is_a_reason(history):
+    with pytest.raises(FormError, match="history"):
+        read_conversation({"instruction": "Hi", "output": "Hello", "history": history})
+
+
+def test_a_system_field_and_another_system_turn_are_both_kept():
+    row = {"system": "Be brief.", "messages": [SYSTEM, *turns()]}
+    assert read_conversation(row)[0]["content"] == "Be brief.\n\nBe kind."
+    assert read_conversation({**row, "system": "Be kind."})[0] == SYSTEM
+
+
+def test_an_alpaca_row_may_ask_by_its_input_alone():
+    assert read_conversation({"instruction": "", "input": "Hi", "output": "Hello"}) == turns()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234567.0, "1234567"),
+        (0.1, "0.1"),
+        (1e-7, "0.0000001"),
+        (123456789012345678901234567890, "123456789012345678901234567890"),
+        (1e300, "1E+300"),
+        (-0.5, "-0.5"),
+        (Decimal("12.50"), "12.50"),
+        (np.float32(0.1), "0.1"),
+        (np.int64(7), "7"),
+        (True, "true"),
+        (np.bool_(False), "false"),
+    ],
+)
+def test_values_keep_their_digits_in_every_field(value, text):
+    assert read_conversation({"question": "Hi", "answer": value})[-1]["content"] == text
+    assert read_conversation({"question": value, "answer": "x"})[0]["content"] == text
+    assert read_conversation({"messages": turns(value, value)}) == turns(text, text)
+    assert read_conversation({"instruction": "a", "input": value, "output": "x"})[0]["content"] == f"a\n\n{text}"
+    assert read_conversation({"prompt": "a", "output": "x", "history": [[value, value]]})[:2] == turns(text, text)
+    assert read_preference({"prompt": "a", "chosen": value, "rejected": "x"})["chosen"][0]["content"] == text
+    assert read_problem({"question": "a", "answer": value})["solution"] == text
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("sNaN"), 1j, pytest.param(10**5000, id="huge")]
+)
+def test_what_is_no_finite_number_is_a_reason(value):
+    with pytest.raises(FormError, match="the answer is"):
+        read_conversation({"question": "Hi", "answer": value})
+
+
+def test_unreadable_rows_say_what_is_wrong_and_readable_ones_are_texts():
+    assert find_texts({"text": "a", "messages": []}) == ["a"]
+    assert find_texts({"text": "", "prompt": "a", "thinking": "t", "output": "b"}) == ["a", "t", "b"]
+    for row, reason in (({"text": None}, "text is null"), ({"a": 1}, "no field"), ({"text": "\ud800"}, "Unicode")):
+        with pytest.raises(FormError, match=reason):
+            find_texts(row)

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from small_doge.cli.main import app
 from small_doge.inference import TorchEngine, open_engine
-from small_doge.models import load_tokenizer
 from small_doge.processor.tokenizer import build_generation_config
 from small_doge.utils.errors import UserError
+from small_doge.utils.model_folder import load_tokenizer
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

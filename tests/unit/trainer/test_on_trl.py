@@ -1,0 +1,94 @@
+"""Conversations that TRL renders: what is typed in them is text, in every stage; pairs are lost aloud."""
+
+import pytest
+from datasets import Dataset
+from tests.chats import ATTACK, count_special, turns
+from tests.conftest import build_tiny
+
+from small_doge.processor.chat_encoding import encode_chat
+from small_doge.processor.tokenizer import build_generation_config
+from small_doge.trainer.arguments import DataArguments
+
+
+COMMON = {"per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True, "max_steps": 1, "warmup_steps": 0}
+PROMPT = turns(ATTACK)
+
+
+@pytest.fixture
+def model(tiny_tokenizer):
+    model = build_tiny(vocab_size=len(tiny_tokenizer), keep_window_size=32, max_position_embeddings=128)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    return model
+
+
+@pytest.fixture
+def align(model, tiny_tokenizer, tmp_path):
+    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+
+    def call(rows, **settings):
+        settings = {"precompute_ref_log_probs": False, "max_length": 256, **COMMON, **settings}
+        return DogeDPOTrainer(
+            model=model,
+            args=DPOArguments(output_dir=str(tmp_path), **settings),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tiny_tokenizer,
+            settings={},
+        )
+
+    model.config.name_or_path = str(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    return call
+
+
+def pair(prompt):
+    return {"prompt": turns(prompt), "chosen": turns("", f"Yes {ATTACK}")[1:], "rejected": turns("", "No")[1:]}
+
+
+def test_preferences_hold_the_control_tokens_of_the_template_alone(align, tiny_tokenizer):
+    (row,) = align([pair(ATTACK)]).train_dataset
+    assert row["prompt_ids"] == encode_chat(tiny_tokenizer, PROMPT, add_generation_prompt=True).ids
+    assert count_special(tiny_tokenizer, row["prompt_ids"]) == 6
+    assert [count_special(tiny_tokenizer, row[name]) for name in ("chosen_ids", "rejected_ids")] == [1, 1]
+
+
+def test_prompts_of_reinforcement_hold_the_control_tokens_of_the_template_alone(model, tiny_tokenizer, tmp_path):
+    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+
+    trainer = DogeGRPOTrainer(
+        model=model,
+        args=GRPOArguments(output_dir=str(tmp_path), num_generations=2, max_completion_length=4, **COMMON),
+        train_dataset=Dataset.from_list([{"prompt": PROMPT, "solution": "1"}] * 2),
+        processing_class=tiny_tokenizer,
+        reward_funcs=[lambda completions, **columns: [0.0] * len(completions)],
+        settings={},
+    )
+    expected = encode_chat(tiny_tokenizer, PROMPT, add_generation_prompt=True).ids
+    assert trainer._tokenize_prompts([PROMPT, turns("Hi")])[0][0] == expected
+
+
+def test_prompts_of_distillation_hold_the_control_tokens_of_the_template_alone(model, tiny_tokenizer, tmp_path):
+    from small_doge.trainer.teacher import DistillationArguments, DogeDistillationTrainer
+
+    trainer = DogeDistillationTrainer(
+        model=model,
+        teacher_model=build_tiny(vocab_size=len(tiny_tokenizer)),
+        args=DistillationArguments(output_dir=str(tmp_path), max_completion_length=4, **COMMON),
+        train_dataset=Dataset.from_list([{"prompt": PROMPT}] * 2),
+        processing_class=tiny_tokenizer,
+        settings={},
+    )
+    expected = encode_chat(tiny_tokenizer, PROMPT, add_generation_prompt=True).ids
+    assert trainer._tokenize_prompts([PROMPT, turns("Hi")])[0][0] == expected
+
+
+def test_pairs_that_are_too_long_are_counted_and_an_empty_set_is_an_error(align, messages):
+    assert len(align([pair("a"), pair("word " * 100)], max_length=48).train_dataset) == 1
+    assert "1 of 2 pairs (train) have prompts of max_length=48 tokens or more" in messages.text
+    with pytest.raises(ValueError, match="2 of 2 pairs .* none is left. Raise max_length"):
+        align([pair("word " * 100)] * 2, max_length=48)
+
+
+def test_rows_have_one_default_length_in_the_data_and_in_trl():
+    from small_doge.trainer.preference import DPOArguments
+
+    assert DPOArguments(output_dir="x", report_to="none", use_cpu=True).max_length == DataArguments().max_length
