@@ -217,6 +217,8 @@ def _to_latex(text: str) -> str:
 
 def _check_formula(text: str, latex: str) -> None:
     """Refuse what would be read in part, or never end."""
+    if not re.search(r"\d|\\[A-Za-z]{2}", latex) and not re.search(r"[A-Za-z]\s*[-+*/^=]\s*[A-Za-z]", latex):
+        raise NoValue("it states no number or formula")
     bare = re.sub(r"\\[A-Za-z]+", " § ", latex)
     if any(re.fullmatch(r"[^\W\d_]{2,}", word) for word in re.split(r"[\s,.;]+", bare)) or re.search(
         r"[^\W\d_]{4,}", bare
@@ -226,8 +228,6 @@ def _check_formula(text: str, latex: str) -> None:
         raise NoValue(f"{text!r} is not one number or formula")
     if re.search(r"\d[eE]\d|(?<![\d.,])0\d|(?<![A-Za-z_])[A-Za-z]\d", bare):
         raise NoValue(f"{text!r} holds a number that can be read in several ways")
-    if not re.search(r"\d|\\[A-Za-z]{2}", latex) and not re.search(r"[A-Za-z]\s*[-+*/^=]\s*[A-Za-z]", latex):
-        raise NoValue("it states no number or formula")
     if re.search(r"\^\s*(?:\{[^{}]*\^|\(?\d+\)?\s*\^)|\^\s*\{?\(?-?\d{4,}|\d{4,}\s*!|!\s*!|\)\s*!", latex):
         raise NoValue("it is too large to be worked out")
 
