@@ -7,7 +7,7 @@ from tests.chats import turns
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
-from small_doge.processor import engine, ft_datasets_process, pt_datasets_process
+from small_doge.processor import engine, ft_datasets_process, pt_datasets_process, readers
 from small_doge.processor.report import Report, describe_losses
 from small_doge.processor.tokenizer import read_texts
 
@@ -87,6 +87,17 @@ def test_one_half_preference_at_the_start_does_not_hide_a_set(mix, write):
     assert len(mix([{path: 1.0}], stage="dpo")["train"]) == 5
     with pytest.raises(ValueError, match=r"1 of 6 rows can't be used.*rejected is null"):
         mix([{path: 1.0}], stage="dpo", max_bad_rows=0)
+
+
+def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(mix, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(engine, "PART_BYTES", 1000)
+    monkeypatch.setattr(readers, "PART_BYTES", 1000)
+    path = write("many.jsonl", [*[GOOD] * 160, *[BAD] * 40])
+    with pytest.raises(ValueError, match=r"40 of 200 rows .* All are in (\S+)\. Mend") as error:
+        mix([{path: 1.0}], dataset_num_proc=1)
+    (kept,) = (tmp_path / "cache").glob("*/failed_rows.jsonl")
+    assert f"All are in {kept}." in str(error.value) and len(kept.read_text().splitlines()) == 40
 
 
 def test_a_set_whose_rows_are_all_too_long_is_an_error_with_the_reason(mix, write):
