@@ -1,7 +1,10 @@
 """Rows that are lost are counted and told, and too many of them are an error: prepared, streamed, and for tokenizers."""
 
 import json
+from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.chats import turns
 from typer.testing import CliRunner
@@ -131,3 +134,25 @@ def test_a_tokenizer_is_told_what_could_not_be_read(write, messages):
 
 def test_nothing_lost_is_nothing_said():
     assert describe_losses(Report(rows=3, documents=3), 64) == ""
+
+
+def test_rows_that_parquet_filled_up_with_nulls_are_learnt_as_they_were(mix, tmp_path, tiny_tokenizer):
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    other = {"function": {"name": "sub", "arguments": {"b": {"c": "x"}}}}
+    rows = [
+        {"messages": [*turns("1?"), {"role": "assistant", "content": None, "tool_calls": [call]}]},
+        {"messages": [*turns("2?"), {"role": "assistant", "content": "", "tool_calls": [other]}]},
+        {"conversations": [{"from": "human", "value": "3?"}, {"from": "gpt", "value": "Yes"}], "messages": []},
+        {"question": "4?", "answer": Decimal("12.50")},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=merge_schemas(rows)), tmp_path / "rows.parquet")
+    learnt = mix([{str(tmp_path / "rows.parquet"): 1.0}])["train"]
+    texts = {tiny_tokenizer.decode([t for t in row["labels"] if t != -100]) for row in learnt}
+    calls = ('{"name": "add", "arguments": {"a": 1}}', '{"name": "sub", "arguments": {"b": {"c": "x"}}}')
+    assert texts == {f"{text}<|eot_id|>" for text in (*calls, "Yes", "12.50")}
+
+
+def merge_schemas(rows):
+    """One schema in which every row has every field."""
+    tables = [pa.Table.from_pylist([row]).schema for row in rows]
+    return pa.unify_schemas(tables, promote_options="permissive")
