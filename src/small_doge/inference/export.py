@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..models import DogeForCausalLM, DynamicMaskCache
+from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
 from ..utils.files import check_output, whole_folder, write_json, write_manifest, write_text
@@ -223,9 +224,9 @@ def _tokenize(texts: Iterable[str] | None, tokenizer: Any, vocab_size: int, limi
     if texts is None:
         texts = iterate_mixture(HELD_OUT_TEXTS, start=UNSEEN)
         chats = iterate_documents("chat", UNSEEN + HELD_OUT_TEXTS, start=UNSEEN) if tokenizer.chat_template else ()
-        encoded = [tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"] for row in chats]
+        encoded = [encode_chat(tokenizer, row["messages"]).ids for row in chats]
     rows: list[list[int]] = []
-    for ids in chain(encoded, (tokenizer(text, verbose=False)["input_ids"] for text in texts)):
+    for ids in chain(encoded, (encode_prompt(tokenizer, text) for text in texts)):
         rows += [ids[i : i + length] for i in range(0, len(ids), length)]
         if len(rows) >= HELD_OUT_ROWS:
             break

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -248,13 +249,13 @@ class Engine:
         if block:
             yield block, here, Position(start.turn, unit.number + 1)
 
-    def check_failures(self, index: int, report: Report, whole: bool = True) -> None:
+    def check_failures(self, index: int, report: Report, whole: bool = True, failures: Path | None = None) -> None:
         """Refuse a source that lost too many rows, of all that it has or of a part.
 
         Raises:
             ValueError: more than `max_bad_rows` or `max_bad_share`, with the first reasons.
         """
-        check_failures(self.mix.names[index], report, self.mix.max_bad_rows, self.mix.max_bad_share, whole)
+        check_failures(self.mix.names[index], report, self.mix.max_bad_rows, self.mix.max_bad_share, whole, failures)
 
 
 def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:

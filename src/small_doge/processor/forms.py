@@ -144,16 +144,24 @@ def _ask(row: dict[str, Any], question: Any) -> list[Message]:
 
 def _put_behind(row: dict[str, Any], messages: list[Message]) -> list[Message]:
     """Messages behind the system prompt and the earlier turns that stand beside them in the row."""
-    lead = messages[:1] if messages[0]["role"] == "system" else []
-    messages = [*lead, *read_history(row.get("history")), *messages[len(lead) :]]
+    lead, rest = _split_system(messages)
+    messages = [*lead, *read_history(row.get("history")), *rest]
     field, system = find_first(row, SYSTEM_FIELDS)
-    if not field:
-        return messages
-    text = read_text(system, field)
-    if messages[0]["role"] != "system":
-        return [{"role": "system", "content": text}, *messages]
-    own = messages[0]["content"]  # both are kept, unless they say the same
-    return [{**messages[0], "content": own if text.strip() in own else f"{text}\n\n{own}"}, *messages[1:]]
+    return _with_system(messages, read_text(system, field)) if field else messages
+
+
+def _split_system(messages: list[Message]) -> tuple[list[Message], list[Message]]:
+    lead = messages[:1] if messages and messages[0]["role"] == "system" else []
+    return lead, messages[len(lead) :]
+
+
+def _with_system(messages: list[Message], text: str) -> list[Message]:
+    """Messages behind a system prompt; one of their own that says something else is kept too."""
+    lead, rest = _split_system(messages)
+    own = lead[0]["content"] if lead else ""
+    if own:
+        text = own if text.strip() in own else f"{text}\n\n{own}"
+    return [{"role": "system", "content": text}, *rest]
 
 
 def read_preference(row: dict[str, Any]) -> dict[str, list[Message]]:
@@ -207,21 +215,25 @@ def _read_prompt_of_answers(row: dict[str, Any], shared: list[Message]) -> list[
         return _put_behind(row, shared)
     else:
         raise FormError("no prompt, and the answers share no turn of the user")
-    if not shared:
-        return prompt
-    said, repeated = (_compare(turns) for turns in (prompt, shared))
+    systems, asked = _split_system(prompt)
+    lead, rest = _split_system(shared)
+    said, repeated = _compare(asked), _compare(rest)
     length = len(said)
     if any(repeated[i : i + length] == said for i in range(len(repeated) - length + 1)):  # the whole conversation
-        return shared if shared[0]["role"] == "system" else [m for m in prompt if m["role"] == "system"] + shared
-    if said[-len(repeated) :] == repeated:  # its last turns
-        return prompt
-    if shared[0]["role"] != "assistant" and prompt[-1]["role"] != "assistant":
+        turns = rest
+    elif not rest or said[-len(repeated) :] == repeated:  # its last turns
+        turns = asked
+    elif rest[0]["role"] != "assistant" and asked[-1]["role"] != "assistant":
         raise FormError("prompt is not what the answers share: it is unclear what they answer")
-    return prompt + shared
+    else:
+        turns = asked + rest
+    for message in (*lead, *systems):
+        turns = _with_system(turns, message["content"])
+    return turns
 
 
 def _compare(messages: list[Message]) -> list[tuple[str, str]]:
-    return [(m["role"], m["content"].strip()) for m in messages if m["role"] != "system"]
+    return [(message["role"], message["content"].strip()) for message in messages]
 
 
 def read_problem(row: dict[str, Any]) -> dict[str, Any]:

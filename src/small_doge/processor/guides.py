@@ -23,6 +23,7 @@ from .engine import Mix, share_out
 from .formats import Format
 from .mixing import default_cache_dir
 from .prepare import PREPARED_BY, prepare
+from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
 from .sources import DATA_ROOT
 from .tokenizer import MADE_BY, read_texts, train_tokenizer
 
@@ -98,6 +99,8 @@ def preprocess_datasets(kind: str) -> None:
     parser.add_argument("--packing", action="store_true", help="Several documents a row, in place of padding.")
     parser.add_argument("--seed", type=int, default=233, help="Of the order of rows.")
     parser.add_argument("--cache_dir", default=None, help="Where unfinished work is kept.")
+    parser.add_argument("--max_bad_rows", type=int, default=DEFAULT_MAX_BAD_ROWS, help="Rows a data set may lose.")
+    parser.add_argument("--max_bad_share", type=float, default=DEFAULT_MAX_BAD_SHARE, help="Share of them.")
     args = parser.parse_args()
     outputs = {name: Path(args.save_dir) / f"{name}_processed" for name in args.only}
     for output in outputs.values():
@@ -125,6 +128,8 @@ def preprocess_datasets(kind: str) -> None:
             form=form,
             padding=gives_tokens and not args.packing,
             seed=args.seed,
+            max_bad_rows=args.max_bad_rows,
+            max_bad_share=args.max_bad_share,
         )
         rows = prepare(mix, tokenizer, args.cache_dir or default_cache_dir(), args.num_proc)["train"]
         with whole_folder(outputs[name], PREPARED_BY, args.overwrite) as folder:

@@ -39,6 +39,8 @@ logger = get_logger(__name__)
 PREPARED_BY = "small-doge data prepare"
 BATCH = 1000
 REPORT, FINISHED = "report.json", "finished.json"
+# Of how rows are read and encoded: rows that an earlier version prepared are not taken for this one's.
+VERSION = 2
 
 
 def prepare(
@@ -188,7 +190,7 @@ class Preparation:
             reports.append(report)
             tables.append([_open_table(self._unit_files(unit)[0]) for unit in made])
             keep_failures(self.folder / FAILED, reports)
-            self.engine.check_failures(index, report)
+            self.engine.check_failures(index, report, failures=self.folder / FAILED)
             if sum(len(table) for table in tables[-1]) == 0:
                 self._raise_empty(index, report)
         self._warn(reports)
@@ -302,7 +304,7 @@ def _compute_key(mix: Mix, tokenizer: PreTrainedTokenizerBase, engine: Engine) -
     parts = [asdict(part) for source in engine.sources for part in source.parts]
     backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
     specials = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template]
-    content = json.dumps([settings, form, parts, backend, specials], sort_keys=True, default=str)
+    content = json.dumps([VERSION, settings, form, parts, backend, specials], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -57,7 +57,14 @@ def describe_failures(report: Report, shown: int = 3) -> str:
     return first + (f"; and {len(report.failed) - shown} more" if len(report.failed) > shown else "")
 
 
-def check_failures(name: str, report: Report, max_bad_rows: int, max_bad_share: float, whole: bool = True) -> None:
+def check_failures(
+    name: str,
+    report: Report,
+    max_bad_rows: int,
+    max_bad_share: float,
+    whole: bool = True,
+    failures: Path | None = None,
+) -> None:
     """Refuse a source that lost too many rows.
 
     Args:
@@ -66,6 +73,7 @@ def check_failures(name: str, report: Report, max_bad_rows: int, max_bad_share: 
         max_bad_rows: that it may lose.
         max_bad_share: of its rows that it may lose; of fewer than 100 rows, any share.
         whole: whether all of it was read. Of a part, half may be lost, as bad rows may lie together.
+        failures: the side file with all rows that can't be used.
 
     Raises:
         ValueError: it lost more than either limit allows, with the first reasons.
@@ -76,9 +84,10 @@ def check_failures(name: str, report: Report, max_bad_rows: int, max_bad_share: 
     if report.rows >= JUDGED_ROWS and lost > allowed * report.rows:
         limits.append(f"max_bad_share={max_bad_share:g}")
     if limits:
+        place = f" All are in {failures}." if failures else ""
         raise ValueError(
             f"data set {name!r}: {lost} of {report.rows} rows can't be used, more than {' and '.join(limits)} "
-            f"allow{'' if len(limits) > 1 else 's'}: {describe_failures(report)}. Mend the rows, or raise the limit"
+            f"allow{'' if len(limits) > 1 else 's'}: {describe_failures(report)}.{place} Mend the rows, or raise the limit"
         )
 
 

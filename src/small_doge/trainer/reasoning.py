@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOConfig, GRPOTrainer
 
+from ..utils.answers import find_fault
 from ..utils.logging import get_logger
 from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
@@ -88,6 +90,13 @@ class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
     reward_weights: torch.Tensor
     _metrics: dict[str, Any]
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        rewards = kwargs["reward_funcs"] if isinstance(kwargs["reward_funcs"], list) else [kwargs["reward_funcs"]]
+        if any(getattr(reward, "__name__", "") == "accuracy_reward" for reward in rewards):
+            for name in ("train_dataset", "eval_dataset"):
+                _check_references(name, kwargs.get(name))
+        super().__init__(*args, **kwargs)
+
     def _calculate_rewards(
         self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Sequence[Sequence[int]]
     ) -> torch.Tensor:
@@ -103,6 +112,22 @@ class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
         metrics[ZERO_VARIANCE].append(equal.float().mean().item())
         metrics[CUT_OFF].append(self.accelerator.gather(cut_off).view(-1, size).all(dim=1).float().mean().item())
         return rewards
+
+
+def _check_references(name: str, rows: Any) -> None:
+    """Refuse reference answers that can't be verified before the first step: rows may have been made elsewhere.
+
+    Raises:
+        ValueError: there are some, with their number and the first one.
+    """
+    if not isinstance(rows, Dataset):
+        return
+    faults = [(text, fault) for text in rows["solution"] if (fault := find_fault(text))]
+    if faults:
+        raise ValueError(
+            f"{name}: {len(faults)} of {len(rows)} rows have a solution that the reward accuracy can't verify, such as "
+            f"{faults[0][0]!r} ({faults[0][1]}); prepare the rows with small-doge data prepare --stage grpo"
+        )
 
 
 class GroupCallback(TrainerCallback):

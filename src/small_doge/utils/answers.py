@@ -10,7 +10,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
-from .values import NUMBER, UNITS, NoValue, Value, are_equal, read_value
+from .units import UNITS
+from .values import NUMBER, NoValue, Value, are_equal, read_value
 
 
 REMEMBERED = 8192
@@ -127,6 +128,7 @@ def says(answer: str, words: str) -> bool:
 
 def _normalise(text: str) -> str:
     """One spelling for digits, signs, punctuation and LaTeX's spaces."""
+    text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))", ",", text)  # thousands
     text = "".join(_normalise_character(c) for c in text.translate(_CHARACTERS)) if not text.isascii() else text
     text = re.sub(r"(?<=[\w)}\]])([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: f"^{{{m[1].translate(_SUPERSCRIPTS)}}}", text)
     text = re.sub(r"(?<![\w)}\]])\s*–\s*(?=[\d.(\\])", " -", text)  # a sign; elsewhere it may be a range
@@ -242,7 +244,8 @@ def _trim(text: str, start: int, stop: int) -> list[tuple[int, int]]:
     lead = re.match(r"(?:[aAI]\s+(?![-+*/^=])|[,*/^=!%)\]}>|]\s*|-\s+|[a-zA-Z]\s+(?![-+*/^=]))+", run)
     start += lead.end() if lead else 0
     run = text[start:stop]
-    tail = re.search(r"(?:\s+[a-zA-Z](?<![-+*/^=]\s[a-zA-Z])|\s*[,(\[{<|*/^=+-])+$", run)
+    # In prose, "12!" is 12 said aloud.
+    tail = re.search(r"(?:\s+[a-zA-Z](?<![-+*/^=]\s[a-zA-Z])|\s*[,(\[{<|*/^=+!-])+$", run)
     stop -= len(tail[0]) if tail else 0
     run = text[start:stop]
     for opening, closing in ("()", "[]"):

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from .units import NO_UNITS, SCALES, UNITS
+
 
 # Seconds that comparing two formulas may take.
 TIMEOUT = 3
@@ -30,90 +32,6 @@ _CURRENCY = r"(?P<currency>(?:US)?\$|[€£¥₹]|(?:USD|EUR|GBP|RMB|CNY)(?![A-Z
 _QUANTITY = re.compile(
     rf"{_SIGN}{_CURRENCY}(?P<sign2>[+-]?)\s*(?:(?P<whole>\d+)\s+)?(?P<top>{NUMBER})(?:\s*/\s*(?P<bottom>{NUMBER}))?"
     r"\s*(?P<behind>%|[^\d\s,.;:=+*/^()\[\]{}<>\\!|-][^=+*()\[\]{}<>\\|]*)?"
-)
-_KINDS = {
-    "m": "m metre metres meter meters",
-    "km": "km kilometre kilometres kilometer kilometers",
-    "cm": "cm centimetre centimetres centimeter centimeters",
-    "mm": "mm millimetre millimetres millimeter millimeters",
-    "mile": "mile miles mi",
-    "foot": "foot feet ft",
-    "inch": "inch inches",
-    "yard": "yard yards yd",
-    "g": "g gram grams",
-    "kg": "kg kilogram kilograms kilo kilos",
-    "mg": "mg milligram milligrams",
-    "pound": "lb lbs pound pounds",
-    "ounce": "oz ounce ounces",
-    "l": "l litre litres liter liters",
-    "ml": "ml millilitre millilitres milliliter milliliters",
-    "s": "s sec second seconds",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "year years",
-    "$": "$ us$ usd dollar dollars",
-    "cent": "cent cents",
-    "€": "€ eur euro euros",
-    "£": "£ gbp",
-    "¥": "¥ rmb cny yuan 元",
-    "°": "° degree degrees 度",
-    "%": "% percent 百分",
-}
-UNITS = {word: unit for unit, words in _KINDS.items() for word in words.split()}
-_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-# Words that go on with a statement in place of naming what is counted.
-_NO_UNITS = set(
-    [
-        "or",
-        "and",
-        "to",
-        "of",
-        "at",
-        "by",
-        "in",
-        "out",
-        "more",
-        "less",
-        "than",
-        "is",
-        "are",
-        "not",
-        "minus",
-        "plus",
-        "times",
-        "over",
-        "divided",
-        "squared",
-        "cubed",
-        "point",
-        "half",
-        "half",
-        "am",
-        "pm",
-        "but",
-        "about",
-        "per",
-        "each",
-        "between",
-        "from",
-        "until",
-        "mod",
-        "modulo",
-        "remainder",
-        "choose",
-        "into",
-        "a",
-        "an",
-        "the",
-        "if",
-        "when",
-        "where",
-        "for",
-        "with",
-    ]
 )
 _FUNCTIONS = r"sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|exp|pi|infty|min|max"
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
@@ -172,7 +90,7 @@ def _unwrap(text: str) -> str:
     while before != text:
         before = text = text.strip()
         text = text.rstrip(".;,!?") if not re.search(r"\d!$|[a-z)]!$", text) else text
-        for start, end in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ('"', '"')):
+        for start, end in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ('"', '"'), ("'", "'")):
             if len(text) >= len(start) + len(end) and text.startswith(start) and text.endswith(end):
                 inner = text[len(start) : -len(end)]
                 text = text if start in inner or not inner.strip() else inner
@@ -209,11 +127,11 @@ def _read_behind(text: str, spaced: bool) -> tuple[str | None, int]:
     words = re.findall(r"[^\s]+", text.strip().lower())
     if not words:
         return "", 1
-    if len(words) > 4 or any(word.strip(".,") in _NO_UNITS or re.search(r"[\d:;,?]", word) for word in words):
+    if len(words) > 4 or any(word.strip(".,") in NO_UNITS or re.search(r"[\d:;,?]", word) for word in words):
         return None, 1
     scale = 1
-    while words and words[0] in _SCALES:
-        scale *= _SCALES[words.pop(0)]
+    while words and words[0] in SCALES:
+        scale *= SCALES[words.pop(0)]
     unit = UNITS.get(words[0].rstrip(".")) if words else ""
     if unit is None and len(words[0]) == 1 and words[0].isascii():  # 3 x is a formula
         return None, 1
@@ -299,6 +217,8 @@ def _to_latex(text: str) -> str:
 
 def _check_formula(text: str, latex: str) -> None:
     """Refuse what would be read in part, or never end."""
+    if not re.search(r"\d|\\[A-Za-z]{2}", latex) and not re.search(r"[A-Za-z]\s*[-+*/^=]\s*[A-Za-z]", latex):
+        raise NoValue("it states no number or formula")
     bare = re.sub(r"\\[A-Za-z]+", " § ", latex)
     if any(re.fullmatch(r"[^\W\d_]{2,}", word) for word in re.split(r"[\s,.;]+", bare)) or re.search(
         r"[^\W\d_]{4,}", bare
@@ -308,8 +228,6 @@ def _check_formula(text: str, latex: str) -> None:
         raise NoValue(f"{text!r} is not one number or formula")
     if re.search(r"\d[eE]\d|(?<![\d.,])0\d|(?<![A-Za-z_])[A-Za-z]\d", bare):
         raise NoValue(f"{text!r} holds a number that can be read in several ways")
-    if not re.search(r"\d|\\[A-Za-z]{2}", latex) and not re.search(r"[A-Za-z]\s*[-+*/^=]\s*[A-Za-z]", latex):
-        raise NoValue("it states no number or formula")
     if re.search(r"\^\s*(?:\{[^{}]*\^|\(?\d+\)?\s*\^)|\^\s*\{?\(?-?\d{4,}|\d{4,}\s*!|!\s*!|\)\s*!", latex):
         raise NoValue("it is too large to be worked out")
 

@@ -224,6 +224,15 @@ def test_a_system_field_and_another_system_turn_are_both_kept():
     assert read_conversation({**row, "system": "Be kind."})[0] == SYSTEM
 
 
+def test_a_preference_keeps_every_system_prompt_beside_its_turns():
+    chosen, rejected = [SYSTEM, *turns()], [SYSTEM, *turns(answer="No")]
+    for prompt in ("Hi", turns("Hi", "Well?") + turns()[:1]):
+        row = {"system": "Be brief.", "prompt": prompt, "chosen": chosen, "rejected": rejected}
+        assert read_preference(row)["prompt"][0] == {"role": "system", "content": "Be brief.\n\nBe kind."}
+    row = {"prompt": "Hi", "chosen": [SYSTEM, turns()[1]], "rejected": [SYSTEM, turns(answer="No")[1]]}
+    assert read_preference(row)["prompt"] == [SYSTEM, *turns()[:1]]
+
+
 def test_an_alpaca_row_may_ask_by_its_input_alone():
     assert read_conversation({"instruction": "", "input": "Hi", "output": "Hello"}) == turns()
 

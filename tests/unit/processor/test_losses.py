@@ -1,13 +1,16 @@
 """Rows that are lost are counted and told, and too many of them are an error: prepared, streamed, and for tokenizers."""
 
 import json
+from decimal import Decimal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.chats import turns
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
-from small_doge.processor import engine, ft_datasets_process, pt_datasets_process
+from small_doge.processor import engine, ft_datasets_process, pt_datasets_process, readers
 from small_doge.processor.report import Report, describe_losses
 from small_doge.processor.tokenizer import read_texts
 
@@ -89,6 +92,17 @@ def test_one_half_preference_at_the_start_does_not_hide_a_set(mix, write):
         mix([{path: 1.0}], stage="dpo", max_bad_rows=0)
 
 
+def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(mix, write, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(engine, "PART_BYTES", 1000)
+    monkeypatch.setattr(readers, "PART_BYTES", 1000)
+    path = write("many.jsonl", [*[GOOD] * 160, *[BAD] * 40])
+    with pytest.raises(ValueError, match=r"40 of 200 rows .* All are in (\S+)\. Mend") as error:
+        mix([{path: 1.0}], dataset_num_proc=1)
+    (kept,) = (tmp_path / "cache").glob("*/failed_rows.jsonl")
+    assert f"All are in {kept}." in str(error.value) and len(kept.read_text().splitlines()) == 40
+
+
 def test_a_set_whose_rows_are_all_too_long_is_an_error_with_the_reason(mix, write):
     path = write("long.jsonl", [{"prompt": "word " * 100, "chosen": "b", "rejected": "c"}] * 3)
     with pytest.raises(ValueError, match="no usable row.*its prompt has .* max_length=64 leaves no room"):
@@ -120,3 +134,25 @@ def test_a_tokenizer_is_told_what_could_not_be_read(write, messages):
 
 def test_nothing_lost_is_nothing_said():
     assert describe_losses(Report(rows=3, documents=3), 64) == ""
+
+
+def test_rows_that_parquet_filled_up_with_nulls_are_learnt_as_they_were(mix, tmp_path, tiny_tokenizer):
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    other = {"function": {"name": "sub", "arguments": {"b": {"c": "x"}}}}
+    rows = [
+        {"messages": [*turns("1?"), {"role": "assistant", "content": None, "tool_calls": [call]}]},
+        {"messages": [*turns("2?"), {"role": "assistant", "content": "", "tool_calls": [other]}]},
+        {"conversations": [{"from": "human", "value": "3?"}, {"from": "gpt", "value": "Yes"}], "messages": []},
+        {"question": "4?", "answer": Decimal("12.50")},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=merge_schemas(rows)), tmp_path / "rows.parquet")
+    learnt = mix([{str(tmp_path / "rows.parquet"): 1.0}])["train"]
+    texts = {tiny_tokenizer.decode([t for t in row["labels"] if t != -100]) for row in learnt}
+    calls = ('{"name": "add", "arguments": {"a": 1}}', '{"name": "sub", "arguments": {"b": {"c": "x"}}}')
+    assert texts == {f"{text}<|eot_id|>" for text in (*calls, "Yes", "12.50")}
+
+
+def merge_schemas(rows):
+    """One schema in which every row has every field."""
+    tables = [pa.Table.from_pylist([row]).schema for row in rows]
+    return pa.unify_schemas(tables, promote_options="permissive")

@@ -66,6 +66,22 @@ def test_prompts_of_reinforcement_hold_the_control_tokens_of_the_template_alone(
     assert trainer._tokenize_prompts([PROMPT, turns("Hi")])[0][0] == expected
 
 
+def test_references_that_can_not_be_verified_are_an_error_before_the_first_step(model, tiny_tokenizer, tmp_path):
+    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.rewards import make_accuracy_reward
+
+    rows = Dataset.from_list([{"prompt": PROMPT, "solution": solution} for solution in ("1", "3:30")])
+    with pytest.raises(ValueError, match=r"train_dataset: 1 of 2 rows .* such as '3:30'"):
+        DogeGRPOTrainer(
+            model=model,
+            args=GRPOArguments(output_dir=str(tmp_path), num_generations=2, max_completion_length=4, **COMMON),
+            train_dataset=rows,
+            processing_class=tiny_tokenizer,
+            reward_funcs=[make_accuracy_reward()],
+            settings={},
+        )
+
+
 def test_prompts_of_distillation_hold_the_control_tokens_of_the_template_alone(model, tiny_tokenizer, tmp_path):
     from small_doge.trainer.teacher import DistillationArguments, DogeDistillationTrainer
 
