@@ -95,6 +95,11 @@ def test_the_named_checkpoint_is_gone_on_from(stopped, train):
     assert done.returncode == 1 or "checkpoint-7" not in done.stderr
 
 
+def test_a_run_that_can_not_start_over_leaves_the_old_one(stopped, train):
+    done = train(stopped, check=False, overwrite=True, datasets_and_ratios=[{"nowhere.jsonl": 1.0}])
+    assert done.returncode == 1 and (stopped / "checkpoint-10" / "model.safetensors").is_file()
+
+
 def test_a_run_that_diverges_saves_nothing_that_is_no_number(train, tmp_path):
     out = tmp_path / "out"
     done = train(out, check=False, learning_rate=1e30, max_grad_norm=0, save_steps=1, logging_steps=10)

@@ -104,7 +104,7 @@ def _read_texts(name: str) -> list[str]:
     Raises:
         UserError: there is none.
     """
-    source = open_source(name)
+    source = open_source(name, all_splits=True)
     rows = (record.row for part in source.parts for record in source.read(part))
     texts = [row["text"] for row in rows if row and isinstance(row.get("text"), str)]
     if not texts:

@@ -34,6 +34,8 @@ FILTERS = {
     "near_duplicates": "nearly the same text stands elsewhere (MinHash of 5-word runs, about 75% alike)",
 }
 REPORT = "report.json"
+# Beside the names of filters: where rows go that can't be read or have no text.
+UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,9 @@ def clean(
     """
     cleaning, cluster = cleaning or Cleaning(), cluster or Cluster()
     import_datatrove()
-    key = json.dumps([names, vars(cleaning)], default=list)
-    _claim(output, key)
+    sources = [*map(open_source, names), *(open_source(name, all_splits=True) for name in cleaning.evaluation_sets)]
+    files = [[part.path, part.version] for source in sources for part in source.parts]
+    _claim(output, json.dumps([names, vars(cleaning), files], default=list))
     if (output / REPORT).is_file():
         return CleaningReport(**json.loads((output / REPORT).read_text(encoding="utf-8"))["counts"])
     work = output / ".work"
@@ -122,7 +125,7 @@ def _claim(output: Path, key: str) -> None:
     mark = output / "cleaning.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) != json.loads(key):
         raise UserError(
-            f"{output} holds the result of other sources or settings; choose another --output or delete it"
+            f"{output} holds the result of other sources, files or settings; choose another --output or delete it"
         )
     if not mark.is_file() and output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty; choose another --output")
@@ -149,7 +152,8 @@ def _plan(names: list[str], output: Path, cleaning: Cleaning, work: Path) -> lis
     if "evaluation_overlap" in single:
         _index_evaluation_sets(cleaning, work / "evaluation")
     filters = [_build_filter(name, cleaning, work, drop(name)) for name in single]
-    steps = [([_make_reader(names, cleaning.text_field), *filters, write(0)], tasks)]
+    reader = _make_reader(names, cleaning.text_field, drop(UNUSABLE))
+    steps = [([reader, *filters, write(0)], tasks)]
     for number, name in enumerate(stages):
 
         def read(number: int = number) -> JsonlReader:
@@ -214,7 +218,7 @@ def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(cleaning.evaluation_sets):
         hashes: set[int] = set()
-        source = open_source(name)
+        source = open_source(name, all_splits=True)
         for part in source.parts:
             for record in source.read(part):
                 for text in iterate_evaluation_texts(record.row or {}):
@@ -239,24 +243,32 @@ def iterate_evaluation_texts(row: dict[str, Any]) -> Iterator[str]:
             yield f"{asked} {answer}"
 
 
-def _make_reader(names: list[str], text_field: str | None) -> Any:
-    """A step that reads a task's share of the parts."""
+def _make_reader(names: list[str], text_field: str | None, dropped: Any) -> Any:
+    """A step that reads a task's share of the parts; rows without a text go to `dropped`."""
     from datatrove.data import Document
     from datatrove.pipeline.base import PipelineStep
 
     class ReadSources(PipelineStep):
         name, type = "small-doge", "📖 - READER"
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropped = dropped
+
         def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
             parts = [(source, part) for source in map(open_source, names) for part in source.parts]
-            for number, (source, part) in enumerate(parts):
-                if number % world_size == rank:
+            with self.dropped as writer:
+                for number, (source, part) in list(enumerate(parts))[rank::world_size]:
                     for index, record in enumerate(source.read(part)):
                         text = "\n\n".join(iterate_texts(record.row or {}, text_field))
+                        facts = {"row": record.row, "source": source.name}
+                        document = Document(text, f"{number}-{index}", metadata=facts)
                         if text.strip():
-                            yield Document(
-                                text, f"{number}-{index}", metadata={"row": record.row, "source": source.name}
-                            )
+                            yield document
+                            continue
+                        reason = f"{record.where}: {record.problem}" if record.problem else "no text"
+                        facts["filter_reason"] = reason
+                        writer.write(document, rank)
 
     return ReadSources()
 
@@ -313,8 +325,8 @@ def _count(output: Path, cleaning: Cleaning) -> CleaningReport:
     for path in output.glob("clean-*.jsonl.gz"):
         with gzip.open(path, "rb") as file:
             report.kept += sum(1 for _ in file)
-    for name in FILTERS:
-        if name not in cleaning.filters:
+    for name in (UNUSABLE, *FILTERS):
+        if name != UNUSABLE and name not in cleaning.filters:
             continue
         reasons: dict[str, int] = {}
         for path in sorted((output / "dropped" / name).glob("*.jsonl.gz")):

@@ -68,11 +68,12 @@ class Source:
         return fetch_texts(records) if self.fetches else records
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, all_splits: bool = False) -> Source:
     """The parts of a source. Nothing but names, sizes and parquet footers is read yet.
 
     Args:
         name: `embedded:KIND[:DOCUMENTS]`, a file or folder, a name of the catalogue, or `owner/name[:subset]`.
+        all_splits: of a folder, read every split rather than that for training: for texts to measure on or to keep out.
 
     Raises:
         ValueError: an unknown name, with the nearest known; an unreadable or empty source.
@@ -82,7 +83,7 @@ def open_source(name: str) -> Source:
         _, kind, *count = name.split(":")
         return Source(name, tuple(embedded_parts(kind, int(count[0]) if count else DEFAULT_EMBEDDED_DOCUMENTS)))
     if Path(name).exists():
-        return Source(name, _split(_list_files(Path(name)), name))
+        return Source(name, _split(_list_files(Path(name), None if all_splits else "train"), name))
     entry = CATALOG.get(name)
     hub_name, subset, split = (
         (entry.hub_name, entry.subset, entry.split) if entry else (*parse_hub_name(name), "train")
@@ -218,12 +219,14 @@ def _split(files: list[str], name: str) -> tuple[Part, ...]:
     return parts
 
 
-def _list_files(path: Path, split: str = "train") -> list[str]:
-    """The data files of a path: a file, a folder saved by `datasets` (its training split), a cleaned one, any other."""
+def _list_files(path: Path, split: str | None) -> list[str]:
+    """The data files of a path and a split, all of them if None: a file, a folder saved by `datasets`, a cleaned one, any."""
     if path.is_file():
         return [str(path)]
     if (path / "dataset_dict.json").is_file():
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        if split is None:
+            return [file for name in splits for file in _list_files(path / name, None)]
         path = path / ("train" if "train" in splits else splits[0])
     if (path / "state.json").is_file():
         state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -261,8 +264,10 @@ def _drop_notes(files: list[Path]) -> list[Path]:
     return rows or kept
 
 
-def _choose_split(folder: Path, files: list[Path], split: str) -> list[Path]:
+def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
     """Files of a split by the hub's conventions for names of files and folders; all where no name tells."""
+    if split is None:
+        return files
     try:
         patterns = get_data_patterns(str(folder.resolve()))
     except (OSError, ValueError):  # datasets finds nothing

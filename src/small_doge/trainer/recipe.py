@@ -87,7 +87,7 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
             f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else "")
         )
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"--config {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):

@@ -241,6 +241,8 @@ def run_stage(
     if resume is not None:
         check_identity(resume, identity)
 
+    if args.overwrite and args.should_save:
+        discard_run(output)  # only now that the new run can start
     test = rows.get("test")
     progress = ProgressCallback()
     args.include_num_input_tokens_seen = "no" if stage.counts_own_tokens else "all"
@@ -285,9 +287,7 @@ def _check_output(output: Path, model: ModelArguments) -> None:
 
 
 def _prepare_output(output: Path, args: StageArguments) -> Path | None:
-    """The checkpoint to go on from; an output folder to overwrite is emptied of its run."""
-    if args.overwrite and args.should_save:
-        discard_run(output)
+    """The checkpoint to go on from."""
     output.mkdir(parents=True, exist_ok=True)
     resume = None if args.overwrite else _find_checkpoint(output, args.resume_from_checkpoint)
     if resume is not None:

@@ -69,11 +69,12 @@ def test_each_text_is_dropped_by_the_filter_that_it_is_for(texts, evaluation, tm
         12: "exact_duplicates",
         13: "near_duplicates",
         14: "evaluation_overlap",
+        15: "unusable",
     }
     source = open_source(str(output))
     kept = [r.row for part in source.parts for r in source.read(part)]
     assert sorted(row["id"] for row in kept) == [0, 1, 2, 3]
-    assert report.kept == 4 and report.rows == 9
+    assert report.kept == 4 and report.rows == 10
     assert report.dropped["length"] == {"gopher_short_doc": 1} and report.dropped["exact_duplicates"] == {
         "exact_duplicates": 1
     }
@@ -84,7 +85,7 @@ def test_each_text_is_dropped_by_the_filter_that_it_is_for(texts, evaluation, tm
 def test_a_folder_of_another_cleaning_is_not_overwritten(texts, tmp_path):
     output = tmp_path / "clean"
     clean([texts], output, Cleaning(("length",)), Cluster(workers=1))
-    with pytest.raises(UserError, match="holds the result of other sources or settings"):
+    with pytest.raises(UserError, match="holds the result of other sources, files or settings"):
         clean([texts], output, Cleaning(("length",), min_words=20), Cluster(workers=1))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")

@@ -214,3 +214,9 @@ def test_a_near_name_is_offered_for_a_path(tmp_path, monkeypatch):
         open_source("data/row.jsonl")
     with pytest.raises(UserError, match="in data there is no dta"):
         open_source("data/dta/rows.jsonl")
+
+
+def test_texts_to_measure_on_or_to_keep_out_are_those_of_every_split(tmp_path, messages):
+    write_files(tmp_path, ["train.jsonl", "test.jsonl", "LICENSE.md"])
+    parts = open_source(str(tmp_path), all_splits=True).parts
+    assert [Path(part.path).name for part in parts] == ["test.jsonl", "train.jsonl"]
