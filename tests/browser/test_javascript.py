@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -52,10 +53,9 @@ def wide(request, tmp_path_factory, tiny_tokenizer):
     return export(tmp_path_factory.mktemp("wide") / request.param, tiny_tokenizer, keep_window_size=512)
 
 
-def run_node(folder, prompt, *words):
-    return subprocess.run(
-        ["node", "node.mjs", str(folder), prompt, *words], cwd=EXAMPLE, capture_output=True, text=True, timeout=120
-    )
+def run_node(folder, prompt, *words, env=None):
+    command = ["node", "node.mjs", str(folder), prompt, *words]
+    return subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=120, env=env)
 
 
 def test_node_writes_what_python_writes_past_the_window(exported):
@@ -64,6 +64,14 @@ def test_node_writes_what_python_writes_past_the_window(exported):
     expected = OnnxEngine(exported).generate("Ada lives in", max_new_tokens=20)
     assert done.stdout.rstrip("\n").rstrip("\ufffd") == expected.rstrip("\n").rstrip("\ufffd")
     assert "tok/s" in done.stderr
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_leaves_nothing_in_the_home_folder(exported, tmp_path):
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = run_node(exported, "Ada lives in", "--max-new-tokens", "20", env=environment)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 FEED = """
