@@ -141,6 +141,8 @@ def page(tmp_path):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 def test_page_answers_as_python_does(site, wide, page):
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(site)
     page.wait_for_selector("#send:enabled")
     page.fill("#prompt", "What is 2 + 3?")
@@ -155,6 +157,8 @@ def test_page_answers_as_python_does(site, wide, page):
     assert len(shown) > 0 and shown.strip().startswith(expected.strip())
     page.click("#reset")
     assert page.locator("#log p").count() == 0
+    home = site.removesuffix("index.html")
+    assert asked and all(url.startswith((home, "blob:", "data:")) for url in asked)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
