@@ -4,8 +4,7 @@
 // marks the slots of evicted keys with a score of -Infinity, and when the slots are full, those are squeezed out. So
 // memory and time per token stay the same however long the text gets.
 
-import { Template } from "@huggingface/jinja";
-import { Tokenizer } from "@huggingface/tokenizers";
+import { TextCodec } from "./text.mjs";
 
 const SPARE_SLOTS = 256;
 
@@ -21,14 +20,11 @@ export class Doge {
     if (settings.format !== "small-doge-onnx" || settings.version !== 1) {
       throw new Error(`runtime.json has format ${settings.format}, version ${settings.version}; this reads small-doge-onnx 1`);
     }
-    const config = JSON.parse(await text("tokenizer_config.json"));
-    const tokenizer = new Tokenizer(JSON.parse(await text("tokenizer.json")), config);
-    // Templates name special tokens, such as bos_token.
-    const named = Object.entries(config).filter(([name, value]) => name.endsWith("_token") && value);
-    const specialTokens = Object.fromEntries(named.map(([name, value]) => [name, value.content ?? value]));
-    const template = await text("chat_template.jinja").then((source) => new Template(source), () => null);
+    const template = await text("chat_template.jinja").catch(() => null);
+    const files = [await text("tokenizer.json"), await text("tokenizer_config.json")];
+    const codec = new TextCodec(...files.map((file) => JSON.parse(file)), template);
     const session = await ort.InferenceSession.create(await read("model.onnx"), options);
-    return new Doge({ ort, session, settings, tokenizer, specialTokens, template, inPlace });
+    return new Doge({ ort, session, settings, codec, inPlace });
   }
 
   constructor(parts) {
@@ -49,14 +45,17 @@ export class Doge {
 
   /** Tokens of a text, with the one that begins it. */
   encode(text) {
-    return this.tokenizer.encode(text).ids;
+    return this.codec.encode(text);
   }
 
   /** Tokens of a conversation, up to where the answer begins. */
   render(messages) {
-    if (!this.template) throw new Error("this model has no chat template; use a plain prompt");
-    const text = this.template.render({ ...this.specialTokens, messages, add_generation_prompt: true });
-    return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
+    return this.codec.render(messages);
+  }
+
+  /** Whether it was trained to answer conversations. */
+  get canChat() {
+    return this.codec.template !== null;
   }
 
   /** Logits of the next token after taking in `ids`, in pieces. */
@@ -94,7 +93,7 @@ export class Doge {
     let given = "";
     for await (const token of this.stream(ids, options)) {
       tokens.push(token);
-      const text = this.tokenizer.decode(tokens, { skip_special_tokens: true });
+      const text = this.codec.decode(tokens);
       if (text.endsWith("\ufffd")) continue;
       yield text.slice(given.length);
       given = text;

@@ -3,8 +3,11 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import ort from "onnxruntime-node";
 import { Doge } from "./doge.mjs";
+
+// Read when ONNX Runtime is loaded, which otherwise reports to its maker.
+process.env.ORT_DISABLE_TELEMETRY ??= "1";
+const { default: ort } = await import("onnxruntime-node");
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

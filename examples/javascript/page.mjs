@@ -37,7 +37,7 @@ async function ask(doge, text) {
   try {
     doge.reset();
     const asked = [...messages, { role: "user", content: text }];
-    const ids = doge.template ? doge.render(asked) : doge.encode(text);
+    const ids = doge.canChat ? doge.render(asked) : doge.encode(text);
     const start = performance.now();
     let first;
     let count = 0;

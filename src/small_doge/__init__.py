@@ -1,9 +1,15 @@
 """SmallDoge: train, align, evaluate and ship Doge, a family of small fast language models.
 
-Importing the package registers Doge with the Auto classes of `transformers`, and does nothing else.
+Importing the package registers Doge with the Auto classes of `transformers`, and asks the libraries that it loads not to
+report to their makers (`small_doge.utils.reports`). It does nothing else.
 """
 
-from .models import (
+from .utils.reports import stop_reports
+
+
+stop_reports()  # before any of these libraries is loaded
+
+from .models import (  # noqa: E402
     DogeConfig,
     DogeForCausalLM,
     DogeForSequenceClassification,

@@ -18,12 +18,15 @@ import numpy as np
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
+from ..utils.logging import get_logger
 from .answer import Answer
 from .backend import Backend
 from .options import SamplingOptions, check_tokens
 from .sampling import Grammars, Sampler, Token
 from .text import TextStream
 
+
+logger = get_logger(__name__)
 
 CACHED_PROMPTS = 4
 
@@ -133,8 +136,11 @@ class Engine:
             if self.dirty:  # a step was interrupted, and the next one sets up the lanes
                 self._forget_finished()
                 return
-            with self._changing():
-                self._drop_finished()
+            try:
+                with self._changing():
+                    self._drop_finished()
+            except Exception:  # noqa: BLE001 (the lanes stay torn, and the next step computes them again)
+                self._forget_finished()
 
     def explain_end(self, answer: Answer) -> str | None:
         """Why an answer ended before its model ended it, for people; None if it did not."""
@@ -244,20 +250,34 @@ class Engine:
     def _step(self) -> None:
         """Take in a piece of a prompt, and a token for every running answer.
 
-        An exception ends the answers that were being computed, and no other. What is no `Exception`, such as
-        Ctrl-C, passes through; the next step then begins with `_recover`.
+        An exception ends the answers that were being computed, and no other. If lanes could not be arranged, the next
+        step begins with `_recover`; if even that fails, all answers end with the error. What is no `Exception`, such
+        as Ctrl-C, passes through, and the next step recovers from it too.
+
+        Raises:
+            UserError: called by something that the step itself called.
         """
+        if self.busy:
+            raise UserError(
+                f"{self.name} was asked from within a step of its own; ask after the step, or another engine"
+            )
         is_torn = self.dirty
-        with self._changing():
+        try:
+            with self._changing():
+                if is_torn:
+                    self._recover()
+                self._drop_finished()
+                self._take_next()
+                if self.running:
+                    self._advance(list(self.running))
+                if self.filling is not None and self.filling.finish_reason is None:
+                    self._fill(self.filling)
+                self._drop_finished()
+        except Exception as error:  # noqa: BLE001
             if is_torn:
-                self._recover()
-            self._drop_finished()
-            self._take_next()
-            if self.running:
-                self._advance(list(self.running))
-            if self.filling is not None:
-                self._fill(self.filling)
-            self._drop_finished()
+                filling = [self.filling] if self.filling is not None else []
+                _fail([a for a in (*self.running, *filling, *self.waiting) if a.finish_reason is None], error)
+            self._forget_finished()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -274,7 +294,10 @@ class Engine:
         if self.filling is None and self.waiting and len(self.running) < self.backend.lanes:
             self.filling = self.waiting[0]
             self.waiting.popleft()
-            self._begin(self.filling)
+            try:
+                self._begin(self.filling)
+            except Exception as error:  # noqa: BLE001
+                _fail([self.filling], error)
 
     def _advance(self, answers: list[Answer]) -> None:
         tokens = np.array([answer.tokens[-1].id for answer in answers])
@@ -387,10 +410,15 @@ class Engine:
 
     def _save(self, ids: tuple[int, ...], lane: int) -> None:
         """Keep a copy of a lane; a shorter one that it contains is no longer needed, unless keys were evicted since."""
+        try:
+            saved = self.backend.save(lane)
+        except Exception as error:  # noqa: BLE001 (a copy only saves work)
+            logger.warning("%s: a computed prompt could not be kept for later (%r)", self.name, error)
+            return
         if len(ids) <= self.backend.keep_window_size:
             for known in [known for known in self.saved if ids[: len(known)] == known]:
                 del self.saved[known]
-        self.saved[ids] = self.backend.save(lane)
+        self.saved[ids] = saved
         while len(self.saved) > CACHED_PROMPTS:
             self.saved.popitem(last=False)
 

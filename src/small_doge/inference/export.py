@@ -33,6 +33,7 @@ UNSEEN = 10_000_000  # number of the first document: training stays far below
 HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
 CHECK_PROMPTS, CHECK_TOKENS = 6, 32
 PAST_WINDOW = 64
+HEAD_SIZE_UNIT = 8  # of GroupQueryAttention; by trying sizes of 2 to 512, it needs no more
 # Largest difference of a logit, as a share of the logits' spread, that rounding in float32 explains.
 LOGIT_TOLERANCE = 2e-3
 
@@ -105,6 +106,7 @@ def export_onnx(
     output = Path(output)
     if model.config.legacy_routing:
         raise UserError("legacy_routing mixes tokens and reads the future, which no step by step graph can do")
+    _check_head_size(model.config)
     check_output(output, MADE_BY, overwrite)
     if max_length is not None and max_length < 2:
         raise UserError(f"max_length={max_length} must be at least 2")
@@ -130,6 +132,16 @@ def export_onnx(
         write_text(folder / "README.md", _write_card(name or output.name, facts, settings))
         write_manifest(folder)
     return facts
+
+
+def _check_head_size(config: Any) -> None:
+    """Refuse head sizes that the attention of ONNX Runtime does not have."""
+    if config.head_size % HEAD_SIZE_UNIT:
+        raise UserError(
+            f"hidden_size={config.hidden_size} and num_attention_heads={config.num_attention_heads} give heads of "
+            f"{config.head_size}; ONNX Runtime computes multiples of {HEAD_SIZE_UNIT} alone. Use the checkpoint as it is "
+            "(chat, generate and bench take it, export writes it with --format hf), or train with other sizes"
+        )
 
 
 def _make_settings(model: DogeForCausalLM, tokenizer: Any, quantize: str, max_length: int | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from ..models.doge.modeling_doge import DogeCDMoE
 from ..ops import compute_load_balancing_loss
 from ..processor.formats import choose_template
 from ..processor.guarded_tokenizer import guard_tokenizer
+from ..utils.reports import stop_hub_reports
 from .base import RunPromises
 
 
@@ -22,6 +23,7 @@ class DogeOnTRL(RunPromises):
     current_gradient_accumulation_steps: int
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
+        stop_hub_reports()
         self.balance_weight = model.config.router_aux_loss_coef if model.config.is_moe else 0.0
         self._router_logits: list[torch.Tensor] | None = None
         arguments = kwargs["args"]

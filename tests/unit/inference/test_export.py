@@ -53,6 +53,37 @@ def test_float32_folder_writes_what_the_checkpoint_writes_past_the_window_too(ch
         assert list(onnx.stream(ids, **options)) == list(torch_engine.stream(ids, **options))
 
 
+@pytest.mark.parametrize("size", [4, 12, 20])
+def test_a_head_size_that_onnx_runtime_lacks_is_named_before_the_graph_is_built(tmp_path, monkeypatch, size):
+    monkeypatch.setattr("small_doge.inference.graph.DogeGraph.build", lambda self: pytest.fail("built"))
+    model = build_model(hidden_size=4 * size)
+    with pytest.raises(
+        UserError, match=rf"hidden_size={4 * size} and num_attention_heads=4 give heads of {size}.*of 8"
+    ):
+        export_onnx(model, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"hidden_size": 8, "num_attention_heads": 1, "num_key_value_heads": 1, "num_hidden_layers": 1},
+        {"hidden_size": 72, "num_attention_heads": 3, "num_key_value_heads": 1},
+        {"hidden_size": 40, "num_attention_heads": 5, "num_key_value_heads": 5, "intermediate_size": 17},
+        {"vocab_size": 33, "intermediate_size": 1, "tie_word_embeddings": False, "keep_window_size": 1},
+    ],
+)
+def test_sizes_that_no_block_divides_are_computed_as_pytorch_does(make_backend, quantize, sizes):
+    model, ids = build_model(**{"keep_window_size": 64, **sizes}), np.arange(20)
+    backend = make_backend(model, quantize)
+    model.load_state_dict({name: torch.from_numpy(value) for name, value in backend.rounded.items()}, strict=False)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(ids)[None]).logits[0].numpy()
+    found = backend.extend(0, ids, keep=np.arange(20))
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+
+
 @pytest.mark.parametrize("name", ["none", "int8", "int4"])
 def test_folder_holds_all_that_is_needed_and_says_what_it_lost(exported, name):
     files = {path.name for path in (exported / name).iterdir()}

@@ -320,3 +320,50 @@ def test_the_same_holds_on_onnx_runtime(make_backend):
         except KeyboardInterrupt:
             continue
     assert [answer.written for answer in answers] == expected and len(calls) > 6
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+@pytest.mark.parametrize("name", PLACES["backend"])
+def test_a_backend_that_fails_never_raises_the_error_of_one_answer_to_another(engine, monkeypatch, name, lasting):
+    list(engine.stream(PROMPTS[0], **SETTINGS))
+    prompts = [[*PROMPTS[0], 7], *PROMPTS[1:]]  # the first goes on from a saved state
+    expected = [list(TorchEngine(engine.backend.model).stream(prompt, **SETTINGS)) for prompt in prompts]
+    original, calls = getattr(engine.backend, name), []
+
+    def broken(*args):
+        calls.append(name)
+        if lasting or len(calls) == 1:
+            raise MemoryError(name)
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.backend, name, broken)
+        answers = [engine.submit(prompt, **SETTINGS) for prompt in prompts]
+        for answer, tokens in zip(answers, expected, strict=True):
+            try:
+                assert [token.id for token in engine.follow(answer)] == tokens
+            except MemoryError:
+                assert answer.finish_reason == "error"
+            else:
+                assert answer.finish_reason == "length"
+    assert calls
+    if name in ("save", "get_length", "move") and not lasting:  # no answer needs these to be right
+        assert all(answer.finish_reason == "length" for answer in answers)
+    assert [list(engine.stream(prompt, **SETTINGS)) for prompt in prompts] == expected
+    assert not engine.running and not engine.waiting and engine.filling is None
+
+
+def test_a_call_from_within_a_step_is_refused_and_changes_nothing(engine, monkeypatch):
+    expected = list(engine.stream(PROMPTS[0], **SETTINGS))
+    answer, refused = engine.submit(PROMPTS[0], **SETTINGS), []
+    draw = answer.sampler.draw
+
+    def call_again(logits):
+        with pytest.raises(UserError, match="within a step"):
+            list(engine.stream(PROMPTS[1], **SETTINGS))
+        refused.append(True)
+        return draw(logits)
+
+    monkeypatch.setattr(answer.sampler, "draw", call_again)
+    assert [token.id for token in engine.follow(answer)] == expected and len(refused) == 9
+    assert not engine.running and not engine.waiting and engine.filling is None
