@@ -305,7 +305,7 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
     report = path / REPORT
     if report.is_file():
         for name, facts in json.loads(report.read_text(encoding="utf-8"))["sources"].items():
-            told = {k: facts[k] for k in ("failed", "skipped", "cut", "held_out") if facts.get(k)}
+            told = {k: facts[k] for k in ("failed", "skipped", "cut", "held_out", "unlearnt") if facts.get(k)}
             if told:
                 console.print(f"{name}: " + ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in told.items()))
     if (path / FAILED).is_file():

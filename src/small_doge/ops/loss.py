@@ -66,7 +66,7 @@ def count_targets(
     """What a sum over targets is divided by: `num_items_in_batch` where it is given, else the counted targets, at least 1."""
     if num_items_in_batch is None:
         return (targets != ignore_index).sum().clamp(min=1)
-    return torch.as_tensor(num_items_in_batch, device=targets.device)
+    return torch.as_tensor(num_items_in_batch, device=targets.device).clamp(min=1)
 
 
 def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, ignore_index: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format
 from .forms import is_preference
-from .packing import Row, choose_packing, pack
+from .packing import Row, choose_packing, pack, teaches
 from .readers import PART_BYTES, Part
 from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, Report, check_failures
 from .sources import Source, check_source_name, open_source
@@ -202,7 +202,9 @@ class Engine:
             seed = f"{mix.seed}/{mix.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
             rng = random.Random(seed)
             rng.shuffle(kept)
-            rows = self._pack(kept)
+            packed = self._pack(kept)
+            rows = [row for row in packed if teaches(row)]
+            report.unlearnt += len(packed) - len(rows)
             if excluded:  # pieces of different documents may be the same
                 rows = [row for row in rows if _row_key(row) not in excluded]
             rng.shuffle(rows)  # best-fit packing put the longest documents first

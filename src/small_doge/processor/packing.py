@@ -110,6 +110,15 @@ def _join(members: list[tuple[Example, int, int]]) -> Row:
     return Row(tokens, labels, [b - a for _, a, b in members], [example.key for example, _, _ in members])
 
 
+def teaches(row: Row) -> bool:
+    """Whether a token of a row is learnt. The first of a document never is: nothing before it predicts it."""
+    if row.tokens is None:
+        return True
+    learnt = np.full(len(row.tokens), True) if row.labels is None else row.labels != IGNORED
+    learnt[np.cumsum([0, *row.lengths[:-1]])] = False
+    return bool(learnt.any())
+
+
 class PackedCollator:
     """Joins rows of packed documents into one row without padding.
 

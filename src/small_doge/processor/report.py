@@ -31,6 +31,7 @@ class Report:
         cut: documents that lost what stood behind `max_length`.
         held_out: documents left out because they stand in the test split.
         skipped: rows that are for another stage.
+        unlearnt: packed rows left out because no token of theirs is learnt.
         failed: rows that can't be used, and why.
     """
 
@@ -41,12 +42,13 @@ class Report:
     learnt: int = 0
     cut: int = 0
     held_out: int = 0
+    unlearnt: int = 0
     skipped: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
         """Sum up."""
-        for name in ("rows", "documents", "packed_rows", "tokens", "learnt", "cut", "held_out", "skipped"):
+        for name in ("rows", "documents", "packed_rows", "tokens", "learnt", "cut", "held_out", "unlearnt", "skipped"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.failed += other.failed
 
@@ -97,7 +99,7 @@ def tell_losses(
     """Say what a source lost: a warning, unless that is only what stands in the test split. See `describe_losses`."""
     losses = describe_losses(report, max_length, failures)
     if losses:
-        level = logging.WARNING if report.failed or report.skipped or report.cut else logging.INFO
+        level = logging.WARNING if report.failed or report.skipped or report.cut or report.unlearnt else logging.INFO
         logger.log(level, "data set %r%s: %s", name, ", so far" if so_far else "", losses)
 
 
@@ -117,6 +119,8 @@ def describe_losses(report: Report, max_length: int, failures: Path | None = Non
         said.append(f"left out {report.skipped} of {report.rows} rows, which are for other stages")
     if report.cut:
         said.append(f"cut {report.cut} of {report.documents} documents at max_length={max_length}")
+    if report.unlearnt:
+        said.append(f"left out {report.unlearnt} packed rows none of whose tokens is learnt")
     if report.held_out:
         said.append(f"left out {report.held_out} documents that stand in the test split")
     return "; ".join(said)

@@ -33,7 +33,7 @@ class MixedStream(IterableDataset):
         self.reports = [Report() for _ in mix.names]
         self.test_rows = [self._as_dict(row, name) for row, name in engine.find_test_rows()]
         self.counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
-        self._warned: set[int] = set()
+        self._told: dict[int, set[str]] = {}  # kinds of losses that were said of each source
         self._state = self._start()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -96,9 +96,11 @@ class MixedStream(IterableDataset):
                     self._tell_failures(index)
                 position = Position(position.turn, unit.number + 1)
             if not found:
-                raise ValueError(
-                    f"data set {self.engine.mix.names[index]!r} has no usable row: {describe_failures(self.reports[index])}"
+                report = self.reports[index]
+                why = (
+                    "none of its tokens is learnt; raise max_length" if report.unlearnt else describe_failures(report)
                 )
+                raise ValueError(f"data set {self.engine.mix.names[index]!r} has no usable row: {why}")
             if self.counts[index] == -1:
                 return
             position = Position(position.turn + 1)
@@ -108,8 +110,9 @@ class MixedStream(IterableDataset):
         self.engine.check_failures(index, report, whole=False)
         if self.side_file is not None:
             keep_failures(self.side_file, self.reports)
-        if index not in self._warned and (report.failed or report.cut or report.skipped):
-            self._warned.add(index)
+        kinds = {kind for kind in ("failed", "cut", "skipped", "unlearnt") if getattr(report, kind)}
+        if kinds - self._told.get(index, set()):
+            self._told[index] = kinds
             name, limit = self.engine.mix.names[index], self.engine.mix.form.max_length
             tell_losses(name, report, limit, self.side_file, so_far=True)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import pyarrow.compute as pc
 import torch
 import yaml
-from datasets import DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as StockProgressCallback
@@ -22,7 +23,7 @@ from transformers.utils.hub import cached_file
 from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor import ft_datasets_process, pt_datasets_process
 from ..processor.measuring import count_scored_bytes
-from ..processor.packing import PackedCollator
+from ..processor.packing import IGNORED, PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
 from ..utils import model_folder
@@ -32,6 +33,7 @@ from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.model_folder import check_tokenizer_fits
 from ..utils.paths import FINISHED, find_near_names
+from ..utils.processes import forks_end_with_us
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer
@@ -45,6 +47,7 @@ logger = get_logger(__name__)
 
 
 PICTURE = "loss.png"
+
 # The adapter alone, beside the weights that it is merged into.
 ADAPTER = "adapter"
 
@@ -202,6 +205,7 @@ def prepare_data(
     )
 
 
+@forks_end_with_us()
 def run_stage(
     model_args: ModelArguments, data_args: DataArguments, args: StageArguments, settings: dict[str, Any], stage: Stage
 ) -> Path:
@@ -236,6 +240,8 @@ def run_stage(
         raise ValueError(
             f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
         )
+    for split, part in rows.items():
+        check_learnt(part, split)
     _check_disk(output, model, args)
     identity = describe_run(stage.title, model_args, data_args, args, model, tokenizer, rows["train"])
     if resume is not None:
@@ -310,6 +316,18 @@ def _find_checkpoint(output: Path, asked: str | bool | None) -> Path | None:
     if damage is not None:
         raise UserError(f"resume_from_checkpoint={asked}: {damage}; name another checkpoint")
     return path
+
+
+def check_learnt(rows: Any, split: str) -> None:
+    """Raise a `UserError` for prepared rows none of whose tokens is learnt; a stream drops such rows as it makes them."""
+    if not isinstance(rows, Dataset) or "labels" not in rows.column_names:
+        return
+    labels = rows.data.column("labels")
+    if not any(pc.any(pc.not_equal(pc.list_flatten(chunk), IGNORED)).as_py() for chunk in labels.chunks):
+        raise UserError(
+            f"none of the {len(rows):,} rows of the {split} split has a token that is learnt: raise max_length, or look at "
+            "the data with small-doge data inspect"
+        )
 
 
 def _check_finished(output: Path, stage: Stage) -> None:
@@ -420,7 +438,9 @@ def _train(trainer: DogeTrainer, resume: Path | None) -> None:
 
 
 def _final_metrics(trainer: DogeTrainer) -> dict[str, float]:
-    """The evaluation at the last step, which may have been made already."""
+    """The evaluation at the last step, which may have been made already; that of the best weights is made anew."""
+    if trainer.args.load_best_model_at_end:
+        return trainer.evaluate()
     last = trainer.state.log_history[-2:]
     done = [row for row in last if "eval_loss" in row and row["step"] == trainer.state.global_step]
     return done[0] if done else trainer.evaluate()

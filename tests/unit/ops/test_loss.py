@@ -33,9 +33,10 @@ def test_parts_of_an_accumulated_batch_add_up():
     torch.testing.assert_close(torch.autograd.grad(parts, (x, weight)), torch.autograd.grad(whole, (x, weight)))
 
 
-def test_a_part_without_labels_adds_nothing():
+@pytest.mark.parametrize("count", [7, 0, torch.tensor(0)])
+def test_a_part_without_labels_adds_nothing(count):
     x, weight, targets = make()
-    loss = linear_cross_entropy(x, weight, torch.full_like(targets, -100), num_items_in_batch=7)
+    loss = linear_cross_entropy(x, weight, torch.full_like(targets, -100), num_items_in_batch=count)
     assert loss.item() == 0
     assert all(g.abs().sum() == 0 for g in torch.autograd.grad(loss, (x, weight)))
 

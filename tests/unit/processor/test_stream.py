@@ -132,3 +132,26 @@ def test_interleaving_uses_every_row_and_keeps_the_shares(ratios, counts):
     until = min((c / s for c, s in zip(counts, shares, strict=True)), default=0)
     for i, share in enumerate(shares):
         assert abs(order[: int(until)].count(i) - share * int(until)) <= len(ratios)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_wrapped_rows_without_a_learnt_token_are_left_out_and_counted(tiny_tokenizer, tmp_path, streaming, messages):
+    path = tmp_path / "chats.jsonl"
+    with open(path, "w") as file:
+        for i in range(160):
+            # The answer comes early in some, before a turn that is cut, and late in others.
+            answer = {"role": "assistant", "content": "Yes."}
+            early = [{"role": "user", "content": f"{i}?"}, answer, {"role": "user", "content": "more " * 150}, answer]
+            late = [{"role": "user", "content": f"{i} "}, answer]
+            while len(tiny_tokenizer.apply_chat_template(late, return_dict=True)["input_ids"]) < 112 + i % 9:
+                late[0]["content"] += "? "
+            file.write(json.dumps({"messages": late if i % 2 else early}) + "\n")
+    options = {"processing_class": tiny_tokenizer, "packing": "wrapped", "cache_dir": str(tmp_path / "cache")}
+    mixed = ft_datasets_process.mix_datasets_by_ratio(
+        [{str(path): 1.0}], max_length=128, test_size=2, streaming=streaming, **options
+    )
+    rows = list(mixed["train"]) + list(mixed["test"])
+    assert len(rows) > 10
+    for row in rows:
+        assert (PackedCollator()([row])["labels"] != -100).any()
+    assert "none of whose tokens is learnt" in messages.text
