@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,11 @@ class ProgressCallback(TrainerCallback):
         self.first_tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             self.bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
+                total=state.max_steps,
+                initial=state.global_step,
+                desc="training",
+                dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
             )
 
     def on_step_end(
@@ -59,12 +64,13 @@ class ProgressCallback(TrainerCallback):
             self._say(f"step {state.global_step}: held out: {shown}")
         elif "loss" in logs:
             rate = logs.get("learning_rate", 0.0)
-            more = "".join(
-                f", {short} {logs[name]:.3f}" for name, short in SHOWN_TRAIN.items() if logs.get(name) is not None
-            )
+            shown = [f"{short} {logs[name]:.3f}" for name, short in SHOWN_TRAIN.items() if logs.get(name) is not None]
             if self.bar is not None:
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}{more}, lr {rate:.1e}, {speed:,.0f} tok/s")
+                facts = [f"{speed:,.0f} tok/s", f"loss {logs['loss']:.3f}", *shown, f"lr {rate:.1e}"]
+                room = shutil.get_terminal_size().columns - BAR_WIDTH - 2 * len(str(state.max_steps))
+                self.bar.set_postfix_str(fit_facts(facts, room))
             else:
+                more = "".join(f", {fact}" for fact in shown)
                 done = state.global_step - self.first_step
                 left = (time.monotonic() - self.started) / max(1, done) * (state.max_steps - state.global_step)
                 self._say(
@@ -94,6 +100,18 @@ class ProgressCallback(TrainerCallback):
 SHOWN_EVAL = ("eval_loss", "eval_bits_per_byte", "eval_reward", "eval_rewards/accuracies", "eval_rewards/margins")
 # Beside the loss, which says little where answers are compared.
 SHOWN_TRAIN = {"reward": "reward", "rewards/accuracies": "accuracy", "rewards/margins": "margin"}
+
+
+# Characters of the progress bar beside its numbers of steps and its facts: "training: 100%|", three of the bar, "| ", "/",
+# and " [1:23:45<1:23:45, " with its end.
+BAR_WIDTH = 42
+
+
+def fit_facts(facts: list[str], width: int) -> str:
+    """As many of the facts, the first ones, as a number of characters has room for; the first one always."""
+    while len(facts) > 1 and len(", ".join(facts)) > width:
+        facts = facts[:-1]
+    return ", ".join(facts)
 
 
 def _clock(seconds: float) -> str:

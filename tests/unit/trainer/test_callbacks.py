@@ -54,3 +54,22 @@ def test_the_picture_is_drawn(tmp_path):
     ]
     plot_training(rows, tmp_path / "loss.png", "Test")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_progress_bar_is_never_cut_within_a_fact(width, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", str(width))
+    logs = {"loss": 1.2345, "learning_rate": 8e-4, "rewards/accuracies": 0.5, "rewards/margins": 0.25, "reward": 0.5}
+    progress, state = ProgressCallback(), TrainerState(max_steps=12_345, is_world_process_zero=True)
+    progress.on_train_begin(None, state, None)
+    progress.bar.ncols, progress.bar.dynamic_ncols = width, None
+    state.global_step, state.num_input_tokens_seen = 1_234, 500_000
+    progress.started -= 100
+    progress.on_log(None, state, None, logs)
+    shown = str(progress.bar)
+    assert len(shown) <= width and shown.endswith("]") and " tok/s" in shown
+    facts = shown.split(", ")[1:]
+    assert all(fact.rstrip("]").split()[-1][-1].isalnum() for fact in facts)
+    assert width < 120 or "margin 0.250" in shown
+    progress.on_train_end(None, state, None)
