@@ -1,0 +1,46 @@
+"""What makes a checkpoint one of this run."""
+
+import json
+
+import pytest
+
+from small_doge.trainer.identity import IDENTITY, check_identity, write_identity
+from small_doge.utils.errors import UserError
+
+
+FACTS = {
+    "stage": {"stage": "Pre-training"},
+    "model": {"hidden_size": 32},
+    "data": {"max_length": 64, "content": "abc"},
+    "order": {"seed": 1},
+}
+
+
+def change(group, **values):
+    return {**FACTS, group: {**FACTS.get(group, {}), **values}}
+
+
+def test_the_same_run_is_gone_on_with(tmp_path):
+    check_identity(tmp_path, FACTS)  # a checkpoint of an older version says nothing
+    write_identity(tmp_path, FACTS)
+    check_identity(tmp_path, json.loads(json.dumps(FACTS)))
+    check_identity(tmp_path, change("data", new_setting=5))  # which the older version did not have
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (change("stage", stage="Distillation"), 'stage: "Pre-training" before, "Distillation" now'),
+        (change("model", hidden_size=64), "hidden_size: 32 before, 64 now"),
+        (change("model", num_experts=4), "num_experts: not set before, 4 now"),
+        (change("data", content="abd"), 'content: "abc" before, "abd" now'),
+        (change("order", seed=2), "seed: 1 before, 2 now"),
+        (change("adapter", lora_r=8), "lora_r: not set before, 8 now"),
+    ],
+)
+def test_a_difference_is_named_with_the_ways_on(tmp_path, facts, message):
+    write_identity(tmp_path, FACTS)
+    with pytest.raises(UserError, match="belongs to another run") as error:
+        check_identity(tmp_path, facts)
+    assert message in str(error.value) and "overwrite" in str(error.value)
+    assert (tmp_path / IDENTITY).is_file()
