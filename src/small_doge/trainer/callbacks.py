@@ -64,13 +64,13 @@ class ProgressCallback(TrainerCallback):
             self._say(f"step {state.global_step}: held out: {shown}")
         elif "loss" in logs:
             rate = logs.get("learning_rate", 0.0)
-            shown = [f"{short} {logs[name]:.3f}" for name, short in SHOWN_TRAIN.items() if logs.get(name) is not None]
+            named = [f"{short} {logs[name]:.3f}" for name, short in SHOWN_TRAIN.items() if logs.get(name) is not None]
             if self.bar is not None:
-                facts = [f"{speed:,.0f} tok/s", f"loss {logs['loss']:.3f}", *shown, f"lr {rate:.1e}"]
+                facts = [f"{speed:,.0f} tok/s", f"loss {logs['loss']:.3f}", *named, f"lr {rate:.1e}"]
                 room = shutil.get_terminal_size().columns - BAR_WIDTH - 2 * len(str(state.max_steps))
                 self.bar.set_postfix_str(fit_facts(facts, room))
             else:
-                more = "".join(f", {fact}" for fact in shown)
+                more = "".join(f", {fact}" for fact in named)
                 done = state.global_step - self.first_step
                 left = (time.monotonic() - self.started) / max(1, done) * (state.max_steps - state.global_step)
                 self._say(
