@@ -69,35 +69,46 @@ export class Doge {
 
   /**
    * The tokens of an answer as they come, without its end token.
-   * Greedy at temperature 0; `signal.aborted` stops.
+   * Greedy at temperature 0; `signal.aborted` stops. `ended` then says why: "stop" (the model ended it), "aborted", or the
+   * limit at which it was cut off.
    */
   async *stream(ids, { maxNewTokens = 256, temperature = 0, random = Math.random, signal } = {}) {
     const limit = this.settings.max_length ?? Infinity;
+    const size = this.settings.vocab_size;
+    this.ended = undefined;
+    if (!(Number.isInteger(maxNewTokens) && maxNewTokens >= 1)) throw new Error("maxNewTokens must be a whole number from 1 on");
+    if (!(Number.isFinite(temperature) && temperature >= 0)) throw new Error("temperature must be a number from 0 on");
     if (ids.length === 0) throw new Error("the prompt is empty");
+    const outside = ids.find((id) => !(Number.isInteger(id) && id >= 0 && id < size));
+    if (outside !== undefined) throw new Error(`the prompt holds token ${outside}; this model has 0 to ${size - 1}`);
     if (this.length + ids.length >= limit) {
       throw new Error(`the text has ${this.length + ids.length} tokens; this model takes ${limit} with the answer`);
     }
     let logits = await this.extend(ids);
-    for (let count = 0; count < maxNewTokens && !signal?.aborted; count++) {
+    for (let count = 1; ; count++) {
+      if (signal?.aborted) return void (this.ended = "aborted");
       const token = pick(logits, temperature, random);
-      if (this.settings.end_ids.includes(token)) return;
+      if (this.settings.end_ids.includes(token)) return void (this.ended = "stop");
       yield token;
-      if (this.length + 1 >= limit || count + 1 === maxNewTokens) return;
+      if (count === maxNewTokens) return void (this.ended = `cut off at ${maxNewTokens} new tokens`);
+      if (this.length + 1 >= limit) return void (this.ended = `cut off at ${limit} tokens, the model's limit`);
       logits = await this.extend([token]);
     }
   }
 
-  /** Pieces of the answer's text as they come, never half a character. */
+  /** Pieces of the answer's text as they come, never half a character; at the end of the answer one becomes U+FFFD. */
   async *streamText(ids, options) {
     const tokens = [];
     let given = "";
+    let text = "";
     for await (const token of this.stream(ids, options)) {
       tokens.push(token);
-      const text = this.codec.decode(tokens);
+      text = this.codec.decode(tokens);
       if (text.endsWith("\ufffd")) continue;
       yield text.slice(given.length);
       given = text;
     }
+    if (text.length > given.length) yield text.slice(given.length);
   }
 
   async #run(ids) {
@@ -172,7 +183,10 @@ export class Doge {
 
 function pick(logits, temperature, random) {
   let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  for (let i = 0; i < logits.length; i++) {
+    if (!Number.isFinite(logits[i])) throw new Error("the model computed logits that are not finite: its weights are damaged");
+    if (logits[i] > logits[best]) best = i;
+  }
   if (temperature === 0) return best;
   let left = 0;
   const weights = Float64Array.from(logits, (logit) => Math.exp((logit - logits[best]) / temperature));

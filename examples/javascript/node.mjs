@@ -9,25 +9,39 @@ import { Doge } from "./doge.mjs";
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
 const { default: ort } = await import("onnxruntime-node");
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    chat: { type: "boolean", default: false },
-    "max-new-tokens": { type: "string", default: "64" },
-    temperature: { type: "string", default: "0" },
-    threads: { type: "string", default: "1" },
-  },
-});
+const usage = "Usage: node node.mjs FOLDER PROMPT [--chat] [--max-new-tokens N] [--temperature T] [--threads N]";
+
+function readWords() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        chat: { type: "boolean", default: false },
+        "max-new-tokens": { type: "string", default: "64" },
+        temperature: { type: "string", default: "0" },
+        threads: { type: "string", default: "1" },
+      },
+    });
+  } catch (error) {
+    console.error(`${error.message}\n${usage}`);
+    process.exit(2);
+  }
+}
+
+process.stdout.on("error", () => process.exit(1)); // whoever reads has gone
+const { values, positionals } = readWords();
 const [folder, prompt] = positionals;
 if (!folder || prompt === undefined) {
-  console.error("Usage: node node.mjs FOLDER PROMPT [--chat] [--max-new-tokens N] [--temperature T] [--threads N]");
+  console.error(usage);
   process.exit(2);
 }
 
 try {
+  const threads = Number(values.threads);
+  if (!(Number.isInteger(threads) && threads >= 1)) throw new Error("--threads must be a whole number from 1 on");
   const doge = await Doge.load(ort, (name) => readFile(join(folder, name)), {
     inPlace: true,
-    intraOpNumThreads: Number(values.threads),
+    intraOpNumThreads: threads,
   });
   const ids = values.chat ? doge.render([{ role: "user", content: prompt }]) : doge.encode(prompt);
   const start = performance.now();
@@ -41,7 +55,9 @@ try {
   }
   const seconds = (performance.now() - first) / 1000;
   console.log();
-  console.error(`${count} pieces, ${Math.round((count - 1) / seconds)} tok/s, first after ${Math.round(first - start)} ms`);
+  const speed = count > 1 ? `, ${Math.round((count - 1) / seconds)} tok/s` : "";
+  const reason = doge.ended === "stop" ? "" : `, ${doge.ended}`;
+  console.error(`${count} pieces${speed}, first after ${Math.round((first ?? performance.now()) - start)} ms${reason}`);
 } catch (error) {
   console.error(`Error: ${error.message}`);
   process.exit(1);

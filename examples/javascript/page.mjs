@@ -49,7 +49,8 @@ async function ask(doge, text) {
     }
     messages = [...asked, { role: "assistant", content: line.textContent }];
     const speed = Math.round((count - 1) / ((performance.now() - first) / 1000));
-    tell(`${count} pieces, ${speed} tok/s, first after ${Math.round((first ?? start) - start)} ms`);
+    const reason = doge.ended === "stop" ? "" : `, ${doge.ended}`;
+    tell(`${count} pieces, ${speed} tok/s, first after ${Math.round((first ?? start) - start)} ms${reason}`);
   } catch (error) {
     tell(error.message, true);
   }

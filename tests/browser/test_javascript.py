@@ -157,6 +157,60 @@ def test_node_selects_as_the_full_model_does_after_the_slots_were_squeezed(expor
     assert result["slots"] == 24 + 256
 
 
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max-new-tokens", "many"], "maxNewTokens"),
+        (["--max-new-tokens", "0"], "maxNewTokens"),
+        (["--max-new-tokens", "1.5"], "maxNewTokens"),
+        (["--temperature", "-1"], "temperature"),
+        (["--temperature", "warm"], "temperature"),
+        (["--threads", "0"], "threads"),
+        (["--threads", "x"], "threads"),
+        (["--nonsense"], "--nonsense"),
+    ],
+)
+def test_node_names_a_wrong_option(exported, words, message):
+    done = run_node(exported, "Hi", "=".join(words))
+    assert done.returncode in (1, 2) and message in done.stderr and not done.stdout and "    at " not in done.stderr
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_says_why_an_answer_ended(exported):
+    assert "cut off at 3 new tokens" in run_node(exported, "Ada", "--max-new-tokens", "3").stderr
+
+
+ENDS = """
+import { readFile } from "node:fs/promises";
+import ort from "onnxruntime-node";
+import { Doge } from "./doge.mjs";
+const folder = process.argv[1];
+const doge = await Doge.load(ort, (name) => readFile(`${folder}/${name}`), { inPlace: true });
+const half = doge.codec.live.encode("\u00e9", { add_special_tokens: false }).ids.slice(0, 1);
+const write = async (make) => {
+  doge.stream = make;
+  let text = "";
+  for await (const piece of doge.streamText([5])) text += piece;
+  return text;
+};
+const text = await write(async function* () { yield* half; });
+delete doge.stream;
+const logits = new Float32Array(doge.settings.vocab_size).fill(NaN);
+doge.extend = async () => logits;
+const failed = await doge.stream([5]).next().then(() => null, (error) => error.message);
+const outside = await doge.stream([5000]).next().then(() => null, (error) => error.message);
+console.log(JSON.stringify({ count: half.length, text, failed, outside }));
+"""
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_gives_out_half_a_character_and_refuses_numbers_that_are_none(exported):
+    found = run_script(ENDS, exported)
+    assert found["text"] == "\ufffd"
+    assert "not finite" in found["failed"] and "token 5000" in found["outside"]
+
+
 def test_node_tells_what_is_wrong(tmp_path):
     done = run_node(tmp_path, "Hi")
     assert done.returncode == 1 and "runtime.json" in done.stderr
