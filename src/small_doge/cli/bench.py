@@ -34,7 +34,9 @@ def bench_model(
     quiet_libraries()
     name = resolve_model(model)
     folder = output or (Path(name) if Path(name).is_dir() else Path())
-    check_output_path(folder)
+    refusal = _find_refusal(folder)
+    if refusal is not None and output is not None:
+        raise refusal
     at_depths, at_batches = _read_numbers("depths", depths, 0), _read_numbers("batch-sizes", batch_sizes, 1)
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
@@ -58,10 +60,22 @@ def bench_model(
         (["-" if value is None else f"{value:,}" for value in row.values()] for row in rows),
         title=f"{name}, {kind}",
     )
+    if refusal is not None:
+        console.print(f"Not written: {refusal} with --output", style="yellow", soft_wrap=True, highlight=False)
+        return
     write_json(folder / "bench.json", {"model": name, "engine": kind, "machine": describe_device(), "rows": rows})
     plot_rows(rows, folder / "bench.png", f"{name}, {kind}")
     record_files(folder, "bench.json", "bench.png")
     console.print(f"Written: {folder / 'bench.json'}, {folder / 'bench.png'}", soft_wrap=True, highlight=False)
+
+
+def _find_refusal(folder: Path) -> UserError | None:
+    """Why results can't be written to a folder, or None."""
+    try:
+        check_output_path(folder)
+    except UserError as error:
+        return error
+    return None
 
 
 def _read_numbers(name: str, text: str, least: int) -> list[int]:

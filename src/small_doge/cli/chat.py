@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -90,6 +91,15 @@ def _read_line() -> str:
     return text
 
 
+def _is_conversation(path: Path) -> bool:
+    """Whether a file is what /save writes."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.keys() == {"messages"}
+
+
 def _enable_line_editing() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
@@ -125,12 +135,15 @@ class Conversation:
             self.console.print(unknown_name_message("command", name, COMMANDS), style="red", markup=False)
 
     def _save(self, path: str) -> None:
-        if not path or Path(path).expanduser().is_dir():
-            self.console.print("/save needs a file: /save chat.json", style="red")
-            return
         try:
-            write_json(Path(path).expanduser(), {"messages": self._all_messages()})
-        except (OSError, ValueError) as error:
+            target = Path(path).expanduser()
+            if not path or target.is_dir():
+                self.console.print("/save needs a file: /save chat.json", style="red")
+                return
+            if target.exists() and not _is_conversation(target):
+                raise UserError("it exists and is no saved conversation; name another file")
+            write_json(target, {"messages": self._all_messages()})
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: of a home folder that nobody has
             self.console.print(f"could not write {path}: {error}", style="red", markup=False)
         else:
             self.console.print(f"Saved {len(self.messages)} messages to {path}", style="dim", markup=False)
@@ -145,6 +158,9 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             self._answer()
+        except KeyboardInterrupt:  # before or after the answer was streamed
+            self.messages = before
+            self.console.print("\nStopped; the question was not kept.", style="yellow")
         except Exception as error:  # noqa: BLE001 (whatever failed, the conversation goes on)
             self.messages = before
             kind = "" if isinstance(error, UserError) else f"the answer failed: {type(error).__name__}: "

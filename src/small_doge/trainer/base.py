@@ -143,12 +143,15 @@ class RunPromises:
         return super()._run_epoch(*args, **kwargs)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """As the trainer does, but with the rates that the present schedule gives to the step."""
+        """As the trainer does, but with the optimizer's settings of this run, and the rates of its schedule."""
+        given = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
         peaks = list(getattr(scheduler, "base_lrs", []))
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None or self.is_deepspeed_enabled or not isinstance(scheduler, WSDScheduler | LambdaLR):
             return
+        for group, settings in zip(self.optimizer.param_groups, given, strict=True):
+            group.update(settings)
         scheduler.base_lrs = peaks
         scheduler._last_lr = list(scheduler.get_lr())
         for group, peak, rate in zip(self.optimizer.param_groups, peaks, scheduler._last_lr, strict=True):

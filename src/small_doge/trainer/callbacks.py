@@ -181,8 +181,9 @@ class FiniteLossCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if logs and not math.isfinite(logs.get("loss", 0.0)):
-            raise make_diverged_error(f"the loss is {logs['loss']} at step {state.global_step}", args.output_dir)
+        for name in ("loss", "eval_loss"):
+            if logs and not math.isfinite(logs.get(name, 0.0)):
+                raise make_diverged_error(f"the {name} is {logs[name]} at step {state.global_step}", args.output_dir)
 
 
 def make_diverged_error(what: str, output_dir: str) -> DivergedError:

@@ -164,9 +164,14 @@ def _convert(name: str, value: Any, kind: str) -> Any:
         return "no"
     if isinstance(value, str) and ("float" in kind or "int" in kind) and "str" not in kind:
         try:
-            return float(value) if "float" in kind else int(value)
+            number = float(value)
         except ValueError:
-            raise ValueError(f"{name}={value!r} is not a number") from None
+            raise UserError(f"{name}={value!r} is not a number") from None
+        if "float" in kind:
+            return number
+        if not number.is_integer():
+            raise UserError(f"{name}={value!r} is not a whole number")
+        return int(number)
     if isinstance(value, str) and kind.startswith("bool") and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if isinstance(value, bool) and kind in ("int", "float", "<class 'int'>", "<class 'float'>"):

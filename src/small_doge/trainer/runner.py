@@ -298,6 +298,8 @@ def _prepare_output(output: Path, args: StageArguments) -> Path | None:
     resume = None if args.overwrite else _find_checkpoint(output, args.resume_from_checkpoint)
     if resume is not None:
         logger.info("going on from %s", resume)
+        if not (resume / "optimizer.pt").is_file() and not list(resume.glob("global_step*")):
+            logger.warning("%s has no state of the optimizer, which starts anew", resume)
     return resume
 
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from small_doge.cli import chat as chat_module
 from small_doge.cli.main import app
 from small_doge.processor.tokenizer import build_generation_config
+from small_doge.utils.errors import UserError
 
 
 @pytest.fixture
@@ -96,3 +97,40 @@ def test_bytes_that_are_no_text_become_the_replacement_character(monkeypatch, me
     chat_module._enable_line_editing()
     assert chat_module._read_line() == "caf\ufffd au lait"
     assert "not UTF-8" in messages.text
+
+
+def test_saving_never_replaces_a_file_that_is_no_conversation(model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    lines = "Hello\n/save notes.txt\n/save ~nobody-of-this-name/x\n/save kept.json\n/save kept.json\n"
+    done = run("chat", model, "--max-new-tokens", "3", input=lines)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and "name another file" in done.output
+    assert "could not write ~nobody-of-this-name/x" in done.output and done.output.count("Saved 2 messages") == 2
+
+
+def test_an_interruption_before_the_answer_begins_keeps_the_conversation(model, monkeypatch, tmp_path):
+    fit, calls = chat_module.Conversation._fit, []
+
+    def interrupt_second(self):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return fit(self)
+
+    monkeypatch.setattr(chat_module.Conversation, "_fit", interrupt_second)
+    run("chat", model, "--max-new-tokens", "3", input=f"One\nTwo\n/save {tmp_path / 'x.json'}\n")
+    said = json.loads((tmp_path / "x.json").read_text())["messages"]
+    assert [m["content"] for m in said if m["role"] == "user"] == ["One"]
+
+
+def test_bench_shows_its_results_where_they_cannot_be_kept(model, tmp_path, monkeypatch):
+    def refuse(path):
+        raise UserError(f"output {path}: can't be written to; name another")
+
+    monkeypatch.setattr("small_doge.cli.bench.check_output_path", refuse)
+    words = ("bench", model, "--depths", "0", "--batch-sizes", "1", "--new-tokens", "1")
+    done = run(*words)
+    assert "can't be written to" in done.output and "decode" in done.output
+    assert not (tmp_path / "model" / "bench.json").exists()
+    named = CliRunner().invoke(app, [*words, "--output", str(tmp_path / "out")])
+    assert isinstance(named.exception, UserError)  # before any work

@@ -272,3 +272,9 @@ def test_what_was_asked_for_is_kept_apart_from_what_the_machine_made_of_it(tmp_p
     assert settings["use_liger_kernel"] and settings["fp16"] and "use_cpu" not in settings
     assert args.adapted["use_liger_kernel"] is False and args.adapted["use_cpu"] is True
     assert not args.use_liger_kernel and not args.fp16
+
+
+def test_whole_numbers_may_be_written_with_an_exponent():
+    assert resolve_settings({"max_steps": "1e3"})["max_steps"] == 1000
+    with pytest.raises(UserError, match="max_steps='7.5' is not a whole number"):
+        resolve_settings({"max_steps": "7.5"})
