@@ -277,9 +277,9 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
         try:
             shares.append({name: float(ratio)})
         except ValueError:
-            raise ValueError(f"--data {entry}: {ratio!r} is not a ratio; write NAME=0.5") from None
+            raise UserError(f"--data {entry}: {ratio!r} is not a ratio; write NAME=0.5") from None
     if len({"=" in entry for entry in data}) > 1:
-        raise ValueError("--data: give a ratio for every name, or for none")
+        raise UserError("--data: give a ratio for every name, or for none")
     return shares
 
 
@@ -325,12 +325,12 @@ def _statistics_of(path: Path) -> dict[str, Any]:
 
 def _format_of(stage: str) -> str:
     if stage not in FORMAT_OF_STAGE:
-        raise ValueError(unknown_name_message("stage", stage, FORMAT_OF_STAGE))
+        raise UserError(unknown_name_message("stage", stage, FORMAT_OF_STAGE))
     return FORMAT_OF_STAGE[stage]
 
 
 def _parse_tags(text: str) -> tuple[str, str]:
     first, comma, second = text.partition(",")
     if not comma:
-        raise ValueError(f"--thinking-tags {text}: write the two tags with a comma between them")
+        raise UserError(f"--thinking-tags {text}: write the two tags with a comma between them")
     return first, second

@@ -5,14 +5,14 @@ import sys
 
 import typer
 
-from ..utils.errors import SHOWN_PLAINLY, UserError
+from ..utils.errors import UserError, told_errors
 from . import bench, chat, data, demo, env, export, generate, plan, tokenizer, train, upcycle
 
 
 app = typer.Typer(
     help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
     "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
-    "[bold]data[/], [bold]plan[/] and [bold]tune[/] (what a run takes), [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/] and [bold]chat[/] (try a model), [bold]export[/] (one portable folder), [bold]bench[/] (its speed), [bold]upcycle[/] (grow a dense model into experts).",
+    "[bold]data[/], [bold]plan[/] and [bold]tune[/] (what a run takes), [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/] and [bold]chat[/] (try a model), [bold]export[/] (one portable folder), [bold]bench[/] (its speed), [bold]upcycle[/] (grow a dense model into experts). SMALL_DOGE_DEBUG=1 shows where an error was raised.",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
@@ -46,15 +46,10 @@ def _check_encoding(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command; bad input is answered by one message, a traceback only with SMALL_DOGE_DEBUG=1."""
-    try:
+    """Run the command; bad input is answered by one message, and with a traceback too where SMALL_DOGE_DEBUG=1."""
+    with told_errors("small-doge", lambda message: typer.secho(f"Error: {message}", fg="red", err=True)):
         _check_encoding(sys.argv)
         app()
-    except SHOWN_PLAINLY as error:
-        if os.environ.get("SMALL_DOGE_DEBUG"):
-            raise
-        typer.secho(f"Error: {error}", fg="red", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from ..trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS
 from ..trainer.doge.pt import run_pretraining
 from ..trainer.doge.sft import run_sft
 from ..trainer.recipe import known_settings, parse_command_line
+from ..utils.errors import UserError
 from ..utils.logging import quiet_libraries
 from ..utils.suggest import unknown_name_message
 from .tables import show_table
@@ -81,7 +82,7 @@ def settings(
         "grpo": GRPO_ARGUMENTS,
     }
     if stage not in stages:
-        raise ValueError(unknown_name_message("stage", stage, stages))
+        raise UserError(unknown_name_message("stage", stage, stages))
     classes = stages[stage]
     own = {
         name

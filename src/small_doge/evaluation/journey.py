@@ -94,7 +94,7 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
             raise UserError(f"--questions {path}, row {number}: {why}") from None
         rows.append((texts[0], texts[1]))
     if not rows:
-        raise ValueError(f"--questions {path}: the file is empty")
+        raise UserError(f"--questions {path}: the file is empty")
     return rows
 
 

@@ -149,7 +149,7 @@ class OnnxBackend:
                 self._compact(row)
             needed = living + new
         if needed > self._most_slots():
-            raise ValueError(f"{living + new} tokens do not fit: the model takes {self.max_length}")
+            raise UserError(f"{living + new} tokens do not fit: the model takes {self.max_length}")
         slots, rows = self.slots, self.cache.shape[1]
         while slots < needed:
             slots = min(2 * slots, self._most_slots())

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..utils.errors import UserError
+
 
 @dataclass
 class QuantizedMatrix:
@@ -54,9 +56,9 @@ def quantize(weight: np.ndarray, bits: int, block_size: int = 32) -> QuantizedMa
         ValueError: bits other than 4 and 8, or weights that are not finite.
     """
     if bits not in (4, 8):
-        raise ValueError(f"bits={bits} must be 4 or 8")
+        raise UserError(f"bits={bits} must be 4 or 8")
     if not np.isfinite(weight).all():
-        raise ValueError("the weights hold NaN or infinity; train again, or export an earlier checkpoint")
+        raise UserError("the weights hold NaN or infinity; train again, or export an earlier checkpoint")
     rows, width = weight.shape
     blocks = -(-width // block_size)
     padded = np.zeros((rows, blocks * block_size), dtype=np.float32)

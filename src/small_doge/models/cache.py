@@ -11,6 +11,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ..ops.masking import PADDING_SCORE, KeptKeys, round_for_ranking
 from ..ops.streaming import streaming_attention
+from ..utils.errors import UserError
 
 
 class DynamicMaskLayer(CacheLayerMixin):
@@ -142,7 +143,7 @@ class DynamicMaskLayer(CacheLayerMixin):
             RuntimeError: keys have been evicted, and cannot come back.
         """
         if tokens_to_remove > 0:
-            raise ValueError(f"crop({tokens_to_remove}): pass a negative number of tokens to remove")
+            raise UserError(f"crop({tokens_to_remove}): pass a negative number of tokens to remove")
         if tokens_to_remove == 0 or not self.is_initialized:
             return
         if not self.is_croppable:

@@ -2,6 +2,7 @@
 
 import torch
 
+from ..utils.errors import UserError
 from .doge.configuration_doge import DogeConfig
 from .doge.modeling_doge import DogeForCausalLM
 
@@ -31,9 +32,7 @@ def upcycle_to_moe(
         ValueError: the model has experts already, or E or k do not fit.
     """
     if model.config.is_moe:
-        raise ValueError(
-            f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one"
-        )
+        raise UserError(f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one")
     settings = model.config.to_dict()
     settings.pop("model_type", None)
     settings.update(

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ..utils.errors import UserError
 from .flex import flex_dynamic_mask_attention
 from .fused import fused_attention
 from .masking import PADDING_SCORE, DocumentGroup, group_documents
@@ -80,7 +81,7 @@ def dynamic_mask_attention(
         score = score.masked_fill(~padding_mask[:, None, :], PADDING_SCORE)
     if backend == "flex":
         if dropout:
-            raise ValueError(
+            raise UserError(
                 f"attention_dropout={dropout} is not supported by the flex backend; use sdpa or set it to 0"
             )
         output = flex_dynamic_mask_attention(
@@ -140,7 +141,7 @@ def _attend_group(
     query, key, value, score = parts
     longest = query.shape[2]
     if backend == "sdpa" and longest > keep_window_size:
-        raise ValueError(
+        raise UserError(
             f"backend='sdpa' needs documents of at most keep_window_size={keep_window_size} tokens, got {longest}; "
             "use backend='streaming' or 'auto'"
         )
@@ -171,10 +172,10 @@ def _check_arguments(
     query: torch.Tensor, key: torch.Tensor, score: torch.Tensor, keep_window_size: int, backend: str
 ) -> None:
     if backend not in BACKENDS:
-        raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
+        raise UserError(f"backend={backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
     if keep_window_size < 1:
-        raise ValueError(f"keep_window_size={keep_window_size} must be at least 1")
+        raise UserError(f"keep_window_size={keep_window_size} must be at least 1")
     if query.shape[1] % key.shape[1] != 0:
-        raise ValueError(f"{query.shape[1]} query heads are not a multiple of {key.shape[1]} key-value heads")
+        raise UserError(f"{query.shape[1]} query heads are not a multiple of {key.shape[1]} key-value heads")
     if score.shape != key.shape[:3]:
-        raise ValueError(f"score has shape {tuple(score.shape)}, expected {tuple(key.shape[:3])}: one number per key")
+        raise UserError(f"score has shape {tuple(score.shape)}, expected {tuple(key.shape[:3])}: one number per key")

@@ -20,6 +20,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import get_json_schema, render_jinja_template
 
+from ..utils.errors import UserError
 from .cached_bpe import CachedTokenizer, copy_backend
 
 
@@ -155,7 +156,7 @@ def encode_chats(
             **{**tokenizer.special_tokens_map, **variables},
         )
     except (TemplateError, TypeError, KeyError) as error:
-        raise ValueError(f"the chat template refuses the conversation: {error}") from error
+        raise UserError(f"the chat template refuses the conversation: {error}") from error
     spans = spans if with_answers else [None] * len(rendered)
     if restore is None:
         encode = codec.live.encode_batch if with_answers else codec.live.encode_batch_fast  # without offsets
@@ -184,7 +185,7 @@ class _Codec:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not tokenizer.is_fast:
-            raise ValueError(
+            raise UserError(
                 f"processing_class: {type(tokenizer).__name__} is not a fast tokenizer of transformers, which encodes "
                 "texts apart from control tokens; load the model's tokenizer with AutoTokenizer"
             )
@@ -219,7 +220,7 @@ class _Codec:
         """Some vocabularies hold a special token as an ordinary word too."""
         made = next((content for content, number in self.ids.items() if number in ids and content in text), None)
         if made is not None:
-            raise ValueError(f"the tokenizer makes a control token of the text {made!r}, which can't be told from it")
+            raise UserError(f"the tokenizer makes a control token of the text {made!r}, which can't be told from it")
 
     def hide(self, inputs: list[Any], template: str) -> tuple[Any, Any, Any, Callable[[str], str] | None]:
         """What is given to a template with a code in place of each special token, and what turns codes into text again.
@@ -241,7 +242,7 @@ class _Codec:
         def restore(text: str) -> str:
             text = code.sub(lambda match: literals[int(match[1])], text)
             if key in text.lower():
-                raise ValueError("the chat template changes the letters of a message that spells out a special token")
+                raise UserError("the chat template changes the letters of a message that spells out a special token")
             return text
 
         def encode(text: str) -> str:
@@ -275,7 +276,7 @@ def _check_unicode(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"the text is not valid Unicode: half a character at {error.start}") from None
+        raise UserError(f"the text is not valid Unicode: half a character at {error.start}") from None
 
 
 def _collect_strings(value: Any, found: list[str]) -> None:

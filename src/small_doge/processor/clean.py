@@ -61,13 +61,13 @@ class Cleaning:
     def __post_init__(self) -> None:
         for name in self.filters:
             if name not in FILTERS:
-                raise ValueError(unknown_name_message("filter", name, FILTERS))
+                raise UserError(unknown_name_message("filter", name, FILTERS))
         if not self.filters:
-            raise ValueError("filters is empty: name at least one")
+            raise UserError("filters is empty: name at least one")
         if ("evaluation_overlap" in self.filters) != bool(self.evaluation_sets):
-            raise ValueError("the filter evaluation_overlap and evaluation sets go together: give both or neither")
+            raise UserError("the filter evaluation_overlap and evaluation sets go together: give both or neither")
         if not 0 < self.min_words <= self.max_words:
-            raise ValueError(f"min_words={self.min_words} must be positive and at most max_words={self.max_words}")
+            raise UserError(f"min_words={self.min_words} must be positive and at most max_words={self.max_words}")
 
 
 @dataclass
@@ -224,7 +224,7 @@ def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
                 for text in iterate_evaluation_texts(record.row or {}):
                     hashes.update(NGramsDecontIndexer.compute_hashes(indexer, text))
         if not hashes:
-            raise ValueError(f"evaluation set {name!r} has no text of {cleaning.overlap_words} words")
+            raise UserError(f"evaluation set {name!r} has no text of {cleaning.overlap_words} words")
         stem = re.sub(r"\W+", "_", Path(name).name)
         array = np.array(sorted(hashes), dtype=config.hash_config.np_descr)
         array.tofile(folder / f"{number:03d}_{stem}.index.hashes")

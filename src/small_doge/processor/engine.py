@@ -17,6 +17,7 @@ import numpy as np
 import xxhash
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format
@@ -89,11 +90,11 @@ class Mix:
         names, ratios = _read_shares(datasets_and_ratios)
         mix = cls(names, ratios, packing=choose_packing(packing), **settings)
         if mix.total != -1 and mix.total < 1:
-            raise ValueError(f"total_sample_size={mix.total} must be positive, or -1 for all")
+            raise UserError(f"total_sample_size={mix.total} must be positive, or -1 for all")
         if mix.test_size < 0:
-            raise ValueError(f"test_size={mix.test_size} must not be negative")
+            raise UserError(f"test_size={mix.test_size} must not be negative")
         if mix.max_bad_rows < 0 or not 0 <= mix.max_bad_share <= 1:
-            raise ValueError(
+            raise UserError(
                 f"max_bad_rows={mix.max_bad_rows} must not be negative, max_bad_share={mix.max_bad_share} must lie in [0, 1]"
             )
         for name in names:
@@ -156,7 +157,7 @@ class Engine:
                         if len(rows) == count:
                             break
             if len(rows) < count:
-                raise ValueError(
+                raise UserError(
                     f"data set {self.mix.names[index]!r} has {len(rows)} rows; test_size={self.mix.test_size} leaves "
                     "none for training"
                 )
@@ -176,7 +177,7 @@ class Engine:
         for source in self.sources:
             first = list(islice((r for part in source.parts for r in source.read(part)), BATCH_ROWS))
             if not first:
-                raise ValueError(f"data set {source.name!r} is empty")
+                raise UserError(f"data set {source.name!r} is empty")
             usable = [record for record in first if record.row is not None]
             results = encoder.encode([record.row for record in usable])
             if any(isinstance(result, Example) or result == SKIPPED for result in results):
@@ -185,7 +186,7 @@ class Engine:
             advice = "set dataset_text_field, pass a formatting_func, or check the stage"
             if why == f"no field {encoder.text_field!r}":
                 why = unknown_name_message("field", encoder.text_field, usable[0].row)
-            raise ValueError(
+            raise UserError(
                 f"data set {source.name!r} has no usable row among its first {len(first)}: {where}: {why}; {advice} "
                 f"({self.mix.form.stage})"
             )
@@ -291,18 +292,18 @@ def _read_shares(datasets_and_ratios: list[dict[str, float]]) -> tuple[tuple[str
     names, ratios = [], []
     for entry in datasets_and_ratios:
         if not isinstance(entry, dict) or len(entry) != 1:
-            raise ValueError(f"datasets_and_ratios: each entry is a dict of one name and its ratio, got {entry!r}")
+            raise UserError(f"datasets_and_ratios: each entry is a dict of one name and its ratio, got {entry!r}")
         ((name, ratio),) = entry.items()
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-            raise ValueError(f"datasets_and_ratios: the ratio of {name!r} is {ratio!r}; it must lie in (0, 1]")
+            raise UserError(f"datasets_and_ratios: the ratio of {name!r} is {ratio!r}; it must lie in (0, 1]")
         if name in names:
-            raise ValueError(f"datasets_and_ratios: {name!r} is named twice; add up its ratios")
+            raise UserError(f"datasets_and_ratios: {name!r} is named twice; add up its ratios")
         names.append(name)
         ratios.append(float(ratio))
     if not names:
-        raise ValueError("datasets_and_ratios is empty: name at least one data set")
+        raise UserError("datasets_and_ratios is empty: name at least one data set")
     if abs(math.fsum(ratios) - 1.0) > 1e-6:
-        raise ValueError(f"datasets_and_ratios: the ratios sum to {math.fsum(ratios):g}, not 1")
+        raise UserError(f"datasets_and_ratios: the ratios sum to {math.fsum(ratios):g}, not 1")
     return tuple(names), tuple(ratios)
 
 
@@ -316,7 +317,7 @@ def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source
         else:
             logger.warning("data set %r holds no preferences: DPO leaves it out", source.name)
     if not kept:
-        raise ValueError("stage dpo: none of the data sets holds preferences, rows with chosen and rejected answers")
+        raise UserError("stage dpo: none of the data sets holds preferences, rows with chosen and rejected answers")
     total = math.fsum(mix.ratios[i] for i in kept)
     names, ratios = tuple(mix.names[i] for i in kept), tuple(mix.ratios[i] / total for i in kept)
     return replace(mix, names=names, ratios=ratios), [sources[i] for i in kept]

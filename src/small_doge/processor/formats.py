@@ -11,6 +11,7 @@ import xxhash
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.answers import find_fault
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .chat_encoding import EncodedChat, enclose, encode_chats, encode_documents, encode_text
@@ -76,14 +77,14 @@ class Format:
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
-            raise ValueError(unknown_name_message("stage", self.stage, STAGES))
+            raise UserError(unknown_name_message("stage", self.stage, STAGES))
         if self.max_length < 2:
-            raise ValueError(f"max_length={self.max_length} must be at least 2")
+            raise UserError(f"max_length={self.max_length} must be at least 2")
         if not 0 < self.identity_share <= 1:
-            raise ValueError(f"identity_share={self.identity_share} must lie in (0, 1]")
+            raise UserError(f"identity_share={self.identity_share} must lie in (0, 1]")
         tags = self.thinking_tags
         if isinstance(tags, str) or len(tags) != 2 or not all(isinstance(tag, str) and tag for tag in tags):
-            raise ValueError(f"thinking_tags={tags!r} must be two texts, such as {list(DEFAULT_THINKING_TAGS)}")
+            raise UserError(f"thinking_tags={tags!r} must be two texts, such as {list(DEFAULT_THINKING_TAGS)}")
 
     @property
     def gives_tokens(self) -> bool:
@@ -342,7 +343,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, with_answers: bool = Tru
     if all(token in vocabulary for token in SPECIAL_TOKENS):
         logger.info("the tokenizer's chat template does not mark answers: using this project's, of the same form")
         return CHAT_TEMPLATE
-    raise ValueError(
+    raise UserError(
         "processing_class: its chat template does not mark what the assistant says with {% generation %}, "
         "which a loss on the answers needs. Add the marks, or train a tokenizer with: small-doge tokenizer train"
     )

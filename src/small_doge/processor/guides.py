@@ -3,7 +3,6 @@
 import argparse
 import os
 import random
-import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import islice
@@ -13,7 +12,7 @@ import numpy as np
 import xxhash
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
-from ..utils.errors import SHOWN_PLAINLY, UserError
+from ..utils.errors import UserError, told_errors
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
 from ..utils.model_folder import load_tokenizer
@@ -42,11 +41,8 @@ def _script(main: Callable) -> Callable:
 
     @wraps(main)
     def run(*args: str) -> None:
-        try:
+        with told_errors("the script", lambda message: logger.error("%s", message)):
             main(*args)
-        except SHOWN_PLAINLY as error:
-            logger.error("%s", error)
-            sys.exit(1)
 
     return run
 
@@ -185,7 +181,7 @@ def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -
     if train_size != -1:
         train = train[:train_size]
     if not train:
-        raise ValueError(f"test_examples={test_size} leaves no row of {len(rows)} for training")
+        raise UserError(f"test_examples={test_size} leaves no row of {len(rows)} for training")
     splits = {"train": rows.select(train).flatten_indices()}
     if test_size:
         splits["test"] = rows.select(order[:test_size]).flatten_indices()

@@ -6,6 +6,7 @@ import datasets.config
 from datasets import Dataset, DatasetDict
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.errors import UserError
 from .engine import Engine, Mix
 from .prepare import prepare
 from .report import FAILED
@@ -25,9 +26,9 @@ def mix_by_ratio(
         ValueError: no tokenizer, or settings and sources that don't fit.
     """
     if tokenizer is None:
-        raise ValueError("processing_class is missing: pass a tokenizer")
+        raise UserError("processing_class is missing: pass a tokenizer")
     if mix.padding and tokenizer.pad_token_id is None:
-        raise ValueError("padding=True: the tokenizer has no padding token; set its pad_token")
+        raise UserError("padding=True: the tokenizer has no padding token; set its pad_token")
     if streaming:
         return open_streams(mix, tokenizer, cache_dir)
     return prepare(mix, tokenizer, cache_dir or default_cache_dir(), num_proc)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 from .formats import IGNORED, Example
 
@@ -41,7 +42,7 @@ def choose_packing(packing: bool | str) -> str:
     if isinstance(packing, bool):
         return "best_fit" if packing else "none"
     if packing not in PACKINGS:
-        raise ValueError(unknown_name_message("packing", str(packing), PACKINGS))
+        raise UserError(unknown_name_message("packing", str(packing), PACKINGS))
     return packing
 
 
@@ -133,7 +134,7 @@ class PackedCollator:
         for row, length in zip(rows, filled, strict=True):
             padded = "attention_mask" in row
             if len(row["input_ids"]) < length or (len(row["input_ids"]) > length and not padded):
-                raise ValueError(f"seq_lengths sum to {length}, but the row holds {len(row['input_ids'])} tokens")
+                raise UserError(f"seq_lengths sum to {length}, but the row holds {len(row['input_ids'])} tokens")
         input_ids = _cut_and_join([row["input_ids"] for row in rows], filled)
         learnt = _cut_and_join([row.get("labels", row["input_ids"]) for row in rows], filled)
         position_ids = torch.cat([torch.arange(n) for n in lengths])

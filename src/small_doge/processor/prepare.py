@@ -219,11 +219,11 @@ class Preparation:
     def _raise_empty(self, index: int, report: Report) -> None:
         name = self.mix.names[index]
         if report.held_out:
-            raise ValueError(
+            raise UserError(
                 f"data set {name!r}: every training row also stands in the test split; lower test_size={self.mix.test_size} "
                 "or add data"
             )
-        raise ValueError(f"data set {name!r} has no usable row: {describe_failures(report)}")
+        raise UserError(f"data set {name!r} has no usable row: {describe_failures(report)}")
 
     def _warn(self, reports: list[Report]) -> None:
         if self.mix.total == -1 and len(self.mix.names) > 1:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
+from ..utils.errors import UserError
 from .corpus import iterate_documents
 
 
@@ -82,9 +83,9 @@ class Part:
                 yield record
                 last = record.where.removeprefix(Path(self.path).name).strip()
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{self.path} is damaged after {last} ({error}); fetch it again") from error
+            raise UserError(f"{self.path} is damaged after {last} ({error}); fetch it again") from error
         except (pa.ArrowException, OSError, HTTPError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{self.path} can't be read ({error}); if it is torn, fetch it again; if the connection was lost, run again"
             ) from error
 
@@ -103,13 +104,13 @@ def split_file(path: str) -> list[Part]:
                 metadata = pq.ParquetFile(file).metadata
             groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
+            raise UserError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
         return [Part(kind, path, a, b, sum(groups[a:b]), version) for a, b in _group(groups, PART_BYTES)]
     if kind == "arrow":
         try:
             rows = len(Dataset.from_file(path))
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is not a readable arrow file ({error}); make it again") from error
+            raise UserError(f"{path} is not a readable arrow file ({error}); make it again") from error
         return [
             Part(kind, path, a, min(a + PART_ROWS, rows), size * PART_ROWS // max(rows, 1), version)
             for a in range(0, rows, PART_ROWS)
@@ -144,9 +145,7 @@ def _check_encoding(path: str, packed: bool) -> None:
     except (EOFError, gzip.BadGzipFile, zlib.error):  # told with its place when it is read
         return
     if encoding is not None:
-        raise ValueError(
-            f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 {path} > NEW_FILE"
-        )
+        raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 {path} > NEW_FILE")
 
 
 def embedded_parts(kind: str, documents: int) -> list[Part]:
@@ -175,7 +174,7 @@ def _kind_of(path: str) -> str:
     for kind in ("parquet", "arrow"):
         if path.endswith("." + kind):
             return kind
-    raise ValueError(f"{name}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
+    raise UserError(f"{name}: unknown kind of file; expected {', '.join(FILE_SUFFIXES)}")
 
 
 def _describe(path: str) -> tuple[int, str]:
@@ -186,7 +185,7 @@ def _describe(path: str) -> tuple[int, str]:
         filesystem, inner = fsspec.core.url_to_fs(path)
         info = filesystem.info(inner)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} can't be read ({error}); check the name and the connection") from error
+        raise UserError(f"{path} can't be read ({error}); check the name and the connection") from error
     return int(info.get("size") or 0), str(info.get("ETag") or info.get("blob_id") or info.get("size"))
 
 
@@ -268,7 +267,7 @@ def _read_array(part: Part, position: int) -> Iterator[Record]:
         try:
             rows = json.loads(file.read().removeprefix(codecs.BOM_UTF8))
         except ValueError as error:
-            raise ValueError(f"{part.path} is not valid JSON: {error}") from error
+            raise UserError(f"{part.path} is not valid JSON: {error}") from error
     for number, row in enumerate(rows[position:], start=position):
         yield _check_row(row, f"{Path(part.path).name} entry {number}", number + 1)
 

@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.logging import get_logger
 
@@ -87,7 +88,7 @@ def check_failures(
         limits.append(f"max_bad_share={max_bad_share:g}")
     if limits:
         place = f" All are in {failures}." if failures else ""
-        raise ValueError(
+        raise UserError(
             f"data set {name!r}: {lost} of {report.rows} rows can't be used, more than {' and '.join(limits)} "
             f"allow{'' if len(limits) > 1 else 's'}: {describe_failures(report)}.{place} Mend the rows, or raise the limit"
         )

@@ -51,11 +51,11 @@ class Cluster:
 
     def __post_init__(self) -> None:
         if self.executor not in EXECUTORS:
-            raise ValueError(unknown_name_message("executor", self.executor, EXECUTORS))
+            raise UserError(unknown_name_message("executor", self.executor, EXECUTORS))
         if self.executor == "slurm" and not self.partition:
-            raise ValueError("executor=slurm needs the name of a partition")
+            raise UserError("executor=slurm needs the name of a partition")
         if self.workers == 0 or self.workers < -1:
-            raise ValueError(f"workers={self.workers} must be positive, or -1 for no limit")
+            raise UserError(f"workers={self.workers} must be positive, or -1 for no limit")
 
 
 def import_datatrove() -> Any:

@@ -108,16 +108,16 @@ def check_source_name(name: str) -> None:
         kind, _, count = rest.partition(":")
         if kind not in KINDS:
             known = [f"{EMBEDDED_PREFIX}:{known}" for known in KINDS]
-            raise ValueError(unknown_name_message("data set", name, known))
+            raise UserError(unknown_name_message("data set", name, known))
         if count and (not count.isdigit() or int(count) < 1):
-            raise ValueError(f"data set {name!r}: the number of documents must be a positive whole number")
+            raise UserError(f"data set {name!r}: the number of documents must be a positive whole number")
     elif Path(name).exists() or name in CATALOG:
         return
     elif looks_like_path(name) or name.lower().endswith(FILE_SUFFIXES):
         raise UserError(f"there is no file or folder {name}{find_near_names(Path(name))}")
     elif not _looks_like_hub_name(name):
         known = [*CATALOG, *(f"{EMBEDDED_PREFIX}:{kind}" for kind in KINDS)]
-        raise ValueError(unknown_name_message("data set", name, known) + "; or a file, a folder, or owner/name")
+        raise UserError(unknown_name_message("data set", name, known) + "; or a file, a folder, or owner/name")
 
 
 def data_root() -> Path | None:
@@ -151,13 +151,13 @@ def find_hub_files(hub_name: str, subset: str | None, split: str, mirror: bool =
         files = load_dataset_builder(hub_name, subset).config.data_files
     except (*CONNECTION_ERRORS, ValueError, RuntimeError) as error:
         shown = f"{hub_name}{f' ({subset})' if subset else ''}"
-        raise ValueError(
+        raise UserError(
             f"data set {shown} could not be read from the hub: {error}\n"
             f"Check the name and the connection; without one, set {DATA_ROOT} to a folder that holds owner/name/... "
             "as the hub does, or pass a local file or folder"
         ) from error
     if split not in files:
-        raise ValueError(f"data set {hub_name!r}: " + unknown_name_message("split", split, map(str, files)))
+        raise UserError(f"data set {hub_name!r}: " + unknown_name_message("split", split, map(str, files)))
     return [str(path) for path in files[split]]
 
 
@@ -168,13 +168,13 @@ def _find_mirrored(folder: Path, subset: str | None, split: str) -> list[str]:
         default = next((name for name, config in configs.items() if config.get("default")), next(iter(configs)))
         name = subset or ("default" if "default" in configs else default)
         if name not in configs:
-            raise ValueError(f"{folder}: " + unknown_name_message("subset", name, configs))
+            raise UserError(f"{folder}: " + unknown_name_message("subset", name, configs))
         patterns = _patterns_of(configs[name].get("data_files", "**/*"), split)
         files = sorted({str(path) for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     else:
         files = _list_files(folder / subset if subset and (folder / subset).is_dir() else folder, split)
     if not files:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no files of {subset or 'the data set'}, split {split}. Fetch them with: small-doge data "
             f"download {'/'.join(folder.parts[-2:])}{f':{subset}' if subset else ''}"
         )
@@ -197,7 +197,7 @@ def _patterns_of(data_files: Any, split: str) -> list[str]:
     entries = data_files if isinstance(data_files, list) else [{"split": k, "path": v} for k, v in data_files.items()]
     found = [entry["path"] for entry in entries if entry["split"] == split]
     if not found:
-        raise ValueError(unknown_name_message("split", split, [entry["split"] for entry in entries]))
+        raise UserError(unknown_name_message("split", split, [entry["split"] for entry in entries]))
     return [pattern for path in found for pattern in ([path] if isinstance(path, str) else path)]
 
 
@@ -215,7 +215,7 @@ def _looks_like_hub_name(name: str) -> bool:
 def _split(files: list[str], name: str) -> tuple[Part, ...]:
     parts = tuple(part for file in files for part in split_file(file))
     if not parts:
-        raise ValueError(f"data set {name!r} is empty")
+        raise UserError(f"data set {name!r} is empty")
     return parts
 
 
@@ -237,7 +237,7 @@ def _list_files(path: Path, split: str | None) -> list[str]:
     visible = [file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts)]
     files = _choose_split(path, _drop_notes(visible), split)
     if not files:
-        raise ValueError(f"folder {path} holds no data: expected a saved data set or {', '.join(FILE_SUFFIXES)}")
+        raise UserError(f"folder {path} holds no data: expected a saved data set or {', '.join(FILE_SUFFIXES)}")
     left_out = sorted(str(file.relative_to(path)) for file in set(visible) - set(files))
     if left_out and str(path) not in _told:
         _told.add(str(path))

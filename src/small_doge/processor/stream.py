@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .engine import Engine, Position, share_out
 from .packing import Row
@@ -70,7 +71,7 @@ class MixedStream(IterableDataset):
             ValueError: the position of another mix.
         """
         if not {"taken", "positions", "ended"} <= set(state) or len(state["taken"]) != len(self.counts):
-            raise ValueError(
+            raise UserError(
                 "the saved position in the data belongs to another mix: restore datasets_and_ratios, or start over"
             )
         self._state = state
@@ -100,7 +101,7 @@ class MixedStream(IterableDataset):
                 why = (
                     "none of its tokens is learnt; raise max_length" if report.unlearnt else describe_failures(report)
                 )
-                raise ValueError(f"data set {self.engine.mix.names[index]!r} has no usable row: {why}")
+                raise UserError(f"data set {self.engine.mix.names[index]!r} has no usable row: {why}")
             if self.counts[index] == -1:
                 return
             position = Position(position.turn + 1)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from . import forms
 from .chat_encoding import encode_text
@@ -57,7 +58,7 @@ def read_texts(
             yield from texts
         check_failures(name, report, max_bad_rows, max_bad_share)
         if not report.documents:
-            raise ValueError(f"data set {name!r} has no text: {describe_failures(report) or 'it is empty'}")
+            raise UserError(f"data set {name!r} has no text: {describe_failures(report) or 'it is empty'}")
         if report.failed:
             logger.warning(
                 "data set %r: skipped %d of %d rows: %s",
@@ -99,10 +100,10 @@ def train_tokenizer(
     """
     smallest = NUM_BYTES + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
-        raise ValueError(f"vocab_size={vocab_size} must be at least {smallest}: all bytes and the special tokens")
+        raise UserError(f"vocab_size={vocab_size} must be at least {smallest}: all bytes and the special tokens")
     sample = sample_texts(texts, sample_bytes, seed)
     if not sample:
-        raise ValueError("there is no text to train a tokenizer on")
+        raise UserError("there is no text to train a tokenizer on")
     if base is not None:
         trained = base.train_new_from_iterator(sample, vocab_size)
     else:

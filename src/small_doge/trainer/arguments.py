@@ -53,7 +53,7 @@ class AdapterArguments(ModelArguments):
 
     def __post_init__(self) -> None:
         if self.lora_r < 0:
-            raise ValueError(f"lora_r={self.lora_r} must be a rank, or 0 to train all weights")
+            raise UserError(f"lora_r={self.lora_r} must be a rank, or 0 to train all weights")
 
 
 @dataclass
@@ -128,7 +128,7 @@ class FineTuningDataArguments(DataArguments):
 
     def __post_init__(self) -> None:
         if not self.apply_chat_template:
-            raise ValueError(
+            raise UserError(
                 "apply_chat_template=false: this stage trains on conversations as the template renders them"
             )
 

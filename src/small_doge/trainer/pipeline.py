@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..processor.tokenizer import MADE_BY, read_texts, train_tokenizer
+from ..utils.errors import UserError
 from ..utils.files import whole_folder
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
@@ -65,7 +66,7 @@ def find_steps(recipes: Path, output: Path) -> list[Step]:
         ValueError: no such folder, or no recipe in it.
     """
     if not recipes.is_dir():
-        raise ValueError(f"--recipe {recipes}: there is no such folder")
+        raise UserError(f"--recipe {recipes}: there is no such folder")
     steps = []
     if (recipes / "tokenizer.yaml").is_file():
         steps.append(Step(TOKENIZER, recipes / "tokenizer.yaml", output / TOKENIZER))
@@ -76,7 +77,7 @@ def find_steps(recipes: Path, output: Path) -> list[Step]:
                 break
     if not steps:
         files = ", ".join(file for file, _ in PLACES.values())
-        raise ValueError(f"--recipe {recipes}: there is none of tokenizer.yaml, {files}, nor a config_full.yaml")
+        raise UserError(f"--recipe {recipes}: there is none of tokenizer.yaml, {files}, nor a config_full.yaml")
     return steps
 
 
@@ -89,7 +90,7 @@ def choose_steps(steps: list[Step], wanted: Sequence[str] | None) -> list[Step]:
     names = [step.name for step in steps]
     for name in wanted or []:
         if name not in names:
-            raise ValueError(unknown_name_message("stage", name, names))
+            raise UserError(unknown_name_message("stage", name, names))
     return [step for step in steps if not wanted or step.name in wanted]
 
 
@@ -109,7 +110,7 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
         elif stage in by_stage:
             by_stage[stage][setting] = value
         else:
-            raise ValueError(unknown_name_message("stage in --" + name, stage, trained))
+            raise UserError(unknown_name_message("stage in --" + name, stage, trained))
     return by_stage
 
 
@@ -189,9 +190,9 @@ def _read_tokenizer_recipe(step: Step) -> dict[str, Any]:
     settings = read_recipe(step.recipe)
     for name in settings:
         if name not in TOKENIZER_SETTINGS:
-            raise ValueError(unknown_name_message(f"setting in {step.recipe}", name, TOKENIZER_SETTINGS))
+            raise UserError(unknown_name_message(f"setting in {step.recipe}", name, TOKENIZER_SETTINGS))
     if not isinstance(settings.get("texts"), list):
-        raise ValueError(f"{step.recipe}: texts must list the data sets to train on")
+        raise UserError(f"{step.recipe}: texts must list the data sets to train on")
     return settings
 
 
@@ -205,7 +206,7 @@ def _check(step: Step, settings: dict[str, dict[str, Any]], steps: list[Step], c
     for other in steps:
         needed = str(other.folder) in (given.get("model_name_or_path"), given.get("tokenizer_name_or_path"))
         if needed and other not in chosen and not other.done:
-            raise ValueError(f"stage {step.name} goes on from {other.name}, which is not done: add it to --stages")
+            raise UserError(f"stage {step.name} goes on from {other.name}, which is not done: add it to --stages")
 
 
 def find_arguments(stage: str, settings: dict[str, Any]) -> tuple[type, type, type]:

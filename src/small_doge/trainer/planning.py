@@ -15,6 +15,7 @@ from datasets import DatasetDict, load_from_disk
 
 from ..models import DogeConfig, DogeForCausalLM
 from ..models.presets import PRESETS
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .arguments import DataArguments, ModelArguments, StageArguments
@@ -104,7 +105,7 @@ def load_stage(
     """
     stage = stage or guess_stage(config)
     if stage not in STAGES:
-        raise ValueError(unknown_name_message("stage", stage, STAGES))
+        raise UserError(unknown_name_message("stage", stage, STAGES))
     classes = find_arguments(stage, {**read_recipe(config), **overrides})
     model, data, args, _ = load_arguments(config, overrides, classes)
     return stage, model, data, args
@@ -152,7 +153,7 @@ def find_config(model: ModelArguments) -> DogeConfig:
     except (OSError, ValueError):
         size = max((preset for preset in PRESETS if preset in name), key=len, default=None)
         if size is None:
-            raise ValueError(f"model_name_or_path={name}: no model there, and its name tells no size") from None
+            raise UserError(f"model_name_or_path={name}: no model there, and its name tells no size") from None
         logger.warning("%s is not here yet: planning with the size %s", name, size)
         return DogeConfig.from_preset(size)
 

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOConfig, DPOTrainer
 
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
@@ -47,7 +48,7 @@ class DogeDPOTrainer(DogeOnTRL, DPOTrainer):
         if dropped:
             lost = f"{dropped} of {before} pairs ({dataset_name}) have prompts of max_length={args.max_length} tokens or more"
             if dropped == before:
-                raise ValueError(
+                raise UserError(
                     f"{lost}: none is left. Raise max_length, or prepare the data with the same max_length"
                 )
             logger.warning("%s and are left out", lost)

@@ -11,6 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOConfig, GRPOTrainer
 
 from ..utils.answers import find_fault
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
@@ -45,7 +46,7 @@ class GRPOArguments(StageSettings, GRPOConfig):
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         rows = self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
         if self.num_generations < 2:
-            raise ValueError(f"num_generations={self.num_generations}: at least 2 completions are compared")
+            raise UserError(f"num_generations={self.num_generations}: at least 2 completions are compared")
         # tokens_per_step, which decides on the accumulation later, is checked by set_accumulation.
         if self.tokens_per_step is None:
             self._check_groups(rows, processes)
@@ -55,7 +56,7 @@ class GRPOArguments(StageSettings, GRPOConfig):
 
     def _check_groups(self, rows: int, processes: int) -> None:
         if rows % self.num_generations:
-            raise ValueError(
+            raise UserError(
                 f"per_device_train_batch_size={self.per_device_train_batch_size} times gradient_accumulation_steps="
                 f"{self.gradient_accumulation_steps} on {processes} processes must be a multiple of "
                 f"num_generations={self.num_generations}: all completions of a prompt are compared in one step"
@@ -124,7 +125,7 @@ def _check_references(name: str, rows: Any) -> None:
         return
     faults = [(text, fault) for text in rows["solution"] if (fault := find_fault(text))]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"{name}: {len(faults)} of {len(rows)} rows have a solution that the reward accuracy can't verify, such as "
             f"{faults[0][0]!r} ({faults[0][1]}); prepare the rows with small-doge data prepare --stage grpo"
         )

@@ -52,7 +52,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise ValueError(f"unexpected {word!r}: settings are given as --name value")
+            raise UserError(f"unexpected {word!r}: settings are given as --name value")
         name, equals, value = word[2:].partition("=")
         if not equals:
             value = words.pop(0) if words and not words[0].startswith("--") else "true"
@@ -83,15 +83,13 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
         path = renamed
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise ValueError(
-            f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else "")
-        )
+        raise UserError(f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else ""))
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8-sig")) or {}
     except yaml.YAMLError as error:
-        raise ValueError(f"--config {path} is not valid YAML: {error}") from error
+        raise UserError(f"--config {path} is not valid YAML: {error}") from error
     if not isinstance(recipe, dict):
-        raise ValueError(f"--config {path} must hold settings as `name: value` lines")
+        raise UserError(f"--config {path} must hold settings as `name: value` lines")
     return recipe
 
 
@@ -114,9 +112,9 @@ def resolve_settings(
         if name != given:
             logger.info("%s is called %s here: using it as such", given, name)
         if name not in known:
-            raise ValueError(unknown_name_message("setting", given, known) + f" (in {source})")
+            raise UserError(unknown_name_message("setting", given, known) + f" (in {source})")
         if name in resolved:
-            raise ValueError(f"{name} is set twice in {source}")
+            raise UserError(f"{name} is set twice in {source}")
         if name == "lr_scheduler_type" and value in SCHEDULE_ALIASES:
             logger.info("lr_scheduler_type %s is called %s here", value, SCHEDULE_ALIASES[value])
             value = SCHEDULE_ALIASES[value]
@@ -125,7 +123,7 @@ def resolve_settings(
     config_fields = {f.name for f in dataclasses.fields(DogeConfig)}
     for name in overrides:
         if name not in config_fields:
-            raise ValueError(unknown_name_message("field of model_overrides", name, config_fields))
+            raise UserError(unknown_name_message("field of model_overrides", name, config_fields))
     return resolved
 
 
@@ -175,7 +173,7 @@ def _convert(name: str, value: Any, kind: str) -> Any:
     if isinstance(value, str) and kind.startswith("bool") and value.lower() in ("true", "false"):
         return value.lower() == "true"
     if isinstance(value, bool) and kind in ("int", "float", "<class 'int'>", "<class 'float'>"):
-        raise ValueError(f"{name}={value} must be a number")
+        raise UserError(f"{name}={value} must be a number")
     return value
 
 
@@ -214,7 +212,7 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_fsdp_on_cpu() -> None:
     if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        raise ValueError(
+        raise UserError(
             "FSDP needs GPUs: on a CPU it would silently train unsynchronised copies. "
             "Use recipes/accelerate_configs/ddp.yaml or deepspeed_zero3.yaml"
         )
@@ -226,7 +224,7 @@ def check_trackers(report_to: Any) -> None:
     for name in names:
         package = TRACKER_PACKAGES.get(name)
         if package and importlib.util.find_spec(package) is None:
-            raise ValueError(f"report_to={name}: {package} is not installed; run: pip install 'small-doge[trackers]'")
+            raise UserError(f"report_to={name}: {package} is not installed; run: pip install 'small-doge[trackers]'")
 
 
 def build_arguments(
@@ -248,13 +246,18 @@ def build_arguments(
         names = {f.name for f in dataclasses.fields(cls) if f.init}
         return {name: value for name, value in settings.items() if name in names}
 
-    model, data, stage = (cls(**pick(cls)) for cls in classes)
+    try:
+        model, data, stage = (cls(**pick(cls)) for cls in classes)
+    except UserError:
+        raise
+    except (ValueError, TypeError) as error:  # of the library whose arguments they are
+        raise UserError(f"settings that do not fit: {error}") from error
     if stage.tokens_per_step is not None:
         stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
     if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
-        raise ValueError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
+        raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
-        raise ValueError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
+        raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
     if stage.lr_scheduler_type != "warmup_stable_decay":
         for name in ("stable_steps", "decay_steps", "decay_type", "min_lr_ratio"):
             if settings.get(name) is not None:
@@ -284,11 +287,11 @@ def compute_accumulation(args: StageArguments, max_length: int, settings: dict[s
         ValueError: it is set beside `gradient_accumulation_steps`, or is less than one batch.
     """
     if "gradient_accumulation_steps" in settings:
-        raise ValueError("set one of tokens_per_step and gradient_accumulation_steps")
+        raise UserError("set one of tokens_per_step and gradient_accumulation_steps")
     rows, processes = args.per_device_train_batch_size, args.world_size
     at_once = rows * max_length * processes
     if args.tokens_per_step < at_once:
-        raise ValueError(
+        raise UserError(
             f"tokens_per_step={args.tokens_per_step} is less than one batch of {rows} rows of {max_length} tokens on "
             f"{processes} processes, {at_once}: lower per_device_train_batch_size"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..processor.formats import DEFAULT_THINKING_TAGS
 from ..utils.answers import is_right, split_thought
+from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 
 
@@ -121,10 +122,8 @@ def make_rewards(names: Sequence[str], tags: tuple[str, str], limit: int) -> lis
         ValueError: none is named, one twice, or one that does not exist, with the near miss named.
     """
     if not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"reward_funcs={list(names)}: name at least one reward, and none twice ({', '.join(REWARDS)})"
-        )
+        raise UserError(f"reward_funcs={list(names)}: name at least one reward, and none twice ({', '.join(REWARDS)})")
     for name in names:
         if name not in REWARDS:
-            raise ValueError(unknown_name_message("reward in reward_funcs", name, REWARDS))
+            raise UserError(unknown_name_message("reward in reward_funcs", name, REWARDS))
     return [REWARDS[name](tags, limit) for name in names]

@@ -92,7 +92,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     """The tokenizer that the settings name, or that of the model."""
     name = model.tokenizer_name_or_path or model.model_name_or_path or model.continue_from
     if name is None:
-        raise ValueError("tokenizer_name_or_path is missing: a new model needs to be told its tokenizer")
+        raise UserError("tokenizer_name_or_path is missing: a new model needs to be told its tokenizer")
     return model_folder.load_tokenizer(name, "tokenizer_name_or_path" if model.tokenizer_name_or_path else "model")
 
 
@@ -101,7 +101,7 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
     trained = model.model_name_or_path or model.continue_from
     if trained is not None:
         if model.model_overrides:
-            raise ValueError("model_overrides change new models only; a trained one keeps its configuration")
+            raise UserError("model_overrides change new models only; a trained one keeps its configuration")
         doge = load_model(AutoModelForCausalLM, trained, dtype=torch.float32)
     else:
         tokens = {
@@ -142,11 +142,11 @@ def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise ValueError(f"lora_r={args.lora_r}: peft is not installed; run: pip install 'small-doge[lora]'") from None
+        raise UserError(f"lora_r={args.lora_r}: peft is not installed; run: pip install 'small-doge[lora]'") from None
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for name in args.lora_target_modules:
         if name not in layers - {"lm_head"}:
-            raise ValueError(unknown_name_message("layer in lora_target_modules", name, sorted(layers - {"lm_head"})))
+            raise UserError(unknown_name_message("layer in lora_target_modules", name, sorted(layers - {"lm_head"})))
     config = LoraConfig(
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
@@ -163,19 +163,19 @@ def prepare_data(
     """The rows to train on by split: loaded; or mixed once and kept, so that a resumed run never tokenises again; or streamed."""
     if data.dataset_name is not None:
         if not Path(data.dataset_name).is_dir():
-            raise ValueError(
+            raise UserError(
                 f"dataset_name={data.dataset_name}: there is no such folder; make it with small-doge data prepare"
             )
         rows = load_from_disk(data.dataset_name)
         rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
         missing = set(stage.columns) - set(rows["train"].column_names)
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
             )
         return rows
     if data.streaming and not stage.streams:
-        raise ValueError(f"streaming=true: {stage.title.lower()} needs prepared rows; set streaming to false")
+        raise UserError(f"streaming=true: {stage.title.lower()} needs prepared rows; set streaming to false")
     common = {
         "total_sample_size": data.total_sample_size,
         "dataset_text_field": data.dataset_text_field,
@@ -237,7 +237,7 @@ def run_stage(
     with args.main_process_first(desc="preparing data"):
         rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed, stage)
     if args.eval_strategy != "no" and "test" not in rows:
-        raise ValueError(
+        raise UserError(
             f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
         )
     for split, part in rows.items():
@@ -345,9 +345,9 @@ def _check_finished(output: Path, stage: Stage) -> None:
 def _check_continuation(model: ModelArguments, args: StageArguments) -> None:
     path = Path(model.continue_from)
     if not path.is_dir() and (path.is_absolute() or len(path.parts) != 2):
-        raise ValueError(f"continue_from={model.continue_from}: there is no such folder")
+        raise UserError(f"continue_from={model.continue_from}: there is no such folder")
     if args.lr_scheduler_type == "warmup_stable_decay" and args.warmup_steps != 0:
-        raise ValueError(
+        raise UserError(
             f"warmup_steps={args.warmup_steps}: going on from a stable checkpoint has no warm-up, set warmup_steps to 0"
         )
 
@@ -390,7 +390,7 @@ def _open_stream(rows: MixedStream, data: DataArguments, args: StageArguments, r
     batch = args.per_device_train_batch_size
     if args.max_steps <= 0:
         if data.total_sample_size == -1:
-            raise ValueError(
+            raise UserError(
                 "streaming needs to know how long to train: set max_steps, or total_sample_size to a number of rows"
             )
         per_step = batch * args.gradient_accumulation_steps * args.world_size
@@ -400,7 +400,7 @@ def _open_stream(rows: MixedStream, data: DataArguments, args: StageArguments, r
     if resume is not None:
         position = resume / DATA_POSITION
         if not position.is_file():
-            raise ValueError(
+            raise UserError(
                 f"streaming=true, but {resume} was not trained on a stream; pass --overwrite true to start over"
             )
         rows.load_state_dict(json.loads(position.read_text(encoding="utf-8")))

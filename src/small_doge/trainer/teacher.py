@@ -58,7 +58,7 @@ def load_teacher(
     check_same_tokens(name, tokenizer, theirs)
     sizes = student.config.vocab_size, teacher.config.get_text_config().vocab_size
     if sizes[0] != sizes[1]:
-        raise ValueError(
+        raise UserError(
             f"teacher_model_name_or_path={name}: its vocab_size is {sizes[1]}, the student's {sizes[0]}; their "
             "distributions can't be compared"
         )
@@ -71,7 +71,7 @@ def check_same_tokens(name: str, ours: PreTrainedTokenizerBase, theirs: PreTrain
     wrong = [token for token in sorted(mine, key=mine.__getitem__) if mine[token] != other.get(token)]
     if wrong or len(mine) != len(other):
         shown = ", ".join(f"{token!r} is {mine[token]} here and {other.get(token)} there" for token in wrong[:SHOWN])
-        raise ValueError(
+        raise UserError(
             f"teacher_model_name_or_path={name}: its tokenizer is not the student's ({len(wrong)} of {len(mine)} tokens "
             f"differ{': ' + shown if shown else ''}). Distil on the teacher's texts instead, with small-doge train distill "
             "without a live teacher"

@@ -161,7 +161,7 @@ def spread_rates(lowest: float, highest: float, trials: int) -> list[float]:
         ValueError: fewer than two, or not a rising range of positive rates.
     """
     if trials < 2 or not 0 < lowest < highest:
-        raise ValueError(
+        raise UserError(
             f"--from {lowest:g} --to {highest:g} --trials {trials}: at least two rates, rising from above 0"
         )
     step = (highest / lowest) ** (1 / (trials - 1))

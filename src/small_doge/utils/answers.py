@@ -10,6 +10,7 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from .errors import UserError
 from .units import UNITS
 from .values import NUMBER, NoValue, Value, are_equal, read_value
 
@@ -115,7 +116,7 @@ def is_right(answer: str, reference: str) -> bool:
     """
     gold = _read_reference(reference)
     if isinstance(gold, str):
-        raise ValueError(f"the reference answer {reference!r} states no value that could be verified: {gold}")
+        raise UserError(f"the reference answer {reference!r} states no value that could be verified: {gold}")
     found = parse_answer(answer)
     return bool(found) and are_equal(gold, found[0])
 

@@ -1,4 +1,13 @@
-"""Errors that are meant for the person at the keyboard."""
+"""Errors that are meant for the person at the keyboard, and how commands end with any."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+DEBUG = "SMALL_DOGE_DEBUG"
+ISSUES = "https://github.com/SmallDoges/small-doge/issues"
 
 
 class UserError(ValueError):
@@ -12,5 +21,24 @@ class DivergedError(UserError):
     """The loss is no longer a number."""
 
 
-# What commands show as a plain message: our own errors, and `ValueError`, which the library raises for bad input.
-SHOWN_PLAINLY = (UserError, ValueError)
+@contextmanager
+def told_errors(what: str, say: Callable[[str], None]) -> Iterator[None]:
+    """End a command with the message of a `UserError` alone, and with a traceback for anything else, which is our fault.
+
+    Args:
+        what: is being done, for the line before a traceback.
+        say: prints a message.
+    """
+    try:
+        yield
+    except UserError as error:
+        if os.environ.get(DEBUG):
+            raise
+        say(str(error))
+        sys.exit(1)
+    except Exception as error:
+        say(
+            f"{what} failed with {type(error).__name__}, which it should not, whatever it was given. What follows says where; "
+            f"please report it, with the command, at {ISSUES}"
+        )
+        raise

@@ -6,6 +6,8 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .errors import UserError
+
 
 DECAY_TYPES = ("linear", "cosine", "1-sqrt")
 
@@ -61,7 +63,7 @@ def split_steps(total_steps: int, warmup: float, decay: float, stable: int | Non
         warmup_steps = min(warmup_steps, total_steps - decay_steps)
     stable_steps = total_steps - warmup_steps - decay_steps if stable is None else stable
     if stable_steps < 0 or warmup_steps + stable_steps + decay_steps > total_steps:
-        raise ValueError(
+        raise UserError(
             f"warmup_steps={warmup_steps}, stable_steps={stable} and decay_steps={decay_steps} are more than "
             f"max_steps={total_steps}; shorten them or train longer"
         )
@@ -96,17 +98,17 @@ class WSDScheduler(LRScheduler):
         last_epoch: int = -1,
     ) -> None:
         if min(warmup_steps, stable_steps, decay_steps) < 0:
-            raise ValueError(
+            raise UserError(
                 f"warmup_steps={warmup_steps}, stable_steps={stable_steps}, decay_steps={decay_steps}: none may be negative"
             )
         if decay_type not in DECAY_TYPES:
-            raise ValueError(f"decay_type={decay_type!r} is unknown; choose one of {', '.join(DECAY_TYPES)}")
+            raise UserError(f"decay_type={decay_type!r} is unknown; choose one of {', '.join(DECAY_TYPES)}")
         if max_lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = max_lr
         peak = max(group["lr"] for group in optimizer.param_groups)
         if not 0 <= min_lr <= peak:
-            raise ValueError(f"min_lr={min_lr} must lie between 0 and max_lr={peak}")
+            raise UserError(f"min_lr={min_lr} must lie between 0 and max_lr={peak}")
         self.warmup_steps, self.stable_steps, self.decay_steps = warmup_steps, stable_steps, decay_steps
         self.min_lr_ratio = min_lr / peak if peak else 0.0
         self.decay_type = decay_type

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ...utils.errors import UserError
 from ...utils.suggest import unknown_name_message
 from ..presets import PRESETS
 
@@ -110,16 +111,16 @@ class DogeConfig(PreTrainedConfig):
     def _check_sizes(self) -> None:
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
         if "head_dim" not in self.__dict__ and self.hidden_size % heads != 0:
-            raise ValueError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
+            raise UserError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
         if heads % kv_heads != 0:
-            raise ValueError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
+            raise UserError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
         if self.keep_window_size < 1:
-            raise ValueError(f"keep_window_size={self.keep_window_size} must be at least 1")
+            raise UserError(f"keep_window_size={self.keep_window_size} must be at least 1")
         if self.sliding_window is not None:
-            raise ValueError(
+            raise UserError(
                 f"sliding_window={self.sliding_window} is not supported: set keep_window_size, Doge's window, instead"
             )
         if self.is_moe:
@@ -129,9 +130,9 @@ class DogeConfig(PreTrainedConfig):
         root = math.isqrt(max(self.num_experts, 0))
         if self.num_experts < 1 or root * root != self.num_experts:
             near = " or ".join(str(n * n) for n in (max(root, 1), root + 1))
-            raise ValueError(f"num_experts={self.num_experts} must be a square number; the nearest are {near}")
+            raise UserError(f"num_experts={self.num_experts} must be a square number; the nearest are {near}")
         if not 1 <= self.num_experts_per_tok <= self.num_experts:
-            raise ValueError(
+            raise UserError(
                 f"num_experts_per_tok={self.num_experts_per_tok} must lie between 1 and num_experts={self.num_experts}"
             )
 
@@ -152,7 +153,7 @@ class DogeConfig(PreTrainedConfig):
             ValueError: an unknown name.
         """
         if name not in PRESETS:
-            raise ValueError(unknown_name_message("preset", name, PRESETS))
+            raise UserError(unknown_name_message("preset", name, PRESETS))
         return DogeConfig(**{**deepcopy(PRESETS[name]), **overrides})
 
     @classmethod
@@ -162,7 +163,7 @@ class DogeConfig(PreTrainedConfig):
             config_dict = {**config_dict, "legacy_routing": kwargs.pop("legacy_routing")}
         foreign = config_dict.get("model_type", "doge") == "doge"
         if foreign and config_dict.get("is_moe") and not config_dict.get("legacy_routing"):
-            raise ValueError(
+            raise UserError(
                 "this checkpoint has model_type='doge' with is_moe=true: its experts were trained with a routing that "
                 "mixes tokens and reads the future. Pass legacy_routing=True to reproduce it, or make a causal one from "
                 "a dense checkpoint with `small-doge upcycle`"

@@ -25,6 +25,7 @@ from ... import ops
 from ...ops.attention import causal_mask, zero_rows_without_keys
 from ...ops.elementwise import rms_norm, silu_mul
 from ...ops.reference import reference_attention
+from ...utils.errors import UserError
 from ...utils.hardware import without_emulated_bf16
 from ..cache import DynamicMaskCache
 from .configuration_doge import DogeConfig
@@ -187,7 +188,7 @@ class DogeAttention(nn.Module):
         padding = None
         if attention_mask is not None:
             if attention_mask.dim() != 2:
-                raise ValueError(
+                raise UserError(
                     f"attention_mask has {attention_mask.dim()} dimensions; DynamicMaskCache takes masks of 2, "
                     "[batch, tokens]. Pass past_key_values=DynamicCache() for other patterns"
                 )
@@ -211,7 +212,7 @@ class DogeAttention(nn.Module):
         past = 0
         value = value.view(*value.shape[:2], -1, self.head_dim).transpose(1, 2)
         if isinstance(cache, DynamicMaskCache):
-            raise ValueError(
+            raise UserError(
                 "output_attentions=True needs all keys; pass use_cache=False or past_key_values=DynamicCache()"
             )
         if cache is not None:
@@ -398,7 +399,7 @@ class DogeModel(DogePreTrainedModel):
             `last_hidden_state` [B, T, D] and the cache; hidden states, attentions, router logits if asked for.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
-            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+            raise UserError("pass exactly one of input_ids and inputs_embeds")
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         attention_mask = _drop_full_mask(attention_mask)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers.activations import ACT2FN
 
 from ...ops import mix_experts, route_tokens
+from ...utils.errors import UserError
 
 
 class CDMoE(nn.Module):
@@ -42,13 +43,13 @@ class CDMoE(nn.Module):
         super().__init__()
         num_keys = math.isqrt(n_experts)
         if num_keys**2 != n_experts:
-            raise ValueError(
+            raise UserError(
                 f"n_experts={n_experts} must be a square number; the nearest are {num_keys**2} and {(num_keys + 1) ** 2}"
             )
         if d_private_expert % 2:
-            raise ValueError(f"d_private_expert={d_private_expert} must be even: it is split in two halves")
+            raise UserError(f"d_private_expert={d_private_expert} must be even: it is split in two halves")
         if not 1 <= n_experts_per_head <= n_experts:
-            raise ValueError(f"n_experts_per_head={n_experts_per_head} must lie between 1 and n_experts={n_experts}")
+            raise UserError(f"n_experts_per_head={n_experts_per_head} must lie between 1 and n_experts={n_experts}")
         self.n_experts_heads, self.n_experts_per_head = n_experts_heads, n_experts_per_head
         self.act_fn = ACT2FN[act_fn]
         self.gate_proj = nn.Linear(d_model, d_cross_domain, bias=False)

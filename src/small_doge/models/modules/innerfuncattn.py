@@ -6,6 +6,8 @@ from torch import nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
+from ...utils.errors import UserError
+
 
 class InnerFuncAttn(nn.Module):
     """Causal attention whose values are retrieved: value = x * (weighted sum of rows of a learned table).
@@ -39,9 +41,9 @@ class InnerFuncAttn(nn.Module):
     ) -> None:
         super().__init__()
         if d_model % (2 * n_heads):
-            raise ValueError(f"d_model={d_model} must be a multiple of 2 * n_heads={2 * n_heads}")
+            raise UserError(f"d_model={d_model} must be a multiple of 2 * n_heads={2 * n_heads}")
         if n_inner_values < 1:
-            raise ValueError(f"n_inner_values={n_inner_values} must be at least 1")
+            raise UserError(f"n_inner_values={n_inner_values} must be at least 1")
         self.n_heads, self.layer_idx = n_heads, layer_idx
         self.max_position_embeddings = max_position_embeddings
         self.n_retrieved = min(n_inner_values, 8 if n_retrieved is None else n_retrieved)
@@ -71,7 +73,7 @@ class InnerFuncAttn(nn.Module):
         past_key_values = DynamicCache() if past_key_values is None else past_key_values
         past = past_key_values.get_seq_length(self.layer_idx)
         if past + num_tokens > self.max_position_embeddings:
-            raise ValueError(
+            raise UserError(
                 f"{past + num_tokens} tokens are more than max_position_embeddings={self.max_position_embeddings}"
             )
         positions = torch.arange(past, past + num_tokens, device=hidden_states.device)

@@ -13,6 +13,7 @@ from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.doge.sft import run_sft
 from small_doge.trainer.recipe import load_arguments, read_recipe
 from small_doge.trainer.runner import Stage, run_stage
+from small_doge.utils.errors import UserError
 
 
 TEACHER = "teacher_model_name_or_path"
@@ -24,7 +25,7 @@ def run_distillation(config: str | Path | None, overrides: dict | None = None) -
     recipe = {**read_recipe(config), **overrides}
     if not recipe.get(TEACHER):
         if TEACHER in recipe:
-            raise ValueError(f"{TEACHER} is empty: name a model, or leave the setting out to train on written traces")
+            raise UserError(f"{TEACHER} is empty: name a model, or leave the setting out to train on written traces")
         thinking = {} if "apply_thinking_template" in recipe else {"apply_thinking_template": True}
         return run_sft(config, {**thinking, **overrides})
     from small_doge.trainer.teacher import DISTILLATION_ARGUMENTS, DogeDistillationTrainer, load_teacher

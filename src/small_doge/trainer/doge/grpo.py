@@ -12,6 +12,7 @@ from small_doge.trainer.reasoning import GRPO_ARGUMENTS, DogeGRPOTrainer, GroupC
 from small_doge.trainer.recipe import load_arguments
 from small_doge.trainer.rewards import make_rewards
 from small_doge.trainer.runner import Stage, run_stage
+from small_doge.utils.errors import UserError
 
 
 def run_grpo(config: str | Path | None, overrides: dict | None = None) -> Path:
@@ -22,7 +23,7 @@ def run_grpo(config: str | Path | None, overrides: dict | None = None) -> Path:
         args.reward_funcs, cast(tuple[str, str], tuple(data.thinking_tags)), args.max_completion_length
     )
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
-        raise ValueError(
+        raise UserError(
             f"reward_weights={args.reward_weights}: {len(rewards)} rewards are named in reward_funcs, give a weight for each"
         )
 
