@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..utils.errors import DivergedError
-from ..utils.files import write_text
+from ..utils.files import replace_non_finite, write_text
 from ..utils.logging import get_logger
 from .checkpoints import LOG_NAME, find_last_whole
 
@@ -150,11 +150,6 @@ class LogFileCallback(TrainerCallback):
                 row["tok_per_s"] = round(self.progress.tokens_per_second(state), 1)
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(replace_non_finite(row), allow_nan=False) + "\n")
-
-
-def replace_non_finite(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with null for numbers that JSON does not have."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def read_log(path: str | Path) -> list[dict]:

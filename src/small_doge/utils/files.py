@@ -39,14 +39,15 @@ def write_text(path: str | Path, text: str) -> None:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON, indented; numbers that are not finite, which JSON does not have, become null."""
-    write_text(path, json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(replace_non_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _without_nan(content: Any) -> Any:
+def replace_non_finite(content: Any) -> Any:
+    """Content for JSON, with null in place of numbers that it does not have."""
     if isinstance(content, dict):
-        return {name: _without_nan(value) for name, value in content.items()}
+        return {name: replace_non_finite(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [_without_nan(value) for value in content]
+        return [replace_non_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
