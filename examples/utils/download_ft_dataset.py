@@ -1,6 +1,6 @@
 """The name that one of the guides has for `download_ft_datasets.py`."""
 
-from small_doge.processor.guides import download_datasets
+from small_doge.compat.data_scripts import download_datasets
 
 
 if __name__ == "__main__":

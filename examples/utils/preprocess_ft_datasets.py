@@ -1,6 +1,6 @@
 """Render and tokenise each fine-tuning data set of `--datasets_dir` into `--save_dir/NAME_processed`."""
 
-from small_doge.processor.guides import preprocess_datasets
+from small_doge.compat.data_scripts import preprocess_datasets
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The guides' older place of `trainer/doge/dpo.py`."""
+"""The path of `trainer/doge/dpo.py` in the published SmallDoge guides."""
 
-from small_doge.trainer.doge.dpo import main
+from small_doge.trainer.doge.script import run_script
 
 
 if __name__ == "__main__":
-    main()
+    run_script("dpo")

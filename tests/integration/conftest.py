@@ -93,7 +93,7 @@ def workspace(tmp_path_factory, tiny_tokenizer):
 
 @pytest.fixture
 def train(workspace, tmp_path):
-    """Write a recipe and run `small-doge train pt` on it; returns the finished process."""
+    """Write a recipe and run `small-doge train pretrain` on it; returns the finished process."""
 
     def call(output, *extra, check=True, launcher=None, env=None, **changes):
         recipe = {
@@ -105,7 +105,12 @@ def train(workspace, tmp_path):
         }
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe))
-        command = [*(launcher or [sys.executable, "-m", "small_doge.trainer.doge.pt"]), "--config", str(path), *extra]
+        command = [
+            *(launcher or [sys.executable, "-m", "small_doge.trainer.doge.pretrain"]),
+            "--config",
+            str(path),
+            *extra,
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
         if check:

@@ -1,11 +1,11 @@
-"""Runs a stage's script, `pt` or `sft`, and prints what the model is wrapped in when training begins."""
+"""Runs a stage's script, `pretrain` or `sft`, and prints what the model is wrapped in when training begins."""
 
-import importlib
 import sys
 
 from transformers import TrainerCallback
 
 from small_doge.trainer import base
+from small_doge.trainer.doge.script import run_script
 
 
 class Reporter(TrainerCallback):
@@ -29,4 +29,4 @@ def patched(self, *args, **kwargs):
 
 base.DogeTrainer.__init__ = patched
 stage, *words = sys.argv[1:]
-importlib.import_module(f"small_doge.trainer.doge.{stage}").main(words)
+run_script(stage, words)

@@ -13,7 +13,7 @@ from small_doge.utils.paths import find_tiny_recipes
 
 FAST = {
     "tokenizer": {"texts": ["embedded:world:800", "embedded:chat:200", "embedded:problem:100"]},
-    "pt": {"datasets_and_ratios": [{"embedded:world:300": 1.0}], "total_sample_size": 64, "test_size": 8},
+    "pretrain": {"datasets_and_ratios": [{"embedded:world:300": 1.0}], "total_sample_size": 64, "test_size": 8},
     "sft": {"datasets_and_ratios": [{"embedded:chat:200": 1.0}], "total_sample_size": 16, "test_size": 4},
     "dpo": {"datasets_and_ratios": [{"embedded:preference:60": 1.0}], "total_sample_size": 16, "test_size": 4},
     "distill": {"datasets_and_ratios": [{"embedded:problem:200": 1.0}], "total_sample_size": 16, "test_size": 4},

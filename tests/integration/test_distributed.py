@@ -13,7 +13,7 @@ from tests.integration.conftest import COMPARABLE, assert_runs_agree
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate_configs"
-SCRIPT = str(ROOT / "src" / "small_doge" / "trainer" / "doge" / "pt.py")
+SCRIPT = str(ROOT / "src" / "small_doge" / "trainer" / "doge" / "pretrain.py")
 WRAPPERS = {
     "ddp": "DistributedDataParallel",
     "deepspeed_zero2": "DeepSpeedEngine",
@@ -35,7 +35,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launcher(name, stage="pt"):
+def launcher(name, stage="pretrain"):
     """A wrapper around the script, so that it also prints what the model was wrapped in."""
     return [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / f"{name}.yaml")),

@@ -101,7 +101,7 @@ def test_killed_and_started_again_it_ends_with_the_same_weights(unbroken, train,
 
     recipe = yaml.safe_load((tmp_path / "recipe.yaml").read_text()) | {"max_steps": 10, "learning_rate": 5e-3}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "small_doge.trainer.doge.pt", "--config", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "small_doge.trainer.doge.pretrain", "--config", str(tmp_path / "recipe.yaml")]
     process = subprocess.Popen(
         command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
     )

@@ -138,7 +138,7 @@ def test_a_killed_command_leaves_no_process_behind(train, tmp_path):
     recipe |= {"cache_dir": str(tmp_path / "data"), "dataset_num_proc": 2, "total_sample_size": 2000}
     recipe["datasets_and_ratios"] = [{"embedded:world:20000": 0.5}, {"embedded:textbook:20000": 0.5}]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "small_doge.trainer.doge.pt", "--config", str(tmp_path / "recipe.yaml")]
+    command = [sys.executable, "-m", "small_doge.trainer.doge.pretrain", "--config", str(tmp_path / "recipe.yaml")]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -81,7 +81,7 @@ def test_preference_optimisation_has_the_losses_of_trls_trainer(tiny_tokenizer, 
     """Dropout that the configuration asks for is off: the reference has none."""
     from datasets import Dataset
 
-    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+    from small_doge.trainer.doge.dpo import DogeDPOTrainer, DPOArguments
 
     rows = Dataset.from_list(
         [
@@ -120,7 +120,7 @@ def test_preference_optimisation_has_the_losses_of_trls_trainer(tiny_tokenizer, 
 def test_experts_are_balanced_by_our_loss_beside_trls(tiny_tokenizer, tmp_path):
     from datasets import Dataset
 
-    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+    from small_doge.trainer.doge.dpo import DogeDPOTrainer, DPOArguments
 
     rows = Dataset.from_list([{"prompt": f"What is {i}?", "chosen": "Good.", "rejected": "Bad!"} for i in range(8)])
     model = build_tiny(vocab_size=len(tiny_tokenizer), hidden_dropout=0.0, router_aux_loss_coef=0.0, **EXPERTS)
@@ -179,7 +179,7 @@ def assert_alike(found, names):
 
 
 def test_reinforcement_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
-    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
 
     common = {**GENERATING, "num_generations": 4, "weight_decay": 0.0}
     found = run_both(
@@ -239,7 +239,7 @@ def test_distillation_has_the_steps_of_trls_trainer(tiny_tokenizer, tmp_path):
 
 def test_rollouts_use_the_bounded_cache(tiny_tokenizer, tmp_path, monkeypatch):
     from small_doge.models.cache import DynamicMaskCache
-    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
 
     made = []
     build = DynamicMaskCache.__init__
@@ -267,7 +267,7 @@ def test_rollouts_use_the_bounded_cache(tiny_tokenizer, tmp_path, monkeypatch):
 
 
 def test_experts_are_balanced_while_answers_are_reinforced(tiny_tokenizer, tmp_path):
-    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
 
     losses = []
     for weight in (0.0, 0.5):

@@ -13,9 +13,8 @@ import typer.main
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.cli.main import app
 from small_doge.trainer.doge.distill import TEACHER
-from small_doge.trainer.pipeline import find_arguments
-from small_doge.trainer.planning import STAGES
 from small_doge.trainer.recipe import known_settings, load_arguments, parse_command_line, read_recipe
+from small_doge.trainer.stages import STAGES
 
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +25,11 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "recipes" / "doge").glob("*.md")),
 ]
-KNOWN = {name for stage in STAGES for name in known_settings(find_arguments(stage, {TEACHER: stage == "distill"}))}
+KNOWN = {
+    name
+    for stage in STAGES.values()
+    for name in known_settings(stage.set_up({TEACHER: "a model"} if stage.name == "distill" else {}).arguments)
+}
 COMMANDS = typer.main.get_command(app)
 
 
@@ -52,7 +55,7 @@ def check_script(words):
         if re.fullmatch(r"(recipes|src|benchmarks|examples)/\S+", word):
             assert (ROOT / word).exists(), f"{word} does not exist"
     if words[0].startswith("examples/"):
-        text = (ROOT / "src/small_doge/processor/guides.py").read_text(encoding="utf-8")
+        text = (ROOT / "src/small_doge/compat/data_scripts.py").read_text(encoding="utf-8")
         assert all(f'"{word}"' in text or f'"{word[2:]}"' in text for word in words if word.startswith("--"))
         return
     for option in (word for word in words if word.startswith("--")):
@@ -138,7 +141,7 @@ def test_the_table_of_recipes_says_what_they_hold():
 
 
 def count_parameters(words=()):
-    config, overrides = parse_command_line(["--config", str(ROOT / "recipes" / "tiny" / "pt.yaml"), *words])
+    config, overrides = parse_command_line(["--config", str(ROOT / "recipes" / "tiny" / "pretrain.yaml"), *words])
     model, *_ = load_arguments(config, {"output_dir": "runs/x", **overrides})
     with torch.device("meta"):
         return DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **model.model_overrides)).num_parameters()
@@ -155,9 +158,9 @@ def test_the_sizes_of_the_models_are_those_that_the_readmes_tell(name, pattern, 
         with torch.device("meta"):
             found = DogeForCausalLM(DogeConfig.from_preset(preset)).num_parameters()
         assert found == pytest.approx(float(told) * 1e6, rel=0.01), preset
-    command = next(line for line in text.splitlines() if line.startswith("small-doge train pt"))
+    command = next(line for line in text.splitlines() if line.startswith("small-doge train pretrain"))
     words = shlex.split(command)[3:]
     words = words[words.index("--model_overrides") : words.index("--model_overrides") + 2]
-    config = read_recipe(ROOT / "recipes" / "tiny" / "pt.yaml")["model_overrides"]
+    config = read_recipe(ROOT / "recipes" / "tiny" / "pretrain.yaml")["model_overrides"]
     more = (8192 - config["vocab_size"]) * config["hidden_size"]
     assert count_parameters(words) == count_parameters() + more  # the tiny model with more words, and no other

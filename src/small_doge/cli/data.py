@@ -30,12 +30,12 @@ from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
 from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, FAILED
 from ..processor.scale import Cluster, prepare_at_scale
 from ..processor.sources import DATA_ROOT
+from ..trainer.stages import find_stage, list_names
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
-from ..utils.suggest import unknown_name_message
 from .tables import show_table
 
 
@@ -45,10 +45,7 @@ console = Console()
 STYLES = {"learnt": "black on green", "context": "dim", "rejected": "black on red", "padding": "italic cyan"}
 LEGEND = "green: learnt (in the loss)   dim: read only   red: rejected answer"
 PICTURE = "statistics.png"
-# distill is SFT on a teacher's traces.
-FORMAT_OF_STAGE = {"pt": "pt", "sft": "sft", "distill": "sft", "dpo": "dpo", "grpo": "grpo"}
-
-StageOption = Annotated[str, typer.Option(help="pt, sft, distill (SFT with thoughts in tags), dpo or grpo.")]
+StageOption = Annotated[str, typer.Option(help=f"Stage that the rows are for: {list_names()}.")]
 TokenizerOption = Annotated[
     str | None, typer.Option(help="Tokenizer or model; that of the data, or the demo's newest stage, if none.")
 ]
@@ -88,7 +85,7 @@ def download(
 def prepare_data(
     data: Annotated[list[str], typer.Option(help="NAME=RATIO, or NAME alone for equal shares; repeat for a mix.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
-    stage: StageOption = "pt",
+    stage: StageOption = "pretrain",
     tokenizer: TokenizerOption = None,
     rows: Annotated[int, typer.Option(help="Training rows; -1 for all.")] = -1,
     test_size: Annotated[int, typer.Option(help="Rows of the test split.")] = 0,
@@ -117,13 +114,14 @@ def prepare_data(
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
+    target = find_stage(stage)
     loaded = _load_tokenizer(tokenizer)
     form = Format(
-        stage=_format_of(stage),
+        row_format=target.row_format,
         max_length=max_length,
         text_field=text_field,
-        apply_chat_template=chat_turns or stage != "pt",
-        apply_thinking_template=stage == "distill",
+        apply_chat_template=chat_turns or target.row_format != "text",
+        **target.data_defaults,
         thinking_tags=_parse_tags(thinking_tags),
         system_prompt=system_prompt,
         identity=identity,
@@ -132,7 +130,7 @@ def prepare_data(
     _check_sources(names, output, overwrite)
     mix = Mix.of(
         names,
-        packing=packing or stage == "pt",
+        packing=packing or target.row_format == "text",
         total=rows,
         test_size=test_size,
         form=form,
@@ -165,7 +163,7 @@ def prepare_data(
 @app.command("inspect")
 def inspect(
     path: Annotated[str, typer.Argument(help="A prepared folder, or any data set as --stage would prepare it.")],
-    stage: StageOption = "pt",
+    stage: StageOption = "pretrain",
     tokenizer: TokenizerOption = None,
     rows: Annotated[int, typer.Option(help="Rows to show.")] = 2,
     split: Annotated[str, typer.Option(help="train or test.")] = "train",
@@ -180,13 +178,10 @@ def inspect(
         shown: Any = splits[split]
     else:
         loaded = _load_tokenizer(tokenizer)
-        form = Format(
-            stage=_format_of(stage),
-            max_length=max_length,
-            apply_chat_template=stage != "pt",
-            apply_thinking_template=stage == "distill",
-        )
-        mix = Mix.of([{path: 1.0}], packing=stage == "pt", form=form)
+        target = find_stage(stage)
+        is_text = target.row_format == "text"
+        form = Format(target.row_format, max_length, apply_chat_template=not is_text, **target.data_defaults)
+        mix = Mix.of([{path: 1.0}], packing=is_text, form=form)
         shown = open_streams(mix, loaded)["train"]
     console.print(LEGEND, style="dim")
     for number, row in enumerate(islice((r for r in shown if source in (None, r["source"])), rows)):
@@ -321,12 +316,6 @@ def _statistics_of(path: Path) -> dict[str, Any]:
     if splits is None:
         raise UserError(f"{path} is not a prepared data set; make one with: small-doge data prepare")
     return compute_statistics(splits["train"])
-
-
-def _format_of(stage: str) -> str:
-    if stage not in FORMAT_OF_STAGE:
-        raise UserError(unknown_name_message("stage", stage, FORMAT_OF_STAGE))
-    return FORMAT_OF_STAGE[stage]
 
 
 def _parse_tags(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from ..evaluation.journey import Result, format_score, measure_stage, read_quest
 from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
 from ..trainer.recipe import parse_command_line
 from ..trainer.runner import PICTURE
+from ..trainer.stages import STAGES
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, find_tiny_recipes
 from .tables import show_table
@@ -80,7 +81,7 @@ def _go(
 
     def measure(step: Step) -> None:
         if step.name != TOKENIZER:
-            scores = measure_stage(step.folder, step.name != "pretrain", questions)["scores"]
+            scores = measure_stage(step.folder, STAGES[step.name].row_format != "text", questions)["scores"]
             console.print(
                 "  ".join(f"{name} {format_score(value, name)}" for name, value in scores.items()), style="cyan"
             )
@@ -98,7 +99,7 @@ def _go(
 
 
 def _read_result(step: Step, questions: list[tuple[str, str]] | None) -> Result:
-    found: dict[str, Any] = measure_stage(step.folder, step.name != "pretrain", questions)
+    found: dict[str, Any] = measure_stage(step.folder, STAGES[step.name].row_format != "text", questions)
     return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / PICTURE)
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from ..trainer.planning import Plan, Probe, make_plan
 from ..trainer.recipe import parse_command_line
+from ..trainer.stages import list_names
 from ..trainer.tuning import (
     Trial,
     choose_rate,
@@ -28,7 +29,7 @@ tuning = typer.Typer(help="Find a setting by trying.", no_args_is_help=True)
 console = Console()
 ConfigOption = Annotated[str, typer.Option(help="Recipe, a YAML file.")]
 StageOption = Annotated[
-    str | None, typer.Option(help="pt, sft, dpo, distill or grpo; told by the recipe's place if not given.")
+    str | None, typer.Option(help=f"Stage: {list_names()}; told by the recipe's place if not given.")
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the figures and the picture.")]
 

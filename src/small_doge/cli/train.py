@@ -1,89 +1,50 @@
 """`small-doge train`: one command a stage."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ..trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS
-from ..trainer.doge.pt import run_pretraining
-from ..trainer.doge.sft import run_sft
+from ..trainer.doge.distill import TEACHER
 from ..trainer.recipe import known_settings, parse_command_line
-from ..utils.errors import UserError
+from ..trainer.runner import train_stage
+from ..trainer.stages import STAGES, Stage, find_stage, list_names
 from ..utils.logging import quiet_libraries
-from ..utils.suggest import unknown_name_message
 from .tables import show_table
 
 
 app = typer.Typer(help="Train a stage by a recipe.", no_args_is_help=True)
-Recipe = Annotated[str | None, typer.Option(help="Recipe, a YAML file.")]
 ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
+Recipe = Annotated[str | None, typer.Option(help="Recipe, a YAML file.")]
+MORE = "Any setting can follow as --name value; `small-doge train settings {name}` lists them."
 
 
-def _run(run: Callable[[str | None, dict], Path], context: typer.Context, config: str | None) -> None:
-    quiet_libraries()
-    _, overrides = parse_command_line(context.args)
-    typer.echo(run(config, overrides))
+def _make_command(stage: Stage) -> Callable[..., None]:
+    def train(context: typer.Context, config: Recipe = None) -> None:
+        quiet_libraries()
+        _, overrides = parse_command_line(context.args)
+        typer.echo(train_stage(stage.name, config, overrides))
+
+    train.__doc__ = f"{stage.summary}\n\n{MORE.format(name=stage.name)}"
+    return train
 
 
-@app.command("pt", context_settings=ANY_SETTING)
-def pretrain(context: typer.Context, config: Recipe = None) -> None:
-    """Pre-train by a recipe. Any setting can follow as --name value; `small-doge train settings` lists them."""
-    _run(run_pretraining, context, config)
-
-
-@app.command("sft", context_settings=ANY_SETTING)
-def fine_tune(context: typer.Context, config: Recipe = None) -> None:
-    """Fine-tune on conversations, with a loss on the answers alone."""
-    _run(run_sft, context, config)
-
-
-@app.command("dpo", context_settings=ANY_SETTING)
-def align(context: typer.Context, config: Recipe = None) -> None:
-    """Align a model with preferences: chosen answers over rejected ones."""
-    from ..trainer.doge.dpo import run_dpo  # TRL takes seconds to import
-
-    _run(run_dpo, context, config)
-
-
-@app.command("distill", context_settings=ANY_SETTING)
-def distill(context: typer.Context, config: Recipe = None) -> None:
-    """Learn from a teacher: its written reasoning, or with --teacher_model_name_or_path the teacher itself."""
-    from ..trainer.doge.distill import run_distillation
-
-    _run(run_distillation, context, config)
-
-
-@app.command("grpo", context_settings=ANY_SETTING)
-def reinforce(context: typer.Context, config: Recipe = None) -> None:
-    """Reinforce what can be verified: right answers, in the form that is asked for."""
-    from ..trainer.doge.grpo import run_grpo
-
-    _run(run_grpo, context, config)
+for _stage in STAGES.values():
+    app.command(_stage.name, context_settings=ANY_SETTING)(_make_command(_stage))
+    for _alias in _stage.aliases:
+        app.command(_alias, context_settings=ANY_SETTING, hidden=True)(_make_command(_stage))
 
 
 @app.command("settings")
 def settings(
-    stage: Annotated[str, typer.Argument(help="pt, sft, dpo, distill or grpo.")] = "pt",
-    every: Annotated[bool, typer.Option("--all", help="Those of transformers.Trainer too.")] = False,
+    stage: Annotated[str, typer.Argument(help=f"Stage: {list_names()}.")] = "pretrain",
+    every: Annotated[bool, typer.Option("--all", help="Show the settings of transformers' Trainer too.")] = False,
 ) -> None:
     """List the settings that recipes and the command line take."""
-    from ..trainer.preference import DPO_ARGUMENTS
-    from ..trainer.reasoning import GRPO_ARGUMENTS
-    from ..trainer.teacher import DISTILLATION_ARGUMENTS
-
-    stages = {
-        "pt": STAGE_ARGUMENTS,
-        "sft": SFT_ARGUMENTS,
-        "dpo": DPO_ARGUMENTS,
-        "distill": DISTILLATION_ARGUMENTS,
-        "grpo": GRPO_ARGUMENTS,
-    }
-    if stage not in stages:
-        raise UserError(unknown_name_message("stage", stage, stages))
-    classes = stages[stage]
+    found = find_stage(stage)
+    # With a teacher named, so that the settings for a live one are listed too.
+    classes = found.set_up({TEACHER: "a model"} if found.name == "distill" else {}).arguments
     own = {
         name
         for cls in classes

@@ -11,7 +11,7 @@ class PublicDataset:
         hub_name: `owner/name` on the hub.
         subset: its configuration.
         split: the split to train on.
-        stage: the stage it serves: pt, sft, dpo, distill, grpo.
+        stage: the stage it serves: pretrain, sft, dpo, distill, grpo.
         fields: the columns that are read.
         licence: as its card states it.
         rows: of that split.
@@ -35,7 +35,7 @@ CATALOG: dict[str, PublicDataset] = {
         "HuggingFaceTB/smollm-corpus",
         "fineweb-edu-dedup",
         "train",
-        "pt",
+        "pretrain",
         ("text",),
         "ODC-BY",
         190_000_000,
@@ -46,7 +46,7 @@ CATALOG: dict[str, PublicDataset] = {
         "HuggingFaceTB/smollm-corpus",
         "cosmopedia-v2",
         "train",
-        "pt",
+        "pretrain",
         ("prompt", "text"),
         "ODC-BY",
         39_000_000,
@@ -57,7 +57,7 @@ CATALOG: dict[str, PublicDataset] = {
         "HuggingFaceTB/smollm-corpus",
         "python-edu",
         "train",
-        "pt",
+        "pretrain",
         ("blob_id",),
         "ODC-BY; each file under its own",
         7_700_000,
@@ -68,7 +68,7 @@ CATALOG: dict[str, PublicDataset] = {
         "HuggingFaceTB/finemath",
         "finemath-4plus",
         "train",
-        "pt",
+        "pretrain",
         ("text",),
         "ODC-BY",
         6_700_000,

@@ -125,14 +125,14 @@ class Engine:
 
     def __init__(self, mix: Mix, tokenizer: PreTrainedTokenizerBase, held_out: frozenset[int] | None = None) -> None:
         self.sources = [open_source(name) for name in mix.names]
-        if mix.form.stage == "dpo" and mix.form.formatting_func is None:
+        if mix.form.row_format == "preference" and mix.form.formatting_func is None:
             mix, self.sources = _keep_preferences(mix, self.sources)
         self.mix, self.tokenizer = mix, tokenizer
         self.units = [_group_parts(source, index, mix.seed) for index, source in enumerate(self.sources)]
         self.encoder = Encoder(tokenizer, mix.form)
         self.held_out = held_out
         # Long texts go on in the next row, unless a row is one document.
-        self.cuts = mix.form.stage != "pt" or mix.packing == "none"
+        self.cuts = mix.form.row_format != "text" or mix.packing == "none"
 
     def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
         """Training rows of a unit, each with the position after it.
@@ -188,7 +188,7 @@ class Engine:
                 why = unknown_name_message("field", encoder.text_field, usable[0].row)
             raise UserError(
                 f"data set {source.name!r} has no usable row among its first {len(first)}: {where}: {why}; {advice} "
-                f"({self.mix.form.stage})"
+                f"({self.mix.form.row_format})"
             )
 
     def _read(
@@ -219,7 +219,7 @@ class Engine:
         mix = self.mix
         if not mix.form.gives_tokens:
             return [Row(keys=[e.key], lengths=[e.size], fields=e.fields) for e in examples]
-        return pack(examples, mix.form.max_length, mix.packing, split_long=mix.form.stage == "pt")
+        return pack(examples, mix.form.max_length, mix.packing, split_long=mix.form.row_format == "text")
 
     def _read_blocks(
         self, unit: Unit, report: Report, start: Position
@@ -317,7 +317,7 @@ def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source
         else:
             logger.warning("data set %r holds no preferences: DPO leaves it out", source.name)
     if not kept:
-        raise UserError("stage dpo: none of the data sets holds preferences, rows with chosen and rejected answers")
+        raise UserError("none of the data sets holds preferences, rows with chosen and rejected answers")
     total = math.fsum(mix.ratios[i] for i in kept)
     names, ratios = tuple(mix.names[i] for i in kept), tuple(mix.ratios[i] / total for i in kept)
     return replace(mix, names=names, ratios=ratios), [sources[i] for i in kept]

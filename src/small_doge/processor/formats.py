@@ -1,4 +1,4 @@
-"""What each stage makes of a row: tokens with a loss mask, a preference, or a problem to verify."""
+"""What each row format makes of a row: tokens with a loss mask, a preference, or a problem to verify."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,8 +33,8 @@ from .messages import FormError, Message, check_unicode, find_first, is_blank, r
 
 logger = get_logger(__name__)
 
-STAGES = ("pt", "sft", "dpo", "grpo", "prompt")
-# In place of a reason: the row is not for this stage.
+ROW_FORMATS = ("text", "conversation", "preference", "problem", "prompt")
+# In place of a reason: the row is of another format.
 SKIPPED = ""
 IGNORED = -100
 # Characters tokenised together: an encoding holds about 100 bytes a token while it is alive.
@@ -51,11 +51,11 @@ class Format:
     """How rows are rendered and tokenised.
 
     Args:
-        stage: pt, sft, dpo, grpo, or prompt, for what is asked alone.
+        row_format: one of `ROW_FORMATS`; prompt is what is asked alone.
         max_length: tokens of a row.
         text_field: field with the text; `text` if None.
         formatting_func: makes of a row a text, {"text"}, {"messages"}, {"conversation"} or a row of a known form.
-        apply_chat_template: pt: rows with an answered prompt become chat turns. sft: conversations are rendered and
+        apply_chat_template: text: rows with an answered prompt become chat turns. conversation: they are rendered and
             tokenised; without it they stay `messages`.
         apply_thinking_template: a teacher's thought goes between `thinking_tags`.
         thinking_tags: the two tags.
@@ -64,7 +64,7 @@ class Format:
         identity_share: share of the conversations that begin with it.
     """
 
-    stage: str = "pt"
+    row_format: str = "text"
     max_length: int = 2048
     text_field: str | None = None
     formatting_func: Callable[[dict], Any] | None = None
@@ -76,8 +76,8 @@ class Format:
     identity_share: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise UserError(unknown_name_message("stage", self.stage, STAGES))
+        if self.row_format not in ROW_FORMATS:
+            raise UserError(unknown_name_message("row format", self.row_format, ROW_FORMATS))
         if self.max_length < 2:
             raise UserError(f"max_length={self.max_length} must be at least 2")
         if not 0 < self.identity_share <= 1:
@@ -89,18 +89,18 @@ class Format:
     @property
     def gives_tokens(self) -> bool:
         """Whether rows are tokens, rather than messages that a trainer renders."""
-        return self.stage == "pt" or (self.stage == "sft" and self.apply_chat_template)
+        return self.row_format == "text" or (self.row_format == "conversation" and self.apply_chat_template)
 
 
 @dataclass
 class Example:
-    """A row in its stage's format.
+    """A row in its format.
 
     Args:
         key: of what the model is asked, or of the whole text: examples with one key must not be in both splits.
-        tokens: int32, for stages that give tokens.
+        tokens: int32, for formats that give tokens.
         labels: tokens to learn, -100 elsewhere; None when all are learnt.
-        fields: for stages that give messages.
+        fields: for formats that give messages.
         size: tokens.
     """
 
@@ -123,11 +123,11 @@ class Encoder:
         self.tokenizer, self.form = tokenizer, form
         self.text_field = form.text_field or "text"
         encode_text(tokenizer, "")  # refuses tokenizers that can't tell texts from control tokens
-        needs_template = form.stage != "pt" or form.apply_chat_template
+        needs_template = form.row_format != "text" or form.apply_chat_template
         self.template = choose_template(tokenizer, form.gives_tokens) if needs_template else None
 
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
-        """An example for each row, or the reason why it gives none, which is empty for rows of another stage."""
+        """An example for each row, or the reason why it gives none, which is empty for rows of another format."""
         rendered = [self._render(row) for row in rows]
         results: list[Example | str] = [r if isinstance(r, str) else "" for r in rendered]
         ways: dict[Callable, list[int]] = {}
@@ -162,25 +162,25 @@ class Encoder:
 
     def _read(self, row: dict[str, Any]) -> dict[str, Any]:
         form = self.form
-        if form.stage in ("dpo", "grpo", "prompt") and read_tools(row.get("tools")):
-            raise FormError(f"the trainer of stage {form.stage} can't be given the definitions in tools")
-        if form.stage == "dpo":
+        if form.row_format in ("preference", "problem", "prompt") and read_tools(row.get("tools")):
+            raise FormError(f"a row of the format {form.row_format} can't hold the definitions in tools")
+        if form.row_format == "preference":
             if not is_preference(row):
                 raise FormError(SKIPPED)
             preference = read_preference(row)
             return {name: self._prepare(turns, name == "prompt") for name, turns in preference.items()}
-        if form.stage == "grpo":
+        if form.row_format == "problem":
             problem = read_problem(row)
             if fault := find_fault(problem["solution"]):
                 raise FormError(f"its reference answer can't be verified: {fault}")
             return {**problem, "prompt": self._prepare(problem["prompt"], True)}
-        if form.stage == "prompt":
+        if form.row_format == "prompt":
             return {"prompt": self._prepare(read_prompt(row)["prompt"], True)}
         text = row.get(self.text_field)
-        is_chat = has_known_form(row) and (form.stage == "sft" or is_blank(text))
+        is_chat = has_known_form(row) and (form.row_format == "conversation" or is_blank(text))
         if form.apply_chat_template and not is_chat and not is_blank(text) and not is_blank(row.get("prompt")):
             row, is_chat = {"prompt": row["prompt"], "completion": text}, True  # cosmopedia-v2's form
-        if form.stage == "pt" and not form.apply_chat_template and not find_first(row, CONVERSATION_FIELDS)[0]:
+        if form.row_format == "text" and not form.apply_chat_template and not find_first(row, CONVERSATION_FIELDS)[0]:
             is_chat = False
         if not is_chat:
             return {"text": self._read_text(row)}
@@ -237,7 +237,7 @@ class Encoder:
 
     def _learn(self, key: int, chat: EncodedChat) -> Example | str:
         tokens, mask = np.asarray(chat.ids, dtype=np.int32), np.asarray(chat.answers, dtype=bool)
-        if self.form.stage == "pt":
+        if self.form.row_format == "text":
             tokens = enclose(self.tokenizer, tokens)
             return Example(key, tokens, size=len(tokens))
         if not mask.any():
@@ -273,7 +273,7 @@ class Encoder:
         if "text" in content:
             return "a text, not a conversation: set apply_chat_template to train on it"
         if content.get("tools") or any(message.get("tool_calls") for message in _iterate_turns(content)):
-            return "tool calls need apply_chat_template with stage sft"
+            return "tool calls need the row format conversation with apply_chat_template"
         return None
 
     def _measure(self, contents: list[dict[str, Any]]) -> Iterator[int | str]:
@@ -353,15 +353,15 @@ def row_schema(form: Format, padding: bool = False) -> pa.Schema:
     """The columns of prepared rows."""
     if form.gives_tokens:
         columns = {"input_ids": _TOKENS, "seq_lengths": _TOKENS}
-        if form.stage == "sft":
+        if form.row_format == "conversation":
             columns["labels"] = _TOKENS
         if padding:
             columns["attention_mask"] = _TOKENS
-    elif form.stage == "dpo":
+    elif form.row_format == "preference":
         columns = {"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES, "num_tokens": pa.int32()}
-    elif form.stage == "grpo":
+    elif form.row_format == "problem":
         columns = {"prompt": _MESSAGES, "solution": pa.string(), "num_tokens": pa.int32()}
-    elif form.stage == "prompt":
+    elif form.row_format == "prompt":
         columns = {"prompt": _MESSAGES, "num_tokens": pa.int32()}
     else:
         columns = {"messages": _MESSAGES, "num_tokens": pa.int32()}

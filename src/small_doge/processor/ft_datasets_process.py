@@ -26,7 +26,7 @@ def mix_datasets_by_ratio(
     seed: int = 233,
     cache_dir: str | None = None,
     *,
-    stage: str = "sft",
+    row_format: str = "conversation",
     thinking_tags: tuple[str, str] = DEFAULT_THINKING_TAGS,
     system_prompt: str | None = None,
     identity: str | None = None,
@@ -37,10 +37,10 @@ def mix_datasets_by_ratio(
     max_bad_share: float = DEFAULT_MAX_BAD_SHARE,
     streaming: bool = False,
 ) -> Any:
-    """Rows for SFT, DPO or GRPO from sources of any usual form (see `small_doge.processor.forms`).
+    """Make rows for SFT, DPO or GRPO from sources of any usual form (see `small_doge.processor.forms`).
 
-    Of a mix of instructions and preferences, SFT takes the prompt and the chosen answer of a preference, and DPO takes
-    the preferences alone.
+    Of a mix of instructions and preferences, the format conversation takes the prompt and the chosen answer of a preference, and
+    the format preference takes the preferences alone.
 
     Args:
         datasets_and_ratios: as for pre-training.
@@ -48,14 +48,14 @@ def mix_datasets_by_ratio(
         dataset_text_field: field with a text that is not a conversation; `text` if None.
         processing_class: tokenizer.
         max_length: tokens of a row; conversations are cut there, and those whose answer would be lost are dropped.
-        apply_chat_template: SFT: render and tokenise, with labels on the answers alone; else rows stay `messages`.
+        apply_chat_template: render and tokenise conversations, with labels on the answers alone; else rows stay `messages`.
         apply_thinking_template: a teacher's thought goes between `thinking_tags`, before the answer.
         packing: as for pre-training; conversations are never split between rows unless it is `wrapped`.
         formatting_func: makes of a row a text, {"conversation"}, {"messages"} or a row of any known form.
         dataset_num_proc: processes that tokenise; as many as there are cores if None.
         seed: of the order of rows.
         cache_dir: where rows are kept between runs; the cache of `datasets` if None.
-        stage: sft (also for distillation on a teacher's traces), dpo or grpo.
+        row_format: conversation, preference, problem or prompt.
         thinking_tags: the tags of the thinking template.
         system_prompt: put before conversations that have none.
         identity: what the model says when asked who it is, put before some conversations.
@@ -67,15 +67,15 @@ def mix_datasets_by_ratio(
         streaming: as for pre-training.
 
     Returns:
-        `train` and, if asked for, `test`. SFT: `input_ids`, `labels`, `seq_lengths`. DPO: `prompt`, `chosen`,
-        `rejected`. GRPO: `prompt`, `solution`.
+        `train` and, if asked for, `test`. conversation: `input_ids`, `labels`, `seq_lengths`. preference: `prompt`, `chosen`,
+        `rejected`. problem: `prompt`, `solution`.
 
     Raises:
         ValueError: settings that don't fit, an empty source, too many bad rows.
         UserError: the disk is full, or a process was killed.
     """
     form = Format(
-        stage=stage,
+        row_format=row_format,
         max_length=max_length,
         text_field=dataset_text_field,
         formatting_func=formatting_func,

@@ -69,7 +69,7 @@ def mix_datasets_by_ratio(
         total=total_sample_size,
         test_size=test_size,
         form=Format(
-            stage="pt",
+            row_format="text",
             max_length=max_length,
             text_field=dataset_text_field,
             formatting_func=formatting_func,

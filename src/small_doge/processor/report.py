@@ -117,7 +117,7 @@ def describe_losses(report: Report, max_length: int, failures: Path | None = Non
         place = f" (all are in {failures})" if failures else ""
         said.append(f"skipped {len(report.failed)} of {report.rows} rows{place}: {describe_failures(report)}")
     if report.skipped:
-        said.append(f"left out {report.skipped} of {report.rows} rows, which are for other stages")
+        said.append(f"left out {report.skipped} of {report.rows} rows, which are of another format")
     if report.cut:
         said.append(f"cut {report.cut} of {report.documents} documents at max_length={max_length}")
     if report.unlearnt:

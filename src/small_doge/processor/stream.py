@@ -121,7 +121,7 @@ class MixedStream(IterableDataset):
         if row.tokens is None:
             return {**row.fields, "source": source}
         columns: dict[str, Any] = {"input_ids": row.tokens, "seq_lengths": row.lengths}
-        if self.engine.mix.form.stage == "sft":
+        if self.engine.mix.form.row_format == "conversation":
             columns["labels"] = row.tokens if row.labels is None else row.labels
         return {**columns, "source": source}
 

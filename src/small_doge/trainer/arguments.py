@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from transformers import TrainingArguments
 
@@ -207,6 +207,7 @@ class StageArguments(StageSettings, TrainingArguments):
     """`transformers.TrainingArguments` with the defaults of this project and a warmup-stable-decay schedule."""
 
 
-# The arguments of a stage: of the model, the data, the training.
-STAGE_ARGUMENTS: tuple[type, type, type] = (ModelArguments, DataArguments, StageArguments)
-SFT_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, StageArguments)
+# Classes of a stage's settings: of the model, the data and the training.
+Arguments: TypeAlias = tuple[type, type, type]
+PRETRAIN_ARGUMENTS: Arguments = (ModelArguments, DataArguments, StageArguments)
+SFT_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, StageArguments)

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,26 +14,15 @@ from ..utils.files import whole_folder
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
 from ..utils.suggest import unknown_name_message
-from .arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS
 from .checkpoints import discard_run
-from .doge.distill import TEACHER, run_distillation
-from .doge.pt import run_pretraining
-from .doge.sft import run_sft
-from .recipe import load_arguments, read_recipe
+from .recipe import load_run, read_recipe
+from .runner import train_stage
+from .stages import STAGES
 
 
 logger = get_logger(__name__)
 
 TOKENIZER = "tokenizer"
-# In their order: the file of a folder such as recipes/tiny, and the place beside a folder such as recipes/doge/Doge-20M.
-PLACES = {
-    "pretrain": ("pt.yaml", "{name}/config_full.yaml"),
-    "sft": ("sft.yaml", "{name}-Instruct/sft/config_full.yaml"),
-    "dpo": ("dpo.yaml", "{name}-Instruct/dpo/config_full.yaml"),
-    "distill": ("distill.yaml", "{name}-Reason/sft/config_full.yaml"),
-    "grpo": ("grpo.yaml", "{name}-Reason/grpo/config_full.yaml"),
-}
-STAGES = (TOKENIZER, *PLACES)
 # Settings whose entries are written with a dot, as those of one stage are.
 MAPPINGS = {"model_overrides"}
 TOKENIZER_SETTINGS = {"texts", "vocab_size", "max_digits", "model_max_length", "sample_bytes", "min_frequency", "seed"}
@@ -44,7 +33,7 @@ class Step:
     """A stage of a pipeline.
 
     Args:
-        name: of `STAGES`.
+        name: `tokenizer`, or the name of a stage.
         recipe: its file.
         folder: where it leaves its result.
     """
@@ -70,13 +59,12 @@ def find_steps(recipes: Path, output: Path) -> list[Step]:
     steps = []
     if (recipes / "tokenizer.yaml").is_file():
         steps.append(Step(TOKENIZER, recipes / "tokenizer.yaml", output / TOKENIZER))
-    for name, (file, beside) in PLACES.items():
-        for path in (recipes / file, recipes.parent / beside.format(name=recipes.resolve().name)):
-            if path.is_file():
-                steps.append(Step(name, path, output / name))
-                break
+    for name, stage in STAGES.items():
+        path = stage.find_recipe(recipes)
+        if path is not None:
+            steps.append(Step(name, path, output / name))
     if not steps:
-        files = ", ".join(file for file, _ in PLACES.values())
+        files = ", ".join(f"{name}.yaml" for name in STAGES)
         raise UserError(f"--recipe {recipes}: there is none of tokenizer.yaml, {files}, nor a config_full.yaml")
     return steps
 
@@ -87,11 +75,13 @@ def choose_steps(steps: list[Step], wanted: Sequence[str] | None) -> list[Step]:
     Raises:
         ValueError: a stage that is not there, with the near miss named.
     """
-    names = [step.name for step in steps]
+    names = {alias: step.name for step in steps if step.name in STAGES for alias in STAGES[step.name].aliases}
+    names |= {step.name: step.name for step in steps}
     for name in wanted or []:
         if name not in names:
-            raise UserError(unknown_name_message("stage", name, names))
-    return [step for step in steps if not wanted or step.name in wanted]
+            raise UserError(unknown_name_message("stage", name, [step.name for step in steps]))
+    chosen = {names[name] for name in wanted or names}
+    return [step for step in steps if step.name in chosen]
 
 
 def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, dict[str, Any]]:
@@ -115,20 +105,28 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
 
 
 def connect(steps: list[Step], overrides: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Overrides by stage that make each start from the result before it; the first keeps what its recipe names."""
-    connected, before, tokenizer = {}, None, None
+    """Add to the settings of each stage which result it goes on from; the first keeps the model that its recipe names."""
+    folders = {step.name: str(step.folder) for step in steps}
+    connected = {}
     for step in steps:
         if step.name == TOKENIZER:
-            tokenizer = step.folder
             continue
-        settings: dict[str, Any] = {"output_dir": str(step.folder)}
+        settings = {"output_dir": str(step.folder)}
+        before = _find_start(step.name, folders)
         if before is not None:
-            settings["model_name_or_path"] = str(before)
-        if tokenizer is not None and step.name == "pretrain":
-            settings["tokenizer_name_or_path"] = str(tokenizer)
+            settings["model_name_or_path"] = folders[before]
+        if TOKENIZER in folders and STAGES[step.name].starts_from is None:
+            settings["tokenizer_name_or_path"] = folders[TOKENIZER]
         connected[step.name] = {**settings, **overrides[step.name]}
-        before = step.folder
     return connected
+
+
+def _find_start(name: str, present: Container[str]) -> str | None:
+    """Return the nearest stage before this one that has a recipe."""
+    before = STAGES[name].starts_from
+    while before is not None and before not in present:
+        before = STAGES[before].starts_from
+    return before
 
 
 def run_pipeline(
@@ -173,7 +171,7 @@ def run_pipeline(
             if step.name == TOKENIZER:
                 make_tokenizer(step)
             else:
-                find_runner(step.name)(step.recipe, settings[step.name])
+                train_stage(step.name, step.recipe, settings[step.name])
         after(step)
     return steps
 
@@ -202,43 +200,11 @@ def _check(step: Step, settings: dict[str, dict[str, Any]], steps: list[Step], c
         _read_tokenizer_recipe(step)
         return
     given = settings[step.name]
-    load_arguments(step.recipe, given, find_arguments(step.name, {**read_recipe(step.recipe), **given}))
+    load_run(STAGES[step.name], step.recipe, given)
     for other in steps:
         needed = str(other.folder) in (given.get("model_name_or_path"), given.get("tokenizer_name_or_path"))
         if needed and other not in chosen and not other.done:
             raise UserError(f"stage {step.name} goes on from {other.name}, which is not done: add it to --stages")
-
-
-def find_arguments(stage: str, settings: dict[str, Any]) -> tuple[type, type, type]:
-    """The classes of a stage's settings: of the model, the data and the training."""
-    if stage in ("pt", "pretrain"):
-        return STAGE_ARGUMENTS
-    if stage == "sft" or (stage == "distill" and not settings.get(TEACHER)):
-        return SFT_ARGUMENTS
-    if stage == "dpo":
-        from .preference import DPO_ARGUMENTS
-
-        return DPO_ARGUMENTS
-    if stage == "grpo":
-        from .reasoning import GRPO_ARGUMENTS
-
-        return GRPO_ARGUMENTS
-    from .teacher import DISTILLATION_ARGUMENTS
-
-    return DISTILLATION_ARGUMENTS
-
-
-def find_runner(stage: str) -> Callable[[str | Path, dict[str, Any]], Path]:
-    """What runs a stage by a recipe and settings that override it."""
-    if stage == "dpo":
-        from .doge.dpo import run_dpo
-
-        return run_dpo
-    if stage == "grpo":
-        from .doge.grpo import run_grpo
-
-        return run_grpo
-    return {"pretrain": run_pretraining, "pt": run_pretraining, "sft": run_sft, "distill": run_distillation}[stage]
 
 
 def read_facts(step: Step) -> dict[str, Any]:

@@ -17,15 +17,13 @@ from ..models import DogeConfig, DogeForCausalLM
 from ..models.presets import PRESETS
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from ..utils.suggest import unknown_name_message
 from .arguments import DataArguments, ModelArguments, StageArguments
-from .pipeline import find_arguments
-from .recipe import load_arguments, read_recipe
+from .recipe import StageRun, load_run
+from .stages import find_stage, guess_stage
 
 
 logger = get_logger(__name__)
 
-STAGES = ("pt", "sft", "dpo", "distill", "grpo")
 # Of a parameter in float32: itself; with the two moments of AdamW; with its gradient too.
 BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT, BYTES_OF_TRAINING = 4, 12, 16
 # A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
@@ -57,7 +55,7 @@ class Plan:
     """What a run will take; None where the data decide and are not prepared yet.
 
     Args:
-        stage: of `STAGES`.
+        stage: name of the stage.
         parameters: of the model.
         rows_per_step: over all processes; a pair counts as two.
         tokens_per_step: at most, rows being full.
@@ -89,26 +87,13 @@ class Plan:
         return None if self.steps is None else self.steps * self.seconds_per_step / 3600
 
 
-def guess_stage(config: str | Path) -> str:
-    """The stage that the place of a recipe tells: `.../sft/config_full.yaml`, `tiny/dpo.yaml`; pre-training otherwise."""
-    path = Path(config)
-    return next((part for part in (path.stem, *reversed(path.parts)) if part in STAGES), "pt")
-
-
-def load_stage(
-    config: str | Path, overrides: dict[str, Any], stage: str | None = None
-) -> tuple[str, ModelArguments, DataArguments, StageArguments]:
-    """A recipe's stage and arguments.
+def load_stage(config: str | Path, overrides: dict[str, Any], stage: str | None = None) -> StageRun:
+    """Read a recipe of the named stage, or of the one that the recipe's place tells.
 
     Raises:
         ValueError: unknown settings or an unknown stage.
     """
-    stage = stage or guess_stage(config)
-    if stage not in STAGES:
-        raise UserError(unknown_name_message("stage", stage, STAGES))
-    classes = find_arguments(stage, {**read_recipe(config), **overrides})
-    model, data, args, _ = load_arguments(config, overrides, classes)
-    return stage, model, data, args
+    return load_run(guess_stage(config) if stage is None else find_stage(stage), config, overrides)
 
 
 def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None = None) -> Plan:
@@ -117,12 +102,13 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     Args:
         config: the recipe.
         overrides: settings that override it.
-        stage: of `STAGES`; guessed from the recipe's place if None.
+        stage: name of the stage; guessed from the recipe's place if None.
     """
-    stage, model_args, data, args = load_stage(config, overrides, stage)
-    doge_config = find_config(model_args)
-    length = row_length(stage, data, args)
-    at_once = args.per_device_train_batch_size * (2 if stage == "dpo" else 1)
+    run = load_stage(config, overrides, stage)
+    args = run.args
+    doge_config = find_config(run.model)
+    length = row_length(run.data, args)
+    at_once = args.per_device_train_batch_size * run.stage.sequences_per_row
     probe = run_probe(doge_config, args, at_once, length, completion_length(args))
     with torch.device("meta"):
         parameters = DogeForCausalLM(doge_config).num_parameters()
@@ -131,11 +117,11 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     checkpoint = parameters * BYTES_OF_CHECKPOINT
     kept = (args.save_total_limit or 10) + 1 if str(args.save_strategy) != "no" else 0
     return Plan(
-        stage=stage,
+        stage=run.stage.name,
         parameters=parameters,
         rows_per_step=rows,
         tokens_per_step=rows * length,
-        steps=count_steps(data, args),
+        steps=count_steps(run.data, args),
         memory=probe.memory,
         checkpoint=checkpoint,
         disk=checkpoint * kept + parameters * BYTES_OF_WEIGHTS,
@@ -158,7 +144,7 @@ def find_config(model: ModelArguments) -> DogeConfig:
         return DogeConfig.from_preset(size)
 
 
-def row_length(stage: str, data: DataArguments, args: StageArguments) -> int:
+def row_length(data: DataArguments, args: StageArguments) -> int:
     """Tokens that a row has at most."""
     completion = completion_length(args)
     return min(data.max_length, PROMPT_TOKENS) + completion if completion else data.max_length

@@ -16,7 +16,9 @@ from ..utils.errors import UserError
 from ..utils.hardware import has_fast_bf16
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .arguments import STAGE_ARGUMENTS, DataArguments, ModelArguments, StageArguments
+from .arguments import PRETRAIN_ARGUMENTS, Arguments, DataArguments, ModelArguments, StageArguments
+from .setup import TrainingSetup
+from .stages import Stage
 
 
 logger = get_logger(__name__)
@@ -93,13 +95,13 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
     return recipe
 
 
-def known_settings(classes: Sequence[type] = STAGE_ARGUMENTS) -> dict[str, dataclasses.Field]:
+def known_settings(classes: Sequence[type] = PRETRAIN_ARGUMENTS) -> dict[str, dataclasses.Field]:
     """Every setting of a stage by name."""
     return {f.name: f for cls in classes for f in dataclasses.fields(cls) if f.init}
 
 
 def resolve_settings(
-    settings: dict[str, Any], source: str = "the recipe", classes: Sequence[type] = STAGE_ARGUMENTS
+    settings: dict[str, Any], source: str = "the recipe", classes: Sequence[type] = PRETRAIN_ARGUMENTS
 ) -> dict[str, Any]:
     """Aliases replaced, with a notice; numbers written as text converted; unknown names refused.
 
@@ -228,7 +230,7 @@ def check_trackers(report_to: Any) -> None:
 
 
 def build_arguments(
-    settings: dict[str, Any], classes: tuple[type, type, type] = STAGE_ARGUMENTS
+    settings: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS
 ) -> tuple[ModelArguments, DataArguments, StageArguments]:
     """Arguments from resolved and adapted settings.
 
@@ -266,7 +268,7 @@ def build_arguments(
 
 
 def load_arguments(
-    config: str | Path | None, overrides: dict[str, Any], classes: tuple[type, type, type] = STAGE_ARGUMENTS
+    config: str | Path | None, overrides: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS
 ) -> tuple[ModelArguments, DataArguments, StageArguments, dict[str, Any]]:
     """Arguments and the resolved settings from a recipe and the command line, which wins.
 
@@ -278,6 +280,46 @@ def load_arguments(
     model, data, args = build_arguments(adapted, classes)
     args.adapted = {name: value for name, value in adapted.items() if recipe.get(name) != value}
     return model, data, args, recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """A run of a stage, known from its recipe and the settings that override it.
+
+    Args:
+        stage: entry of the stage in the table.
+        setup: how it trains, as its module chose by the settings.
+        model: which model.
+        data: which data.
+        args: how to train.
+        settings: resolved recipe: what was asked for, before it was adapted to this machine.
+    """
+
+    stage: Stage
+    setup: TrainingSetup
+    model: ModelArguments
+    data: DataArguments
+    args: StageArguments
+    settings: dict[str, Any]
+
+    @property
+    def row_format(self) -> str:
+        """Format of the rows that it trains on."""
+        return self.setup.row_format or self.stage.row_format
+
+
+def load_run(stage: Stage, config: str | Path | None, overrides: dict[str, Any]) -> StageRun:
+    """Read the recipe of a stage, with settings that override it.
+
+    Raises:
+        ValueError: unknown settings, or settings that don't fit.
+    """
+    given = {**read_recipe(config), **overrides}
+    setup = stage.set_up(given)
+    if setup.row_format is None:  # the rows are those that the stage's entry describes
+        defaults = {name: value for name, value in stage.data_defaults.items() if name not in given}
+        overrides, setup = {**defaults, **overrides}, stage.set_up({**defaults, **given})
+    return StageRun(stage, setup, *load_arguments(config, overrides, setup.arguments))
 
 
 def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:

@@ -115,15 +115,24 @@ REWARDS: dict[str, Callable[[tuple[str, str], int], Reward]] = {
 }
 
 
-def make_rewards(names: Sequence[str], tags: tuple[str, str], limit: int) -> list[Reward]:
-    """The rewards that a recipe names.
+def check_rewards(names: Sequence[str], weights: Sequence[float] | None = None) -> None:
+    """Refuse rewards that can't be made.
 
     Raises:
-        ValueError: none is named, one twice, or one that does not exist, with the near miss named.
+        ValueError: none is named, one twice, or one that does not exist; or the weights are not as many.
     """
     if not names or len(set(names)) < len(names):
         raise UserError(f"reward_funcs={list(names)}: name at least one reward, and none twice ({', '.join(REWARDS)})")
     for name in names:
         if name not in REWARDS:
             raise UserError(unknown_name_message("reward in reward_funcs", name, REWARDS))
+    if weights is not None and len(weights) != len(names):
+        raise UserError(
+            f"reward_weights={weights}: {len(names)} rewards are named in reward_funcs, give a weight for each"
+        )
+
+
+def make_rewards(names: Sequence[str], tags: tuple[str, str], limit: int) -> list[Reward]:
+    """Make the rewards that a recipe names, for thinking tags and a number of tokens that a completion may have."""
+    check_rewards(names)
     return [REWARDS[name](tags, limit) for name in names]

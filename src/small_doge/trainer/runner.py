@@ -6,8 +6,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +39,8 @@ from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, re
 from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_bad_weights, find_last_whole, read_step
 from .identity import check_identity, describe_run
 from .pictures import plot_training
+from .recipe import StageRun, load_run
+from .stages import find_stage
 
 
 logger = get_logger(__name__)
@@ -50,42 +50,6 @@ PICTURE = "loss.png"
 
 # The adapter alone, beside the weights that it is merged into.
 ADAPTER = "adapter"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What sets one stage apart from another.
-
-    Args:
-        title: what is done, for the card and the picture.
-        format: of the rows, as `processor.formats.STAGES` names them.
-        trainer: class of the trainer.
-        callbacks: classes of what watches the run, beside what watches every run.
-        columns: that the rows must have.
-        build_extras: more arguments of the trainer, of the model and the tokenizer.
-        streams: whether it can train on rows that are prepared while it trains.
-        counts_own_tokens: whether the trainer counts tokens itself, as those that generate do.
-    """
-
-    title: str
-    format: str
-    trainer: type
-    callbacks: tuple[type, ...] = ()
-    columns: tuple[str, ...] = ("input_ids", "seq_lengths")
-    build_extras: Callable[[Any, PreTrainedTokenizerBase], dict[str, Any]] = lambda model, tokenizer: {}
-    streams: bool = False
-    counts_own_tokens: bool = False
-
-
-def language_stage(title: str, format: str) -> Stage:
-    """A stage that learns next tokens of packed rows."""
-    return Stage(
-        title,
-        format,
-        DogeTrainer,
-        build_extras=lambda model, tokenizer: {"data_collator": PackedCollator()},
-        streams=True,
-    )
 
 
 def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -157,10 +121,9 @@ def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
     return get_peft_model(model, config)
 
 
-def prepare_data(
-    data: DataArguments, tokenizer: PreTrainedTokenizerBase, output_dir: str, seed: int, stage: Stage
-) -> dict[str, Any]:
+def prepare_data(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """The rows to train on by split: loaded; or mixed once and kept, so that a resumed run never tokenises again; or streamed."""
+    data, setup = run.data, run.setup
     if data.dataset_name is not None:
         if not Path(data.dataset_name).is_dir():
             raise UserError(
@@ -168,14 +131,14 @@ def prepare_data(
             )
         rows = load_from_disk(data.dataset_name)
         rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
-        missing = set(stage.columns) - set(rows["train"].column_names)
+        missing = set(setup.columns) - set(rows["train"].column_names)
         if missing:
             raise UserError(
                 f"the training rows have no column {', '.join(sorted(missing))}; make them with small-doge data prepare"
             )
         return rows
-    if data.streaming and not stage.streams:
-        raise UserError(f"streaming=true: {stage.title.lower()} needs prepared rows; set streaming to false")
+    if data.streaming and not setup.streams:
+        raise UserError(f"streaming=true: {setup.title.lower()} needs prepared rows; set streaming to false")
     common = {
         "total_sample_size": data.total_sample_size,
         "dataset_text_field": data.dataset_text_field,
@@ -183,8 +146,8 @@ def prepare_data(
         "max_length": data.max_length,
         "packing": data.packing,
         "dataset_num_proc": data.dataset_num_proc,
-        "seed": seed,
-        "cache_dir": data.cache_dir or str(Path(output_dir) / "data"),
+        "seed": run.args.seed,
+        "cache_dir": data.cache_dir or str(Path(run.args.output_dir) / "data"),
         "apply_chat_template": data.apply_chat_template,
         "identity": data.identity,
         "test_size": data.test_size,
@@ -196,7 +159,7 @@ def prepare_data(
         return pt_datasets_process.mix_datasets_by_ratio(data.datasets_and_ratios, **common)
     return ft_datasets_process.mix_datasets_by_ratio(
         data.datasets_and_ratios,
-        stage=stage.format,
+        row_format=run.row_format,
         apply_thinking_template=data.apply_thinking_template,
         thinking_tags=cast(tuple[str, str], tuple(data.thinking_tags)),
         system_prompt=data.system_prompt,
@@ -205,26 +168,30 @@ def prepare_data(
     )
 
 
-@forks_end_with_us()
-def run_stage(
-    model_args: ModelArguments, data_args: DataArguments, args: StageArguments, settings: dict[str, Any], stage: Stage
-) -> Path:
-    """Train, or go on from the last whole checkpoint, and write a complete model folder.
+def train_stage(name: str, config: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Path:
+    """Train a stage by a recipe.
 
     Args:
-        settings: the resolved recipe.
-        stage: what is done.
+        name: name of the stage, such as `sft`; see `small_doge.trainer.stages`.
+        config: recipe, a YAML file.
+        overrides: settings that override the recipe.
 
     Returns:
-        The folder.
+        The folder of the finished model.
 
     Raises:
-        UserError: the disk or the memory is full, or the loss is not finite.
-        ValueError: settings that don't fit.
+        UserError: settings that don't fit; the disk or the memory is full; the loss is not finite.
     """
+    return run_stage(load_run(find_stage(name), config, overrides or {}))
+
+
+@forks_end_with_us()
+def run_stage(run: StageRun) -> Path:
+    """Train, or go on from the last whole checkpoint, and write a complete model folder, which is returned."""
+    setup, model_args, data_args, args = run.setup, run.model, run.data, run.args
     output = Path(args.output_dir)
     if (output / FINISHED).exists() and not args.overwrite:
-        _check_finished(output, stage)
+        _check_finished(output, setup.title)
         logger.info("%s is finished already; pass --overwrite true to start over", output)
         return output
     _check_output(output, model_args)
@@ -235,7 +202,7 @@ def run_stage(
         _check_continuation(model_args, args)
     model = add_adapter(build_model(model_args, tokenizer), model_args)
     with args.main_process_first(desc="preparing data"):
-        rows = prepare_data(data_args, tokenizer, args.output_dir, args.seed, stage)
+        rows = prepare_data(run, tokenizer)
     if args.eval_strategy != "no" and "test" not in rows:
         raise UserError(
             f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
@@ -243,7 +210,7 @@ def run_stage(
     for split, part in rows.items():
         check_learnt(part, split)
     _check_disk(output, model, args)
-    identity = describe_run(stage.title, model_args, data_args, args, model, tokenizer, rows["train"])
+    identity = describe_run(setup.title, model_args, data_args, args, model, tokenizer, rows["train"])
     if resume is not None:
         check_identity(resume, identity)
 
@@ -251,10 +218,10 @@ def run_stage(
         discard_run(output)  # only now that the new run can start
     test = rows.get("test")
     progress = ProgressCallback()
-    args.include_num_input_tokens_seen = "no" if stage.counts_own_tokens else "all"
+    args.include_num_input_tokens_seen = "no" if setup.counts_own_tokens else "all"
     stream = _open_stream(rows["train"], data_args, args, resume) if data_args.streaming else None
     counts_bytes = test is not None and "input_ids" in test.column_names
-    trainer = stage.trainer(
+    trainer = setup.trainer(
         model=model,
         args=args,
         train_dataset=rows["train"],
@@ -265,13 +232,13 @@ def run_stage(
             progress,
             LogFileCallback(args.output_dir, progress),
             FiniteLossCallback(),
-            *(callback() for callback in stage.callbacks),
+            *(callback() for callback in setup.callbacks),
         ],
-        settings=settings,
+        settings=run.settings,
         identity=identity,
         eval_bytes=count_scored_bytes(test, tokenizer) if counts_bytes else None,
         optimizer_state=_optimizer_state(model_args, resume),
-        **stage.build_extras(model, tokenizer),
+        **setup.build_extras(run, model, tokenizer),
     )
     for stock in (StockProgressCallback, PrinterCallback):
         trainer.remove_callback(stock)
@@ -279,7 +246,7 @@ def run_stage(
     _train(trainer, resume)
     metrics = _final_metrics(trainer) if test is not None else {}
     facts = _collect_facts(trainer, metrics, time.monotonic() - started, resume)
-    _save_finished(trainer, tokenizer, output, settings, facts, stage.title)
+    _save_finished(trainer, tokenizer, output, run.settings, facts, setup.title)
     return output
 
 
@@ -332,12 +299,12 @@ def check_learnt(rows: Any, split: str) -> None:
         )
 
 
-def _check_finished(output: Path, stage: Stage) -> None:
+def _check_finished(output: Path, title: str) -> None:
     """A folder that another stage has finished is not this one's result."""
     before = json.loads((output / FINISHED).read_text(encoding="utf-8")).get("stage")
-    if before not in (None, stage.title):
+    if before not in (None, title):
         raise UserError(
-            f"output_dir={output} holds the result of another stage ({before}, now {stage.title}); name another folder, "
+            f"output_dir={output} holds the result of another stage ({before}, now {title}); name another folder, "
             "or set overwrite to true"
         )
 

@@ -8,7 +8,7 @@ from trl import DistillationConfig, DistillationTrainer
 
 from ..utils.errors import UserError
 from ..utils.model_folder import check_model_folder
-from .arguments import AdapterArguments, FineTuningDataArguments, StageSettings
+from .arguments import AdapterArguments, Arguments, FineTuningDataArguments, StageSettings
 from .on_trl import DogeOnTRL
 
 
@@ -27,7 +27,7 @@ class DistillationArguments(StageSettings, DistillationConfig):
     disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
 
 
-DISTILLATION_ARGUMENTS: tuple[type, type, type] = (AdapterArguments, FineTuningDataArguments, DistillationArguments)
+DISTILLATION_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, DistillationArguments)
 
 
 class DogeDistillationTrainer(DogeOnTRL, DistillationTrainer):

@@ -18,8 +18,8 @@ from ..utils.files import write_json
 from ..utils.paths import FINISHED
 from .callbacks import read_log
 from .checkpoints import LOG_NAME
-from .pipeline import find_runner
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
+from .runner import train_stage
 
 
 # Of the free memory, what a batch may take.
@@ -79,9 +79,9 @@ def tune_batch_size(
     Raises:
         UserError: not even one row fits.
     """
-    stage, model_args, data, args = load_stage(config, overrides, stage)
-    doge, length = find_config(model_args), row_length(stage, data, args)
-    smallest = 2 if stage == "dpo" else 1
+    run = load_stage(config, overrides, stage)
+    args, doge, length = run.args, find_config(run.model), row_length(run.data, run.args)
+    smallest = run.stage.sequences_per_row
     available = int(USABLE * _free_memory(args.device))
     before = psutil.Process().memory_info().rss
     probes: list[Probe] = []
@@ -100,7 +100,7 @@ def tune_batch_size(
         rows *= 2
     if not probes or probes[0].memory > available:
         raise UserError(
-            f"not even {smallest} rows of max_length={data.max_length} fit into {available / 2**30:.1f} GiB: lower max_length, "
+            f"not even {smallest} rows of max_length={run.data.max_length} fit into {available / 2**30:.1f} GiB: lower max_length, "
             "set activation_checkpointing to true, or take a smaller model"
         )
     tried = probes[-1].rows
@@ -188,7 +188,7 @@ def tune_learning_rate(
         stage: guessed from the recipe's place if None.
         say: takes each trial when it is done.
     """
-    stage, *_ = load_stage(config, {**overrides, "output_dir": str(output)}, stage)
+    name = load_stage(config, {**overrides, "output_dir": str(output)}, stage).stage.name
     trials = []
     for rate in rates:
         folder = output / f"{rate:.1e}-{steps}-steps"
@@ -206,15 +206,15 @@ def tune_learning_rate(
         if (folder / "diverged.json").exists():
             trial = Trial(rate, math.inf, _read_curve(folder))
         else:
-            trial = _try_rate(find_runner(stage), config, settings, folder, rate)
+            trial = _try_rate(name, config, settings, folder, rate)
         trials.append(trial)
         say(trial)
     return trials
 
 
-def _try_rate(run: Callable, config: str | Path, settings: dict, folder: Path, rate: float) -> Trial:
+def _try_rate(stage: str, config: str | Path, settings: dict, folder: Path, rate: float) -> Trial:
     try:
-        run(config, settings)
+        train_stage(stage, config, settings)
     except DivergedError as error:
         write_json(folder / "diverged.json", {"why": str(error)})
         return Trial(rate, math.inf, _read_curve(folder))

@@ -96,7 +96,7 @@ def test_the_newest_finished_stage_is_used_when_none_is_named(tmp_path):
 
 
 def test_tiny_recipes_are_found():
-    assert (find_tiny_recipes() / "pt.yaml").exists()
+    assert (find_tiny_recipes() / "pretrain.yaml").exists()
 
 
 def test_bytes_that_are_no_text_are_refused_with_the_remedy(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What stages make of rows: text stays text, whatever teaches nothing is a reason, and no row stops a run."""
+"""What formats make of rows: text stays text, whatever teaches nothing is a reason, and no row stops a run."""
 
 import json
 
@@ -7,24 +7,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chats import ATTACK, count_special, turns
 
-from small_doge.processor.formats import STAGES, Encoder, Example, Format
+from small_doge.processor.formats import ROW_FORMATS, Encoder, Example, Format
 
 
 CALL = {"name": "f", "arguments": json.dumps({"a": ATTACK})}
 
 
-def encode(tokenizer, rows, stage="sft", **settings):
+def encode(tokenizer, rows, row_format="conversation", **settings):
     settings = {"apply_chat_template": True, "max_length": 512, **settings}
-    return Encoder(tokenizer, Format(stage=stage, **settings)).encode(rows)
+    return Encoder(tokenizer, Format(row_format=row_format, **settings)).encode(rows)
 
 
 @pytest.mark.parametrize(
     ("row", "settings", "special"),
     [
-        ({"text": ATTACK}, {"stage": "pt"}, 2),
-        ({"text": f"<|begin_of_text|>{ATTACK}<|end_of_text|>"}, {"stage": "pt"}, 2),
-        ({"messages": turns(ATTACK, ATTACK)}, {"stage": "pt"}, 2 + 2 * 3),
-        ({"prompt": ATTACK, "text": ATTACK}, {"stage": "pt"}, 2 + 2 * 3),
+        ({"text": ATTACK}, {"row_format": "text"}, 2),
+        ({"text": f"<|begin_of_text|>{ATTACK}<|end_of_text|>"}, {"row_format": "text"}, 2),
+        ({"messages": turns(ATTACK, ATTACK)}, {"row_format": "text"}, 2 + 2 * 3),
+        ({"prompt": ATTACK, "text": ATTACK}, {"row_format": "text"}, 2 + 2 * 3),
         ({"messages": turns(ATTACK, ATTACK)}, {}, 1 + 2 * 3),
         ({"prompt": ATTACK, "thinking": ATTACK, "answer": ATTACK, "system": ATTACK}, {}, 1 + 3 * 3),
         ({"messages": turns("a", "b")}, {"system_prompt": ATTACK}, 1 + 3 * 3),
@@ -42,7 +42,7 @@ def test_control_tokens_that_a_row_spells_out_are_text(tiny_tokenizer, row, sett
 
 def test_a_preference_is_as_long_as_its_trainer_renders_it(tiny_tokenizer):
     row = {"prompt": "Hi", "chosen": "Hello", "rejected": "No, you"}
-    (example,) = encode(tiny_tokenizer, [row], "dpo")
+    (example,) = encode(tiny_tokenizer, [row], "preference")
     lengths = [
         len(tiny_tokenizer.apply_chat_template(turns("Hi", row[n]))["input_ids"]) for n in ("chosen", "rejected")
     ]
@@ -50,28 +50,43 @@ def test_a_preference_is_as_long_as_its_trainer_renders_it(tiny_tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("row", "stage", "settings", "reason"),
+    ("row", "row_format", "settings", "reason"),
     [
-        ({"prompt": "Hi", "chosen": "a", "rejected": " a\n"}, "dpo", {}, "the same as the chat template renders them"),
-        ({"prompt": "Hi", "chosen": "x" * 90 + "a", "rejected": "x" * 90 + "b"}, "dpo", {}, "up to max_length=64"),
-        ({"prompt": "Hi there " * 30, "chosen": "a", "rejected": "b"}, "dpo", {}, "max_length=64 leaves no room"),
-        ({"question": "Hi there " * 30, "answer": "1"}, "grpo", {}, "max_length=64 leaves no room"),
+        (
+            {"prompt": "Hi", "chosen": "a", "rejected": " a\n"},
+            "preference",
+            {},
+            "the same as the chat template renders them",
+        ),
+        (
+            {"prompt": "Hi", "chosen": "x" * 90 + "a", "rejected": "x" * 90 + "b"},
+            "preference",
+            {},
+            "up to max_length=64",
+        ),
+        (
+            {"prompt": "Hi there " * 30, "chosen": "a", "rejected": "b"},
+            "preference",
+            {},
+            "max_length=64 leaves no room",
+        ),
+        ({"question": "Hi there " * 30, "answer": "1"}, "problem", {}, "max_length=64 leaves no room"),
         ({"question": "Hi there " * 30}, "prompt", {}, "max_length=64 leaves no room"),
-        ({"question": "Hi", "answer": "3:30"}, "grpo", {}, "can't be verified: '3:30' may be a time or a ratio"),
-        ({"question": "Hi", "answer": "1", "tools": [{"name": "f"}]}, "grpo", {}, "definitions in tools"),
-        ({"prompt": "Hi", "chosen": "a", "rejected": None}, "dpo", {}, "rejected is null"),
-        ({"messages": []}, "sft", {}, "no field 'text', and messages is empty"),
-        ({"messages": [*turns("a"), {"role": "narrator", "content": "b"}]}, "sft", {}, "the role 'narrator'"),
+        ({"question": "Hi", "answer": "3:30"}, "problem", {}, "can't be verified: '3:30' may be a time or a ratio"),
+        ({"question": "Hi", "answer": "1", "tools": [{"name": "f"}]}, "problem", {}, "definitions in tools"),
+        ({"prompt": "Hi", "chosen": "a", "rejected": None}, "preference", {}, "rejected is null"),
+        ({"messages": []}, "conversation", {}, "no field 'text', and messages is empty"),
+        ({"messages": [*turns("a"), {"role": "narrator", "content": "b"}]}, "conversation", {}, "the role 'narrator'"),
         (
             {"prompt": "Hi", "chosen": [{"role": "assistant", "tool_calls": [CALL]}], "rejected": "b"},
-            "dpo",
+            "preference",
             {},
             "tool calls need",
         ),
     ],
 )
-def test_a_row_that_teaches_nothing_says_why(tiny_tokenizer, row, stage, settings, reason):
-    (found,) = encode(tiny_tokenizer, [row], stage, max_length=64, **settings)
+def test_a_row_that_teaches_nothing_says_why(tiny_tokenizer, row, row_format, settings, reason):
+    (found,) = encode(tiny_tokenizer, [row], row_format, max_length=64, **settings)
     assert isinstance(found, str) and reason in found
 
 
@@ -104,9 +119,9 @@ TURNS = st.lists(
 )
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("row_format", ROW_FORMATS)
 @settings(deadline=None, max_examples=150)
 @given(st.dictionaries(NAMES, st.one_of(VALUES, TURNS), max_size=6))
-def test_no_row_stops_a_run(tiny_tokenizer, stage, row):
-    (result,) = encode(tiny_tokenizer, [row], stage, apply_thinking_template=True)
+def test_no_row_stops_a_run(tiny_tokenizer, row_format, row):
+    (result,) = encode(tiny_tokenizer, [row], row_format, apply_thinking_template=True)
     assert isinstance(result, (Example, str))

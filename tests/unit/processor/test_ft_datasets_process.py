@@ -75,22 +75,22 @@ def test_of_a_mix_sft_takes_chosen_answers_and_dpo_preferences_alone(mix, write,
     shares = [{write("chats.jsonl", map(chat, range(8))): 0.5}, {write("prefs.jsonl", map(preference, range(8))): 0.5}]
     texts = {learnt(row, tiny_tokenizer) for row in mix(shares)["train"]}
     assert texts == {f"Say {i}<|eot_id|>" for i in range(8)} | {f"good {i}<|eot_id|>" for i in range(8)}
-    rows = mix(shares, stage="dpo", total_sample_size=8)["train"]
+    rows = mix(shares, row_format="preference", total_sample_size=8)["train"]
     assert {row["chosen"][0]["content"] for row in rows} == {f"good {i}" for i in range(8)}
     assert rows.column_names == ["prompt", "chosen", "rejected", "num_tokens", "source"]
     assert "holds no preferences" in messages.text
     with pytest.raises(ValueError, match="none of the data sets holds preferences"):
-        mix([{next(iter(shares[0])): 1.0}], stage="dpo")
+        mix([{next(iter(shares[0])): 1.0}], row_format="preference")
 
 
 def test_rows_that_are_no_preferences_are_skipped_for_dpo(mix, write):
     path = write("mixed.jsonl", [row for i in range(4) for row in (preference(i), chat(i))])
-    assert len(mix([{path: 1.0}], stage="dpo", max_bad_rows=0)["train"]) == 4
+    assert len(mix([{path: 1.0}], row_format="preference", max_bad_rows=0)["train"]) == 4
 
 
 def test_grpo_rows_have_a_prompt_and_a_reference(mix, write):
     path = write("p.jsonl", [{"question": f"{i} + 1?", "final": str(i + 1)} for i in range(5)])
-    rows = mix([{path: 1.0}], stage="grpo", system_prompt="Think.")["train"]
+    rows = mix([{path: 1.0}], row_format="problem", system_prompt="Think.")["train"]
     assert sorted(row["solution"] for row in rows) == ["1", "2", "3", "4", "5"]
     assert [m["role"] for m in rows[0]["prompt"]] == ["system", "user"]
 
@@ -211,7 +211,7 @@ def test_a_formatting_function_that_fails_is_a_reason_not_a_crash(mix, write):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stage": "spo"}, "unknown stage 'spo'; did you mean"),
+        ({"row_format": "conversations"}, "unknown row format 'conversations'; did you mean"),
         ({"thinking_tags": "<think>"}, "thinking_tags='<think>' must be two texts"),
         ({"identity": "x", "identity_share": 0}, "identity_share=0 must lie in"),
         ({"packing": "wraped"}, "unknown packing 'wraped'; did you mean 'wrapped'"),

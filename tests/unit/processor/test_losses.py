@@ -26,12 +26,12 @@ def write(tmp_path):
 
 @pytest.fixture
 def mix(tiny_tokenizer, tmp_path):
-    def call(shares, stage="sft", **settings):
+    def call(shares, row_format="conversation", **settings):
         settings = {"processing_class": tiny_tokenizer, "max_length": 64, **settings}
         settings.setdefault("cache_dir", str(tmp_path / "cache"))
-        if stage == "pt":
+        if row_format == "text":
             return pt_datasets_process.mix_datasets_by_ratio(shares, **settings)
-        return ft_datasets_process.mix_datasets_by_ratio(shares, stage=stage, **settings)
+        return ft_datasets_process.mix_datasets_by_ratio(shares, row_format=row_format, **settings)
 
     return call
 
@@ -70,26 +70,26 @@ def test_what_is_cut_skipped_or_held_out_is_counted_and_told(mix, write, message
     assert "cut 1 of 2 documents at max_length=64" in messages.text
     if not streaming:
         rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}, GOOD]
-        mix([{write("prefs.jsonl", rows): 1.0}], stage="dpo")
-        assert "left out 1 of 2 rows, which are for other stages" in messages.text
+        mix([{write("prefs.jsonl", rows): 1.0}], row_format="preference")
+        assert "left out 1 of 2 rows, which are of another format" in messages.text
     texts = [{"text": f"Row {i % 3}"} for i in range(12)]
     path = write("twice.jsonl", texts)
-    list(mix([{path: 1.0}], stage="pt", packing=False, test_size=1, streaming=streaming)["train"])
+    list(mix([{path: 1.0}], row_format="text", packing=False, test_size=1, streaming=streaming)["train"])
     assert streaming or "left out 4 documents that stand in the test split" in messages.text
     path = write("long.jsonl", [{"text": "word " * 100}])
-    list(mix([{path: 1.0}], stage="pt", packing=False, streaming=streaming)["train"])
+    list(mix([{path: 1.0}], row_format="text", packing=False, streaming=streaming)["train"])
     assert "cut 1 of 1 documents at max_length=64" in messages.text
     told = len(messages.lines)
-    list(mix([{path: 1.0}], stage="pt", streaming=streaming)["train"])  # goes on in the next row
+    list(mix([{path: 1.0}], row_format="text", streaming=streaming)["train"])  # goes on in the next row
     assert not any("cut" in line for line in messages.lines[told:])
 
 
 def test_one_half_preference_at_the_start_does_not_hide_a_set(mix, write):
     half = {"prompt": "a", "chosen": "b", "rejected": None}
     path = write("prefs.jsonl", [half, *[{"prompt": f"a{i}", "chosen": "b", "rejected": "c"} for i in range(5)]])
-    assert len(mix([{path: 1.0}], stage="dpo")["train"]) == 5
+    assert len(mix([{path: 1.0}], row_format="preference")["train"]) == 5
     with pytest.raises(ValueError, match=r"1 of 6 rows can't be used.*rejected is null"):
-        mix([{path: 1.0}], stage="dpo", max_bad_rows=0)
+        mix([{path: 1.0}], row_format="preference", max_bad_rows=0)
 
 
 def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(mix, write, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(
 def test_a_set_whose_rows_are_all_too_long_is_an_error_with_the_reason(mix, write):
     path = write("long.jsonl", [{"prompt": "word " * 100, "chosen": "b", "rejected": "c"}] * 3)
     with pytest.raises(ValueError, match="no usable row.*its prompt has .* max_length=64 leaves no room"):
-        mix([{path: 1.0}], stage="dpo")
+        mix([{path: 1.0}], row_format="preference")
 
 
 def test_the_path_of_failed_rows_that_is_told_stays(tmp_path, tiny_tokenizer, write, messages):

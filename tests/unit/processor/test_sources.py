@@ -84,14 +84,14 @@ def test_the_guides_fine_tuning_mixes_work_on_a_mirror(mirror, tiny_tokenizer, t
         instruct, total_sample_size=20, apply_chat_template=True, packing=False, dataset_text_field="text", **common
     )["train"]
     assert rows["source"].count("smoltalk") == 16
-    assert len(ft_datasets_process.mix_datasets_by_ratio(instruct, stage="dpo", **common)["train"]) == 24
+    assert len(ft_datasets_process.mix_datasets_by_ratio(instruct, row_format="preference", **common)["train"]) == 24
     reason = [{"OpenThoughts-114k": 0.7}, {"OpenR1-Math-220k": 0.3}]
     rows = ft_datasets_process.mix_datasets_by_ratio(
         reason, total_sample_size=20, apply_chat_template=True, apply_thinking_template=True, **common
     )["train"]
     assert all("<think>\nI add" in tiny_tokenizer.decode(row["input_ids"]) for row in rows)
     problems = ft_datasets_process.mix_datasets_by_ratio(
-        [{"NuminaMath-TIR": 0.5}, {"OpenR1-Math-220k": 0.5}], stage="grpo", **common
+        [{"NuminaMath-TIR": 0.5}, {"OpenR1-Math-220k": 0.5}], row_format="problem", **common
     )["train"]
     assert len(problems) == 48 and all(row["solution"] for row in problems)
 

@@ -32,9 +32,9 @@ def lines(tmp_path):
 MIX = [{"embedded:world:100": 0.7}, {"embedded:arithmetic:40": 0.3}]
 
 
-def mixes(stage, lines):
-    """(door, mix) of a stage."""
-    if stage == "pt":
+def mixes(row_format, lines):
+    """(door, mix) of a row format."""
+    if row_format == "text":
         return pt_datasets_process, MIX
     return ft_datasets_process, [{lines: 0.6}, {"embedded:world:60": 0.4}]
 
@@ -44,10 +44,10 @@ def plain(row):
 
 
 @pytest.mark.parametrize("packing", [True, "wrapped", False])
-@pytest.mark.parametrize("stage", ["pt", "sft"])
+@pytest.mark.parametrize("row_format", ["text", "conversation"])
 @pytest.mark.parametrize("total", [-1, 30, 300])
-def test_a_stream_gives_the_prepared_rows_in_their_order(tiny_tokenizer, tmp_path, lines, stage, packing, total):
-    door, mix = mixes(stage, lines)
+def test_a_stream_gives_the_prepared_rows_in_their_order(tiny_tokenizer, tmp_path, lines, row_format, packing, total):
+    door, mix = mixes(row_format, lines)
     options = {"processing_class": tiny_tokenizer, "max_length": 64, "packing": packing, "total_sample_size": total}
     options["test_size"] = 5
     prepared = door.mix_datasets_by_ratio(mix, cache_dir=str(tmp_path / "cache"), **options)

@@ -23,7 +23,7 @@ def model(tiny_tokenizer):
 
 @pytest.fixture
 def align(model, tiny_tokenizer, tmp_path):
-    from small_doge.trainer.preference import DogeDPOTrainer, DPOArguments
+    from small_doge.trainer.doge.dpo import DogeDPOTrainer, DPOArguments
 
     def call(rows, **settings):
         settings = {"precompute_ref_log_probs": False, "max_length": 256, **COMMON, **settings}
@@ -52,7 +52,7 @@ def test_preferences_hold_the_control_tokens_of_the_template_alone(align, tiny_t
 
 
 def test_prompts_of_reinforcement_hold_the_control_tokens_of_the_template_alone(model, tiny_tokenizer, tmp_path):
-    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
 
     trainer = DogeGRPOTrainer(
         model=model,
@@ -67,7 +67,7 @@ def test_prompts_of_reinforcement_hold_the_control_tokens_of_the_template_alone(
 
 
 def test_references_that_can_not_be_verified_are_an_error_before_the_first_step(model, tiny_tokenizer, tmp_path):
-    from small_doge.trainer.reasoning import DogeGRPOTrainer, GRPOArguments
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
     from small_doge.trainer.rewards import make_accuracy_reward
 
     rows = Dataset.from_list([{"prompt": PROMPT, "solution": solution} for solution in ("1", "3:30")])
@@ -105,6 +105,6 @@ def test_pairs_that_are_too_long_are_counted_and_an_empty_set_is_an_error(align,
 
 
 def test_rows_have_one_default_length_in_the_data_and_in_trl():
-    from small_doge.trainer.preference import DPOArguments
+    from small_doge.trainer.doge.dpo import DPOArguments
 
     assert DPOArguments(output_dir="x", report_to="none", use_cpu=True).max_length == DataArguments().max_length

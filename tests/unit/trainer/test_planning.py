@@ -7,7 +7,8 @@ import yaml
 from tests.conftest import TINY
 
 from small_doge.trainer.arguments import ModelArguments
-from small_doge.trainer.planning import count_steps, find_config, guess_stage, load_stage, make_plan, row_length
+from small_doge.trainer.planning import count_steps, find_config, load_stage, make_plan, row_length
+from small_doge.trainer.stages import guess_stage
 
 
 ROOT = Path(__file__).parents[3]
@@ -26,7 +27,7 @@ SETTINGS = {
 }
 
 
-def write(folder, name="pt", **changes):
+def write(folder, name="pretrain", **changes):
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**SETTINGS, **changes}))
     return path
@@ -34,16 +35,16 @@ def write(folder, name="pt", **changes):
 
 def test_the_stage_is_told_by_the_place_of_the_recipe():
     recipes = ROOT / "recipes"
-    assert guess_stage(recipes / "tiny" / "grpo.yaml") == "grpo"
-    assert guess_stage(recipes / "doge" / "Doge-20M-Instruct" / "dpo" / "config_full.yaml") == "dpo"
-    assert guess_stage(recipes / "doge" / "Doge-20M" / "config_full.yaml") == "pt"
+    assert guess_stage(recipes / "tiny" / "grpo.yaml").name == "grpo"
+    assert guess_stage(recipes / "doge" / "Doge-20M-Instruct" / "dpo" / "config_full.yaml").name == "dpo"
+    assert guess_stage(recipes / "doge" / "Doge-20M" / "config_full.yaml").name == "pretrain"
     with pytest.raises(ValueError, match=r"grop.*grpo"):
         load_stage(recipes / "tiny" / "grpo.yaml", {}, "grop")
 
 
 def test_a_plan_sums_up_rows_tokens_and_steps(tmp_path):
     plan = make_plan(write(tmp_path), {})
-    assert (plan.stage, plan.rows_per_step, plan.tokens_per_step) == ("pt", 8, 256)
+    assert (plan.stage, plan.rows_per_step, plan.tokens_per_step) == ("pretrain", 8, 256)
     assert plan.steps == 24 and plan.tokens == 24 * 256
     assert plan.checkpoint == 12 * plan.parameters < plan.disk
     assert plan.memory >= 16 * plan.parameters and plan.seconds_per_step > 0
@@ -56,10 +57,10 @@ def test_pairs_and_completions_count(tmp_path, stage):
     if stage == "grpo":
         changes |= {"num_generations": 4, "max_completion_length": 8}
     path = write(tmp_path, stage, **changes)
-    stage, model, data, args = load_stage(path, {})
-    assert row_length(stage, data, args) == {"dpo": 32, "grpo": 40}[stage]
-    assert count_steps(data, args) == {"dpo": 24, "grpo": 96}[stage]
-    assert find_config(model).hidden_size == 256  # the size that the name tells
+    run = load_stage(path, {})
+    assert row_length(run.data, run.args) == {"dpo": 32, "grpo": 40}[stage]
+    assert count_steps(run.data, run.args) == {"dpo": 24, "grpo": 96}[stage]
+    assert find_config(run.model).hidden_size == 256  # the size that the name tells
 
 
 def test_the_longest_size_in_a_name_counts():

@@ -7,9 +7,9 @@ import yaml
 
 from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
-from small_doge.trainer.arguments import SFT_ARGUMENTS, STAGE_ARGUMENTS, FineTuningDataArguments
-from small_doge.trainer.preference import DPO_ARGUMENTS
-from small_doge.trainer.reasoning import GRPO_ARGUMENTS
+from small_doge.trainer.arguments import PRETRAIN_ARGUMENTS, SFT_ARGUMENTS, FineTuningDataArguments
+from small_doge.trainer.doge.dpo import DPO_ARGUMENTS
+from small_doge.trainer.doge.grpo import GRPO_ARGUMENTS
 from small_doge.trainer.recipe import (
     adapt_to_machine,
     build_arguments,
@@ -40,7 +40,7 @@ ENOUGH = {"model_preset": "Doge-20M", "datasets_and_ratios": [{"embedded:world":
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
-    classes = next((CLASSES[name] for name in CLASSES if name in str(path.relative_to(ROOT))), STAGE_ARGUMENTS)
+    classes = next((CLASSES[name] for name in CLASSES if name in str(path.relative_to(ROOT))), PRETRAIN_ARGUMENTS)
     model, data, args, settings = load_arguments(path, {}, classes)
     assert set(read_recipe(path)) <= set(known_settings(classes))
     assert model.model_preset in (None, *PRESETS)
@@ -181,7 +181,7 @@ def test_command_line_takes_the_guides_forms():
 
 
 def test_the_command_line_wins_over_the_recipe():
-    _, _, args, _ = load_arguments(ROOT / "recipes/tiny/pt.yaml", {"max_steps": 3, "output_dir": "elsewhere"})
+    _, _, args, _ = load_arguments(ROOT / "recipes/tiny/pretrain.yaml", {"max_steps": 3, "output_dir": "elsewhere"})
     assert (args.max_steps, args.output_dir) == (3, "elsewhere")
 
 
@@ -209,7 +209,7 @@ def test_fsdp_on_a_cpu_is_an_error(monkeypatch):
 
 
 def test_every_setting_of_ours_has_a_help_text():
-    own = {name for cls in STAGE_ARGUMENTS for name in cls.__annotations__}
+    own = {name for cls in PRETRAIN_ARGUMENTS for name in cls.__annotations__}
     assert all(known_settings()[name].metadata.get("help") for name in own)
     assert math.isclose(known_settings()["warmup_steps"].default, 0.1)
 
@@ -218,7 +218,7 @@ def test_every_setting_of_ours_has_a_help_text():
     "words", [["--model_overrides", "{vocab_size: 8192}"], ["--model_overrides.vocab_size", "8192"]]
 )
 def test_entries_of_a_mapping_on_the_command_line_join_those_of_the_recipe(words, tmp_path):
-    path = ROOT / "recipes" / "tiny" / "pt.yaml"
+    path = ROOT / "recipes" / "tiny" / "pretrain.yaml"
     _, overrides = parse_command_line([*words, "--output_dir", str(tmp_path)])
     model, _, _, settings = load_arguments(path, overrides)
     expected = read_recipe(path)["model_overrides"] | {"vocab_size": 8192}
@@ -246,7 +246,7 @@ def test_a_mapping_that_is_none_is_named():
         ({"weight_decay": -1.0}, "weight_decay=-1.0 must be a number of at least 0"),
     ],
 )
-@pytest.mark.parametrize("classes", [STAGE_ARGUMENTS, DPO_ARGUMENTS, GRPO_ARGUMENTS], ids=["pt", "dpo", "grpo"])
+@pytest.mark.parametrize("classes", [PRETRAIN_ARGUMENTS, DPO_ARGUMENTS, GRPO_ARGUMENTS], ids=["pt", "dpo", "grpo"])
 def test_settings_that_can_not_work_are_refused_before_the_start(tmp_path, settings, message, classes):
     base = {
         "output_dir": str(tmp_path),

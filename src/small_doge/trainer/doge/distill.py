@@ -1,51 +1,48 @@
 """Distillation: `distill.py --config RECIPE.yaml [--setting value]`, plainly or by `accelerate launch`.
 
-With `teacher_model_name_or_path` from a live teacher's distributions over what the student writes; without, from a
+With `teacher_model_name_or_path` it learns a live teacher's distributions over what the student writes; without, a
 teacher's written traces, which is supervised fine-tuning with `apply_thinking_template`.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import small_doge  # noqa: F401 (registers Doge)
+from small_doge.trainer.doge import sft
 from small_doge.trainer.doge.script import run_script
-from small_doge.trainer.doge.sft import run_sft
-from small_doge.trainer.recipe import load_arguments, read_recipe
-from small_doge.trainer.runner import Stage, run_stage
+from small_doge.trainer.setup import TrainingSetup
 from small_doge.utils.errors import UserError
 
 
 TEACHER = "teacher_model_name_or_path"
 
 
-def run_distillation(config: str | Path | None, overrides: dict | None = None) -> Path:
-    """Distil by a recipe and settings that override it; returns the folder of the model."""
-    overrides = overrides or {}
-    recipe = {**read_recipe(config), **overrides}
-    if not recipe.get(TEACHER):
-        if TEACHER in recipe:
-            raise UserError(f"{TEACHER} is empty: name a model, or leave the setting out to train on written traces")
-        thinking = {} if "apply_thinking_template" in recipe else {"apply_thinking_template": True}
-        return run_sft(config, {**thinking, **overrides})
-    from small_doge.trainer.teacher import DISTILLATION_ARGUMENTS, DogeDistillationTrainer, load_teacher
+def set_up(settings: Mapping[str, Any]) -> TrainingSetup:
+    """Choose between a live teacher and written traces.
 
-    model, data, args, settings = load_arguments(config, overrides, DISTILLATION_ARGUMENTS)
-    stage = Stage(
+    Raises:
+        ValueError: the setting for the teacher is there, and empty.
+    """
+    if TEACHER not in settings:
+        return sft.set_up(settings)
+    if not settings[TEACHER]:
+        raise UserError(f"{TEACHER} is empty: name a model, or leave the setting out to train on written traces")
+    from small_doge.trainer.teacher import (  # TRL takes seconds to import
+        DISTILLATION_ARGUMENTS,
+        DogeDistillationTrainer,
+        load_teacher,
+    )
+
+    return TrainingSetup(
         "Distillation from a live teacher",
-        "prompt",
+        DISTILLATION_ARGUMENTS,
         DogeDistillationTrainer,
         columns=("prompt",),
-        build_extras=lambda student, tokenizer: {"teacher_model": load_teacher(args, student, tokenizer)},
+        row_format="prompt",
+        build_extras=lambda run, model, tokenizer: {"teacher_model": load_teacher(run.args, model, tokenizer)},
         counts_own_tokens=True,
     )
-    return run_stage(model, data, args, settings, stage)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the script."""
-    run_script(run_distillation, sys.argv[1:] if argv is None else argv)
 
 
 if __name__ == "__main__":
-    main()
+    run_script("distill")

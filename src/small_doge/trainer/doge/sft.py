@@ -1,31 +1,24 @@
 """Supervised fine-tuning: `sft.py --config RECIPE.yaml [--setting value]`, plainly or by `accelerate launch`.
 
-Distillation on a teacher's traces is the same with `apply_thinking_template: true`.
+With `apply_thinking_template: true` it learns a teacher's written reasoning too, as the stage `distill` does.
 """
 
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import small_doge  # noqa: F401 (registers Doge)
-from small_doge.trainer.arguments import SFT_ARGUMENTS, FineTuningDataArguments
+from small_doge.trainer.arguments import SFT_ARGUMENTS
+from small_doge.trainer.doge import pretrain
 from small_doge.trainer.doge.script import run_script
-from small_doge.trainer.recipe import load_arguments
-from small_doge.trainer.runner import language_stage, run_stage
+from small_doge.trainer.setup import TrainingSetup
 
 
-def run_sft(config: str | Path | None, overrides: dict | None = None) -> Path:
-    """Fine-tune on conversations by a recipe and settings that override it; returns the folder of the model."""
-    model, data, args, settings = load_arguments(config, overrides or {}, SFT_ARGUMENTS)
-    assert isinstance(data, FineTuningDataArguments)
-    title = "Distillation" if data.apply_thinking_template else "Supervised fine-tuning"
-    return run_stage(model, data, args, settings, language_stage(title, "sft"))
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line of the script."""
-    run_script(run_sft, sys.argv[1:] if argv is None else argv)
+def set_up(settings: Mapping[str, Any]) -> TrainingSetup:
+    """Train as in pre-training, with labels on the answers alone."""
+    title = "Distillation" if settings.get("apply_thinking_template") else "Supervised fine-tuning"
+    return replace(pretrain.set_up(settings), title=title, arguments=SFT_ARGUMENTS)
 
 
 if __name__ == "__main__":
-    main()
+    run_script("sft")

@@ -1,4 +1,7 @@
-"""The guides' step-by-step scripts: fetch, process, join. `mix_datasets_by_ratio` does the last two in one call."""
+"""The step-by-step data scripts of the published guides: fetch, process, join.
+
+`small-doge data prepare` and `mix_datasets_by_ratio` do the last two in one call.
+"""
 
 import argparse
 import os
@@ -12,27 +15,26 @@ import numpy as np
 import xxhash
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
+from ..processor.catalog import CATALOG
+from ..processor.download import download
+from ..processor.engine import Mix, share_out
+from ..processor.formats import Format
+from ..processor.mixing import default_cache_dir
+from ..processor.prepare import PREPARED_BY, prepare
+from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
+from ..processor.sources import DATA_ROOT
+from ..processor.tokenizer import MADE_BY, read_texts, train_tokenizer
+from ..trainer.stages import STAGES, find_stage
 from ..utils.errors import UserError, told_errors
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
 from ..utils.model_folder import load_tokenizer
-from .catalog import CATALOG
-from .download import download
-from .engine import Mix, share_out
-from .formats import Format
-from .mixing import default_cache_dir
-from .prepare import PREPARED_BY, prepare
-from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
-from .sources import DATA_ROOT
-from .tokenizer import MADE_BY, read_texts, train_tokenizer
 
 
 logger = get_logger(__name__)
 
-# The guides' shares of pre-training rows.
+# Shares of pre-training rows, as in the guides.
 SHARES = {"fineweb-edu": 0.7, "cosmopedia-v2": 0.2, "python-edu": 0.05, "finemath": 0.05}
-# Folders of the joined data sets, by stage.
-JOINED = {"pt": "pretrain", "sft": "sft", "dpo": "dpo", "distill": "distill", "grpo": "grpo"}
 TOKENIZER_SAMPLES = 2_000_000
 
 
@@ -49,7 +51,7 @@ def _script(main: Callable) -> Callable:
 
 def names_of(kind: str) -> list[str]:
     """The data sets of `pt` or of `ft`, which are all others."""
-    return [name for name, entry in CATALOG.items() if (entry.stage == "pt") == (kind == "pt")]
+    return [name for name, entry in CATALOG.items() if (entry.stage == "pretrain") == (kind == "pt")]
 
 
 def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
@@ -109,13 +111,9 @@ def preprocess_datasets(kind: str) -> None:
     counts = [-1] * len(args.only) if args.train_examples == -1 else share_out(total, ratios)
     for name, count in zip(args.only, counts, strict=True):
         local = Path(args.datasets_dir) / name  # a data set that `datasets` saved there
-        stage = CATALOG[name].stage
-        form = Format(
-            stage="sft" if stage == "distill" else stage,
-            max_length=args.max_length,
-            apply_chat_template=True,
-            apply_thinking_template=stage == "distill",
-        )
+        stage = find_stage(CATALOG[name].stage)
+        defaults = {"apply_chat_template": True, **stage.data_defaults}
+        form = Format(stage.row_format, args.max_length, **defaults)
         gives_tokens = form.gives_tokens
         mix = Mix.of(
             [{str(local) if local.is_dir() else name: 1.0}],
@@ -150,12 +148,12 @@ def concatenate_datasets_of(kind: str) -> None:
         )
     for path in missing:
         logger.warning("%s is not there and is left out", path)
-    for stage, title in JOINED.items():
+    for stage in STAGES:
         paths = [path for name, path in found.items() if CATALOG[name].stage == stage and path.is_dir()]
         if paths:
             rows = concatenate_datasets([load_from_disk(str(path)) for path in paths])
             splits = split_rows(rows, args.test_examples, args.seed, args.train_examples)
-            output = Path(args.save_dir) / title
+            output = Path(args.save_dir) / stage
             with whole_folder(output, PREPARED_BY, args.overwrite) as folder:
                 splits.save_to_disk(str(folder), num_proc=args.num_proc if args.num_proc > 1 else None)
             print(f"{output}: " + ", ".join(f"{len(split):,} {name}" for name, split in splits.items()))
@@ -165,7 +163,7 @@ def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -
     """Shuffled rows in two splits, no document of the one standing in the other.
 
     Args:
-        rows: of any stage.
+        rows: of any format.
         test_size: rows of the test split.
         seed: of the order.
         train_size: rows of the training split at most; -1 for all.
@@ -189,7 +187,7 @@ def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -
 
 
 def _document_keys(rows: Dataset) -> Iterator[list[int]]:
-    """A hash of each document of a row; of its prompt, for stages that have one."""
+    """A hash of each document of a row; of its prompt, for formats that have one."""
     for row in rows.select_columns([c for c in ("input_ids", "seq_lengths", "prompt") if c in rows.column_names]):
         if "prompt" in row:
             yield [xxhash.xxh64_intdigest(repr(row["prompt"]).encode())]

@@ -1,6 +1,6 @@
 import pytest
 
-from small_doge.trainer.preference import judge_margins
+from small_doge.trainer.doge.dpo import judge_margins
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from small_doge.trainer.reasoning import (
+from small_doge.trainer.doge.grpo import (
     CUT_OFF,
     ZERO_VARIANCE,
     GRPOArguments,

@@ -1,0 +1,5 @@
+"""What exists only so that the commands of the published SmallDoge guides keep working.
+
+The guides: https://github.com/SmallDoges/small-doge. Thin files at their paths (`small_doge/pt.py`, `examples/utils`) call
+what is here.
+"""
