@@ -15,8 +15,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import AutoTokenizer
 
 from small_doge.processor.corpus import iterate_mixture
-from small_doge.processor.engine import Engine, Mix
-from small_doge.processor.formats import Format
+from small_doge.processor.data_config import DataConfig
+from small_doge.processor.mix_reader import MixReader
 from small_doge.processor.prepare import prepare
 from small_doge.processor.sources import open_source
 from small_doge.processor.stream import MixedStream
@@ -52,8 +52,8 @@ def iterate_texts(files, seed):
 
 
 def run_ours(path, tokenizer, folder):
-    mix = Mix.of([{path: 1.0}], form=Format(max_length=LENGTH))
-    return prepare(mix, tokenizer, tempfile.mkdtemp(dir=folder))["train"]
+    config = DataConfig([{path: 1.0}], max_length=LENGTH, cache_dir=tempfile.mkdtemp(dir=folder))
+    return prepare(config, tokenizer)["train"]
 
 
 def run_peer(path, tokenizer, folder):
@@ -96,11 +96,11 @@ def compare_speed(path, tokenizer, folder, rounds):
 
 def prepare_streaming(path, tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    engine = Engine(Mix.of([{path: 1.0}], form=Format(max_length=LENGTH)), tokenizer)
+    reader = MixReader(DataConfig([{path: 1.0}], max_length=LENGTH), tokenizer)
     tokenizer("warm")
 
     def run():
-        for _ in MixedStream(engine):
+        for _ in MixedStream(reader):
             pass
 
     return run

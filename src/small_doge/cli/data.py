@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..processor.clean import FILTERS, Cleaning
 from ..processor.clean import clean as clean_sources
+from ..processor.data_config import DataConfig
 from ..processor.download import download as download_source
 from ..processor.download import iterate_catalog
-from ..processor.engine import Mix
-from ..processor.formats import DEFAULT_THINKING_TAGS, Format
 from ..processor.inspection import (
     compute_statistics,
     is_prepared,
@@ -27,7 +28,7 @@ from ..processor.inspection import (
 )
 from ..processor.mixing import open_streams
 from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
-from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, FAILED
+from ..processor.report import FAILED
 from ..processor.scale import Cluster, prepare_at_scale
 from ..processor.sources import DATA_ROOT
 from ..trainer.stages import find_stage, list_names
@@ -36,6 +37,7 @@ from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
+from .field_options import with_field_options
 from .tables import show_table
 
 
@@ -46,8 +48,15 @@ STYLES = {"learnt": "black on green", "context": "dim", "rejected": "black on re
 LEGEND = "green: learnt (in the loss)   dim: read only   red: rejected answer"
 PICTURE = "statistics.png"
 StageOption = Annotated[str, typer.Option(help=f"Stage that the rows are for: {list_names()}.")]
+# Settings of the data that `prepare` takes: all but those that its other options and the stage decide on.
+PREPARE_SETTINGS = [
+    field.name
+    for field in fields(DataConfig)
+    if field.name not in ("datasets_and_ratios", "row_format", "formatting_func", "streaming", "cache_dir")
+]
 TokenizerOption = Annotated[
-    str | None, typer.Option(help="Tokenizer or model; that of the data, or the demo's newest stage, if none.")
+    str | None,
+    typer.Option(help="Tokenizer or model; if not set, the tokenizer of the data or of the demo's newest stage."),
 ]
 
 
@@ -67,10 +76,11 @@ def list_catalog() -> None:
 def download(
     names: Annotated[list[str], typer.Argument(help="Names of `small-doge data list`, or owner/name[:subset].")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help=f"Mirror of the hub; {DATA_ROOT} or datasets if none.")
+        Path | None,
+        typer.Option("--output", "-o", help=f"Folder of the mirror; {DATA_ROOT} or ./datasets if not set."),
     ] = None,
-    files: Annotated[int | None, typer.Option(help="Fetch the first files alone.")] = None,
-    num_proc: Annotated[int, typer.Option(help="Files fetched at once.")] = 4,
+    files: Annotated[int | None, typer.Option(help="Fetch only this many files of each data set.")] = None,
+    num_proc: Annotated[int, typer.Option(help="Number of files to fetch at once.")] = 4,
 ) -> None:
     """Fetch data sets into a mirror with the hub's layout. Run again, it goes on where it stopped."""
     quiet_libraries()
@@ -82,73 +92,36 @@ def download(
 
 
 @app.command("prepare")
+@with_field_options(DataConfig, PREPARE_SETTINGS, "settings")
 def prepare_data(
     data: Annotated[list[str], typer.Option(help="NAME=RATIO, or NAME alone for equal shares; repeat for a mix.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the prepared data set.")],
     stage: StageOption = "pretrain",
     tokenizer: TokenizerOption = None,
-    rows: Annotated[int, typer.Option(help="Training rows; -1 for all.")] = -1,
-    test_size: Annotated[int, typer.Option(help="Rows of the test split.")] = 0,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row.")] = 2048,
-    packing: Annotated[str, typer.Option(help="best_fit, wrapped or none; by the stage if not set.")] = "",
-    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
-    chat_turns: Annotated[bool, typer.Option(help="pt: rows with prompt and text become chat turns.")] = False,
-    thinking_tags: Annotated[str, typer.Option(help="distill, grpo: the two tags, parted by a comma.")] = ",".join(
-        DEFAULT_THINKING_TAGS
-    ),
-    system_prompt: Annotated[str | None, typer.Option(help="Put before conversations that have none.")] = None,
-    identity: Annotated[str | None, typer.Option(help="What the model says when asked who it is.")] = None,
-    padding: Annotated[bool, typer.Option(help="Pad rows to max_length, with an attention mask.")] = False,
-    seed: Annotated[int, typer.Option(help="Of every shuffle.")] = 233,
-    num_proc: Annotated[int | None, typer.Option(help="Processes on this machine; all cores if none.")] = None,
-    max_bad_rows: Annotated[int, typer.Option(help="Rows that a data set may lose.")] = DEFAULT_MAX_BAD_ROWS,
-    max_bad_share: Annotated[
-        float, typer.Option(help="Share of its rows that a data set of 100 rows or more may lose.")
-    ] = DEFAULT_MAX_BAD_SHARE,
-    executor: Annotated[str | None, typer.Option(help="datatrove's: local, slurm or ray.")] = None,
-    workers: Annotated[int, typer.Option(help="Tasks that the executor runs at once.")] = -1,
-    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
-    time: Annotated[str, typer.Option(help="Limit of a Slurm task.")] = "20:00:00",
-    environment: Annotated[str | None, typer.Option(help="What a Slurm task runs first.")] = None,
+    *,
+    settings: dict[str, Any],
+    executor: Annotated[str | None, typer.Option(help="Executor of datatrove: local, slurm or ray.")] = None,
+    workers: Annotated[int, typer.Option(help="Number of tasks that run at once; -1 for no limit.")] = -1,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
+    time: Annotated[str, typer.Option(help="Time limit of a Slurm task.")] = "20:00:00",
+    environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
-    target = find_stage(stage)
     loaded = _load_tokenizer(tokenizer)
-    form = Format(
-        row_format=target.row_format,
-        max_length=max_length,
-        text_field=text_field,
-        apply_chat_template=chat_turns or target.row_format != "text",
-        **target.data_defaults,
-        thinking_tags=_parse_tags(thinking_tags),
-        system_prompt=system_prompt,
-        identity=identity,
-    )
-    names = parse_shares(data)
-    _check_sources(names, output, overwrite)
-    mix = Mix.of(
-        names,
-        packing=packing or target.row_format == "text",
-        total=rows,
-        test_size=test_size,
-        form=form,
-        padding=padding,
-        seed=seed,
-        max_bad_rows=max_bad_rows,
-        max_bad_share=max_bad_share,
-    )
     work = output.with_name(f".{output.name}.work")
+    config = _configure(stage, parse_shares(data), cache_dir=str(work), **settings)
+    _check_sources(config.names, output, overwrite)
     if executor is None:
-        splits = prepare(mix, loaded, work, num_proc, output / FAILED)
+        splits = prepare(config, loaded, output / FAILED)
     else:
         cluster = Cluster(executor, workers, partition, time, environment=environment)
-        splits = prepare_at_scale(mix, loaded, work, cluster, output / FAILED)
+        splits = prepare_at_scale(config, loaded, cluster, output / FAILED)
     if splits is None:
         console.print("Tasks are on their way. Run the same command again when they are done.")
         return
-    made = Preparation(mix, loaded, work).folder
+    made = Preparation(config, loaded).folder
     with whole_folder(output, PREPARED_BY, overwrite) as folder:
         splits.save_to_disk(str(folder))
         loaded.save_pretrained(folder / "tokenizer")
@@ -162,13 +135,17 @@ def prepare_data(
 
 @app.command("inspect")
 def inspect(
-    path: Annotated[str, typer.Argument(help="A prepared folder, or any data set as --stage would prepare it.")],
+    path: Annotated[
+        str, typer.Argument(help="Prepared folder, or any data set, which is shown as --stage would prepare it.")
+    ],
     stage: StageOption = "pretrain",
     tokenizer: TokenizerOption = None,
-    rows: Annotated[int, typer.Option(help="Rows to show.")] = 2,
-    split: Annotated[str, typer.Option(help="train or test.")] = "train",
-    source: Annotated[str | None, typer.Option(help="Rows of this source alone.")] = None,
-    max_length: Annotated[int, typer.Option(help="Tokens of a row, for data that are not prepared.")] = 512,
+    rows: Annotated[int, typer.Option(help="Number of rows to show.")] = 2,
+    split: Annotated[str, typer.Option(help="Split: train or test.")] = "train",
+    source: Annotated[str | None, typer.Option(help="Show only rows of this data set.")] = None,
+    max_length: Annotated[
+        int, typer.Option(help="Maximum number of tokens in a row, for data that are not prepared.")
+    ] = 512,
 ) -> None:
     """Print rows as the model will see them, with special tokens, and the loss mask in colour."""
     quiet_libraries()
@@ -178,11 +155,8 @@ def inspect(
         shown: Any = splits[split]
     else:
         loaded = _load_tokenizer(tokenizer)
-        target = find_stage(stage)
-        is_text = target.row_format == "text"
-        form = Format(target.row_format, max_length, apply_chat_template=not is_text, **target.data_defaults)
-        mix = Mix.of([{path: 1.0}], packing=is_text, form=form)
-        shown = open_streams(mix, loaded)["train"]
+        config = _configure(stage, [{path: 1.0}], max_length=max_length)
+        shown = open_streams(config, loaded)["train"]
     console.print(LEGEND, style="dim")
     for number, row in enumerate(islice((r for r in shown if source in (None, r["source"])), rows)):
         console.rule(f"row {number} of {row['source']}")
@@ -196,9 +170,9 @@ def inspect(
 
 @app.command("stats")
 def stats(
-    path: Annotated[Path, typer.Argument(help="A prepared folder.")],
+    path: Annotated[Path, typer.Argument(help="Prepared folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="Where to put the picture; in the folder if none.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Path of the picture; in the folder if not set.")] = None,
 ) -> None:
     """Count rows, documents and tokens by source, and draw the lengths of documents."""
     quiet_libraries()
@@ -211,19 +185,22 @@ def stats(
 @app.command("clean")
 def clean(
     names: Annotated[list[str], typer.Argument(help="Data sets to clean.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, which is then a data set itself.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder, which is a data set itself afterwards.")],
     filters: Annotated[
-        str | None, typer.Option(help=f"Parted by commas, of: {', '.join(FILTERS)}; all that apply if none.")
+        str | None,
+        typer.Option(help=f"Filters to apply, with commas between: {', '.join(FILTERS)}. All that apply if not set."),
     ] = None,
-    against: Annotated[list[str] | None, typer.Option(help="Evaluation sets whose texts must not be in it.")] = None,
-    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
-    min_words: Annotated[int, typer.Option(help="Shorter texts are dropped.")] = 10,
-    max_words: Annotated[int, typer.Option(help="Longer texts are dropped.")] = 100_000,
-    executor: Annotated[str, typer.Option(help="datatrove's: local, slurm or ray.")] = "local",
-    workers: Annotated[int, typer.Option(help="Tasks at once.")] = -1,
-    partition: Annotated[str | None, typer.Option(help="Slurm's partition.")] = None,
-    time: Annotated[str, typer.Option(help="Limit of a Slurm task.")] = "20:00:00",
-    environment: Annotated[str | None, typer.Option(help="What a Slurm task runs first.")] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Evaluation set whose texts must not be in the data; repeat for several.")
+    ] = None,
+    text_field: Annotated[str | None, typer.Option(help="Field that holds the text.")] = None,
+    min_words: Annotated[int, typer.Option(help="Drop texts with fewer words.")] = 10,
+    max_words: Annotated[int, typer.Option(help="Drop texts with more words.")] = 100_000,
+    executor: Annotated[str, typer.Option(help="Executor of datatrove: local, slurm or ray.")] = "local",
+    workers: Annotated[int, typer.Option(help="Number of tasks that run at once; -1 for no limit.")] = -1,
+    partition: Annotated[str | None, typer.Option(help="Slurm partition.")] = None,
+    time: Annotated[str, typer.Option(help="Time limit of a Slurm task.")] = "20:00:00",
+    environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
 ) -> None:
     """Drop texts that teach little or stand elsewhere too, each with its reason. Needs small-doge[scale]."""
     quiet_libraries()
@@ -278,9 +255,16 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
     return shares
 
 
-def _check_sources(shares: list[dict[str, float]], output: Path, overwrite: bool) -> None:
+def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> DataConfig:
+    """The configuration of a stage's rows, with the settings that were given."""
+    found = find_stage(stage)
+    if not settings.get("apply_chat_template"):  # a flag that is not given leaves the choice to the row format
+        settings.pop("apply_chat_template", None)
+    return DataConfig(shares, found.row_format, **{**found.data_defaults, **settings})
+
+
+def _check_sources(sources: Sequence[str], output: Path, overwrite: bool) -> None:
     """Neither may lie in the other: the next preparation would read what this one wrote."""
-    sources = [name for share in shares for name in share]
     check_output(output, PREPARED_BY, overwrite, sources)
     for name in sources:
         if Path(name).is_dir() and Path(name).resolve() in output.resolve().parents:
@@ -316,10 +300,3 @@ def _statistics_of(path: Path) -> dict[str, Any]:
     if splits is None:
         raise UserError(f"{path} is not a prepared data set; make one with: small-doge data prepare")
     return compute_statistics(splits["train"])
-
-
-def _parse_tags(text: str) -> tuple[str, str]:
-    first, comma, second = text.partition(",")
-    if not comma:
-        raise UserError(f"--thinking-tags {text}: write the two tags with a comma between them")
-    return first, second

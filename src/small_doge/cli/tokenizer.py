@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,11 +11,12 @@ from rich.text import Text
 from ..processor import tokenizer as library
 from ..processor.chat_encoding import encode_text
 from ..processor.corpus import iterate_mixture
-from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
+from ..processor.data_config import DataConfig
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
+from .field_options import with_field_options
 
 
 app = typer.Typer(help="Train a tokenizer, or look at one.", no_args_is_help=True)
@@ -25,32 +26,29 @@ COLOURS = ("black on bright_cyan", "black on bright_yellow", "black on bright_gr
 
 
 @app.command("train")
+@with_field_options(DataConfig, ("dataset_text_field", "max_bad_rows", "max_bad_share"), "settings")
 def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the tokenizer.")],
-    data: Annotated[list[str] | None, typer.Option(help="Data sets to train on; the embedded corpus if none.")] = None,
-    text_field: Annotated[str | None, typer.Option(help="Field with the text.")] = None,
-    vocab_size: Annotated[int, typer.Option(help="Entries.")] = library.DEFAULT_VOCAB_SIZE,
-    base: Annotated[str | None, typer.Option(help="Old tokenizer whose algorithm and template to keep.")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Data set to train on; repeat for several. The embedded corpus if not set."),
+    ] = None,
+    *,
+    settings: dict[str, Any],
+    vocab_size: Annotated[int, typer.Option(help="Number of tokens.")] = library.DEFAULT_VOCAB_SIZE,
+    base: Annotated[str | None, typer.Option(help="Tokenizer whose algorithm and chat template to keep.")] = None,
     sample_bytes: Annotated[
-        int, typer.Option(help="Bytes of text used; bounds the memory.")
+        int, typer.Option(help="Bytes of text to train on, which bounds the memory.")
     ] = library.DEFAULT_SAMPLE_BYTES,
-    max_digits: Annotated[int, typer.Option(help="Digits that may share a token.")] = 3,
-    max_length: Annotated[int, typer.Option(help="Trained length, stored in the tokenizer.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Of the sample.")] = 233,
-    max_bad_rows: Annotated[
-        int, typer.Option(help="Unreadable rows that a data set may lose.")
-    ] = DEFAULT_MAX_BAD_ROWS,
-    max_bad_share: Annotated[
-        float, typer.Option(help="Share of its rows that a data set of 100 rows or more may lose.")
-    ] = DEFAULT_MAX_BAD_SHARE,
+    max_digits: Annotated[int, typer.Option(help="Maximum number of digits in a token.")] = 3,
+    max_length: Annotated[int, typer.Option(help="Trained length of models, stored in the tokenizer.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 233,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
     quiet_libraries()
     check_output(output, library.MADE_BY, overwrite, [*(data or []), *([base] if base else [])])
-    texts = (
-        library.read_texts(data, text_field, max_bad_rows, max_bad_share) if data else iterate_mixture(EMBEDDED_TEXTS)
-    )
+    texts = library.read_texts(data, DataConfig(**settings)) if data else iterate_mixture(EMBEDDED_TEXTS)
     trained = library.train_tokenizer(
         texts,
         vocab_size,

@@ -49,7 +49,7 @@ def settings(
         name
         for cls in classes
         for base in cls.__mro__
-        if base.__module__ == cls.__module__
+        if base.__module__.startswith("small_doge.")
         for name in base.__annotations__
     }
     rows = []

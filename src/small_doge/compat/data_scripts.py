@@ -16,12 +16,10 @@ import xxhash
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
 
 from ..processor.catalog import CATALOG
+from ..processor.data_config import DataConfig
 from ..processor.download import download
-from ..processor.engine import Mix, share_out
-from ..processor.formats import Format
-from ..processor.mixing import default_cache_dir
+from ..processor.mix_reader import share_out
 from ..processor.prepare import PREPARED_BY, prepare
-from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
 from ..processor.sources import DATA_ROOT
 from ..processor.tokenizer import MADE_BY, read_texts, train_tokenizer
 from ..trainer.stages import STAGES, find_stage
@@ -97,8 +95,8 @@ def preprocess_datasets(kind: str) -> None:
     parser.add_argument("--packing", action="store_true", help="Several documents a row, in place of padding.")
     parser.add_argument("--seed", type=int, default=233, help="Of the order of rows.")
     parser.add_argument("--cache_dir", default=None, help="Where unfinished work is kept.")
-    parser.add_argument("--max_bad_rows", type=int, default=DEFAULT_MAX_BAD_ROWS, help="Rows a data set may lose.")
-    parser.add_argument("--max_bad_share", type=float, default=DEFAULT_MAX_BAD_SHARE, help="Share of them.")
+    parser.add_argument("--max_bad_rows", type=int, default=DataConfig.max_bad_rows, help="Rows a data set may lose.")
+    parser.add_argument("--max_bad_share", type=float, default=DataConfig.max_bad_share, help="Share of them.")
     args = parser.parse_args()
     outputs = {name: Path(args.save_dir) / f"{name}_processed" for name in args.only}
     for output in outputs.values():
@@ -112,20 +110,22 @@ def preprocess_datasets(kind: str) -> None:
     for name, count in zip(args.only, counts, strict=True):
         local = Path(args.datasets_dir) / name  # a data set that `datasets` saved there
         stage = find_stage(CATALOG[name].stage)
-        defaults = {"apply_chat_template": True, **stage.data_defaults}
-        form = Format(stage.row_format, args.max_length, **defaults)
-        gives_tokens = form.gives_tokens
-        mix = Mix.of(
+        config = DataConfig(
             [{str(local) if local.is_dir() else name: 1.0}],
+            stage.row_format,
+            total_sample_size=count,
+            max_length=args.max_length,
             packing=args.packing,
-            total=count,
-            form=form,
-            padding=gives_tokens and not args.packing,
+            apply_chat_template=True,
             seed=args.seed,
             max_bad_rows=args.max_bad_rows,
             max_bad_share=args.max_bad_share,
+            dataset_num_proc=args.num_proc,
+            cache_dir=args.cache_dir,
+            **stage.data_defaults,
         )
-        rows = prepare(mix, tokenizer, args.cache_dir or default_cache_dir(), args.num_proc)["train"]
+        config.padding = config.gives_tokens and not args.packing
+        rows = prepare(config, tokenizer)["train"]
         with whole_folder(outputs[name], PREPARED_BY, args.overwrite) as folder:
             rows.save_to_disk(str(folder))
         print(f"{outputs[name]}: {len(rows):,} rows")

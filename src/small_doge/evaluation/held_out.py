@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.chat_template import CHAT_TEMPLATE
 from ..processor.corpus import Question, held_out_preferences, held_out_problems, held_out_questions
-from ..processor.formats import DEFAULT_THINKING_TAGS
+from ..processor.data_config import DEFAULT_THINKING_TAGS
 from ..utils.answers import is_right, says, split_thought
 
 

@@ -1,4 +1,4 @@
-"""The public data sets that the guides train on."""
+"""The public data sets that the published guides train on, by short names."""
 
 from dataclasses import dataclass
 

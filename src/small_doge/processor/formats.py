@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.answers import find_fault
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from ..utils.suggest import unknown_name_message
 from .chat_encoding import EncodedChat, enclose, encode_chats, encode_documents, encode_text
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
+from .data_config import DataConfig
 from .forms import (
     CONVERSATION_FIELDS,
     FORM_FIELDS,
@@ -33,63 +33,15 @@ from .messages import FormError, Message, check_unicode, find_first, is_blank, r
 
 logger = get_logger(__name__)
 
-ROW_FORMATS = ("text", "conversation", "preference", "problem", "prompt")
 # In place of a reason: the row is of another format.
 SKIPPED = ""
 IGNORED = -100
 # Characters tokenised together: an encoding holds about 100 bytes a token while it is alive.
 BATCH_CHARACTERS = 1_000_000
 BATCH_ROWS = 256
-DEFAULT_THINKING_TAGS = ("<think>", "</think>")
 
 _MESSAGES = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
 _TOKENS = pa.list_(pa.int32())
-
-
-@dataclass(frozen=True)
-class Format:
-    """How rows are rendered and tokenised.
-
-    Args:
-        row_format: one of `ROW_FORMATS`; prompt is what is asked alone.
-        max_length: tokens of a row.
-        text_field: field with the text; `text` if None.
-        formatting_func: makes of a row a text, {"text"}, {"messages"}, {"conversation"} or a row of a known form.
-        apply_chat_template: text: rows with an answered prompt become chat turns. conversation: they are rendered and
-            tokenised; without it they stay `messages`.
-        apply_thinking_template: a teacher's thought goes between `thinking_tags`.
-        thinking_tags: the two tags.
-        system_prompt: put before conversations that have none.
-        identity: what the model says when it is asked who it is; put before some conversations.
-        identity_share: share of the conversations that begin with it.
-    """
-
-    row_format: str = "text"
-    max_length: int = 2048
-    text_field: str | None = None
-    formatting_func: Callable[[dict], Any] | None = None
-    apply_chat_template: bool = False
-    apply_thinking_template: bool = False
-    thinking_tags: tuple[str, str] = DEFAULT_THINKING_TAGS
-    system_prompt: str | None = None
-    identity: str | None = None
-    identity_share: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.row_format not in ROW_FORMATS:
-            raise UserError(unknown_name_message("row format", self.row_format, ROW_FORMATS))
-        if self.max_length < 2:
-            raise UserError(f"max_length={self.max_length} must be at least 2")
-        if not 0 < self.identity_share <= 1:
-            raise UserError(f"identity_share={self.identity_share} must lie in (0, 1]")
-        tags = self.thinking_tags
-        if isinstance(tags, str) or len(tags) != 2 or not all(isinstance(tag, str) and tag for tag in tags):
-            raise UserError(f"thinking_tags={tags!r} must be two texts, such as {list(DEFAULT_THINKING_TAGS)}")
-
-    @property
-    def gives_tokens(self) -> bool:
-        """Whether rows are tokens, rather than messages that a trainer renders."""
-        return self.row_format == "text" or (self.row_format == "conversation" and self.apply_chat_template)
 
 
 @dataclass
@@ -116,15 +68,15 @@ class Encoder:
 
     Args:
         tokenizer: of the model, a fast one.
-        form: what to make of them.
+        config: what to make of them.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, form: Format) -> None:
-        self.tokenizer, self.form = tokenizer, form
-        self.text_field = form.text_field or "text"
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: DataConfig) -> None:
+        self.tokenizer, self.config = tokenizer, config
+        self.text_field = config.dataset_text_field or "text"
         encode_text(tokenizer, "")  # refuses tokenizers that can't tell texts from control tokens
-        needs_template = form.row_format != "text" or form.apply_chat_template
-        self.template = choose_template(tokenizer, form.gives_tokens) if needs_template else None
+        needs_template = config.row_format != "text" or config.apply_chat_template
+        self.template = choose_template(tokenizer, config.gives_tokens) if needs_template else None
 
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
         """An example for each row, or the reason why it gives none, which is empty for rows of another format."""
@@ -134,7 +86,7 @@ class Encoder:
         for index, content in enumerate(rendered):
             if isinstance(content, dict):
                 way = self._encode_texts if "text" in content else self._encode_chats
-                ways.setdefault(way if self.form.gives_tokens else self._keep_messages, []).append(index)
+                ways.setdefault(way if self.config.gives_tokens else self._keep_messages, []).append(index)
         for way, indices in ways.items():
             for index, result in zip(indices, way([rendered[i] for i in indices]), strict=True):
                 results[index] = result
@@ -143,7 +95,7 @@ class Encoder:
     def _render(self, row: dict[str, Any]) -> dict[str, Any] | str:
         """{"text"}, {"messages", "tools"} or a preference or problem; or why there is none."""
         try:
-            if self.form.formatting_func is not None:
+            if self.config.formatting_func is not None:
                 row = self._apply_formatting_func(row)
             return self._read(row)
         except FormError as error:
@@ -151,7 +103,7 @@ class Encoder:
 
     def _apply_formatting_func(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            content = self.form.formatting_func(row)
+            content = self.config.formatting_func(row)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise FormError(f"formatting_func: {type(error).__name__}: {error}") from error
         if isinstance(content, dict):
@@ -161,26 +113,30 @@ class Encoder:
         return {self.text_field: content}
 
     def _read(self, row: dict[str, Any]) -> dict[str, Any]:
-        form = self.form
-        if form.row_format in ("preference", "problem", "prompt") and read_tools(row.get("tools")):
-            raise FormError(f"a row of the format {form.row_format} can't hold the definitions in tools")
-        if form.row_format == "preference":
+        config = self.config
+        if config.row_format in ("preference", "problem", "prompt") and read_tools(row.get("tools")):
+            raise FormError(f"a row of the format {config.row_format} can't hold the definitions in tools")
+        if config.row_format == "preference":
             if not is_preference(row):
                 raise FormError(SKIPPED)
             preference = read_preference(row)
             return {name: self._prepare(turns, name == "prompt") for name, turns in preference.items()}
-        if form.row_format == "problem":
+        if config.row_format == "problem":
             problem = read_problem(row)
             if fault := find_fault(problem["solution"]):
                 raise FormError(f"its reference answer can't be verified: {fault}")
             return {**problem, "prompt": self._prepare(problem["prompt"], True)}
-        if form.row_format == "prompt":
+        if config.row_format == "prompt":
             return {"prompt": self._prepare(read_prompt(row)["prompt"], True)}
         text = row.get(self.text_field)
-        is_chat = has_known_form(row) and (form.row_format == "conversation" or is_blank(text))
-        if form.apply_chat_template and not is_chat and not is_blank(text) and not is_blank(row.get("prompt")):
+        is_chat = has_known_form(row) and (config.row_format == "conversation" or is_blank(text))
+        if config.apply_chat_template and not is_chat and not is_blank(text) and not is_blank(row.get("prompt")):
             row, is_chat = {"prompt": row["prompt"], "completion": text}, True  # cosmopedia-v2's form
-        if form.row_format == "text" and not form.apply_chat_template and not find_first(row, CONVERSATION_FIELDS)[0]:
+        if (
+            config.row_format == "text"
+            and not config.apply_chat_template
+            and not find_first(row, CONVERSATION_FIELDS)[0]
+        ):
             is_chat = False
         if not is_chat:
             return {"text": self._read_text(row)}
@@ -200,19 +156,21 @@ class Encoder:
 
     def _prepare(self, messages: list[Message], is_start: bool) -> list[Message]:
         """Thoughts in their place; before a conversation's start, the system prompt and the identity."""
-        form = self.form
-        if form.apply_thinking_template:
-            messages = [mark_thought(message, form.thinking_tags) for message in messages]
+        config = self.config
+        if config.apply_thinking_template:
+            messages = [
+                mark_thought(message, (config.thinking_tags[0], config.thinking_tags[1])) for message in messages
+            ]
         messages = [drop_thought_field(message) for message in messages]
         if not is_start:
             return messages
         system = messages[:1] if messages[0]["role"] == "system" else []
         rest = messages[len(system) :]
-        if form.system_prompt and not system:
-            system = [{"role": "system", "content": form.system_prompt}]
-        if form.identity and _key(_prompt_text(rest)) % 10_000 < form.identity_share * 10_000:
+        if config.system_prompt and not system:
+            system = [{"role": "system", "content": config.system_prompt}]
+        if config.identity and _key(_prompt_text(rest)) % 10_000 < config.identity_share * 10_000:
             asked = {"role": "user", "content": "Who are you?"}
-            rest = [asked, {"role": "assistant", "content": form.identity}, *rest]
+            rest = [asked, {"role": "assistant", "content": config.identity}, *rest]
         return system + rest
 
     def _encode_texts(self, rendered: list[dict[str, Any]]) -> list[Example | str]:
@@ -237,16 +195,16 @@ class Encoder:
 
     def _learn(self, key: int, chat: EncodedChat) -> Example | str:
         tokens, mask = np.asarray(chat.ids, dtype=np.int32), np.asarray(chat.answers, dtype=bool)
-        if self.form.row_format == "text":
+        if self.config.row_format == "text":
             tokens = enclose(self.tokenizer, tokens)
             return Example(key, tokens, size=len(tokens))
         if not mask.any():
             return "no token of an answer is marked by the chat template"
         labels = np.where(mask, tokens, IGNORED).astype(np.int32)
         # The first token of a row has nothing before it that could predict it.
-        if not (labels[1 : self.form.max_length] != IGNORED).any():
-            return f"the answer begins after max_length={self.form.max_length} tokens and would be cut away"
-        return Example(key, tokens[: self.form.max_length], labels[: self.form.max_length], size=len(tokens))
+        if not (labels[1 : self.config.max_length] != IGNORED).any():
+            return f"the answer begins after max_length={self.config.max_length} tokens and would be cut away"
+        return Example(key, tokens[: self.config.max_length], labels[: self.config.max_length], size=len(tokens))
 
     def _keep_messages(self, rendered: list[dict[str, Any]]) -> Iterator[Example | str]:
         """Rows that their trainer renders: preferences, problems or conversations."""
@@ -293,7 +251,7 @@ class Encoder:
 
     def _judge_length(self, rows: list[list[int]], has_prompt: bool) -> int | str:
         """The longest of a row's renderings, of which the prompt's is the last; or why they teach nothing."""
-        limit = self.form.max_length
+        limit = self.config.max_length
         if has_prompt and len(rows[-1]) >= limit:
             return f"its prompt has {len(rows[-1])} tokens: max_length={limit} leaves no room for an answer"
         if len(rows) == 3:
@@ -317,7 +275,7 @@ class Encoder:
                     tools=tools,
                     template=self.template,
                     add_generation_prompt=prompt,
-                    with_answers=self.form.gives_tokens,
+                    with_answers=self.config.gives_tokens,
                 )
             ]
         except ValueError as error:
@@ -349,19 +307,19 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, with_answers: bool = Tru
     )
 
 
-def row_schema(form: Format, padding: bool = False) -> pa.Schema:
+def row_schema(config: DataConfig) -> pa.Schema:
     """The columns of prepared rows."""
-    if form.gives_tokens:
+    if config.gives_tokens:
         columns = {"input_ids": _TOKENS, "seq_lengths": _TOKENS}
-        if form.row_format == "conversation":
+        if config.row_format == "conversation":
             columns["labels"] = _TOKENS
-        if padding:
+        if config.padding:
             columns["attention_mask"] = _TOKENS
-    elif form.row_format == "preference":
+    elif config.row_format == "preference":
         columns = {"prompt": _MESSAGES, "chosen": _MESSAGES, "rejected": _MESSAGES, "num_tokens": pa.int32()}
-    elif form.row_format == "problem":
+    elif config.row_format == "problem":
         columns = {"prompt": _MESSAGES, "solution": pa.string(), "num_tokens": pa.int32()}
-    elif form.row_format == "prompt":
+    elif config.row_format == "prompt":
         columns = {"prompt": _MESSAGES, "num_tokens": pa.int32()}
     else:
         columns = {"messages": _MESSAGES, "num_tokens": pa.int32()}

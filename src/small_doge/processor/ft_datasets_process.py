@@ -1,4 +1,4 @@
-"""The guides' door to fine-tuning data: conversations, preferences and problems by ratio."""
+"""Fine-tuning data by ratio: conversations, preferences and problems from rows of any usual form."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,10 +6,8 @@ from typing import Any
 from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase
 
-from .engine import Mix
-from .formats import DEFAULT_THINKING_TAGS, Format
-from .mixing import mix_by_ratio
-from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
+from .data_config import DataConfig
+from .mixing import make_rows
 
 
 def mix_datasets_by_ratio(
@@ -25,81 +23,40 @@ def mix_datasets_by_ratio(
     dataset_num_proc: int | None = None,
     seed: int = 233,
     cache_dir: str | None = None,
-    *,
-    row_format: str = "conversation",
-    thinking_tags: tuple[str, str] = DEFAULT_THINKING_TAGS,
-    system_prompt: str | None = None,
-    identity: str | None = None,
-    identity_share: float = 0.05,
-    test_size: int = 0,
-    padding: bool = False,
-    max_bad_rows: int = DEFAULT_MAX_BAD_ROWS,
-    max_bad_share: float = DEFAULT_MAX_BAD_SHARE,
-    streaming: bool = False,
+    **settings: Any,
 ) -> Any:
     """Make rows for SFT, DPO or GRPO from sources of any usual form (see `small_doge.processor.forms`).
 
-    Of a mix of instructions and preferences, the format conversation takes the prompt and the chosen answer of a preference, and
-    the format preference takes the preferences alone.
+    Of a mix of instructions and preferences, the row format conversation takes the prompt and the chosen answer of a
+    preference, and the row format preference takes the preferences alone.
 
     Args:
-        datasets_and_ratios: as for pre-training.
+        datasets_and_ratios: as for pre-training, as are all that are not described here.
         total_sample_size: rows, shared out by ratio; -1 takes all.
-        dataset_text_field: field with a text that is not a conversation; `text` if None.
+        dataset_text_field: field with a text that is not a conversation.
         processing_class: tokenizer.
         max_length: tokens of a row; conversations are cut there, and those whose answer would be lost are dropped.
-        apply_chat_template: render and tokenise conversations, with labels on the answers alone; else rows stay `messages`.
+        apply_chat_template: render and tokenise, with labels on the answers alone; else rows stay `messages`.
         apply_thinking_template: a teacher's thought goes between `thinking_tags`, before the answer.
         packing: as for pre-training; conversations are never split between rows unless it is `wrapped`.
         formatting_func: makes of a row a text, {"conversation"}, {"messages"} or a row of any known form.
-        dataset_num_proc: processes that tokenise; as many as there are cores if None.
+        dataset_num_proc: processes that tokenise.
         seed: of the order of rows.
-        cache_dir: where rows are kept between runs; the cache of `datasets` if None.
-        row_format: conversation, preference, problem or prompt.
-        thinking_tags: the tags of the thinking template.
-        system_prompt: put before conversations that have none.
-        identity: what the model says when asked who it is, put before some conversations.
-        identity_share: share of those conversations.
-        test_size: rows of a test split, none of whose prompts stands in the training split.
-        padding: rows are padded to `max_length` and carry an `attention_mask`.
-        max_bad_rows: rows that a source may lose; they are reported and kept in a side file.
-        max_bad_share: share of its rows that a source of 100 rows or more may lose.
-        streaming: as for pre-training.
+        cache_dir: where rows are kept between runs.
+        settings: further fields of `DataConfig`, such as `row_format`, which is conversation if not given.
 
     Returns:
-        `train` and, if asked for, `test`. conversation: `input_ids`, `labels`, `seq_lengths`. preference: `prompt`, `chosen`,
-        `rejected`. problem: `prompt`, `solution`.
+        `train` and, if `test_size` is set, `test`. Conversations: `input_ids`, `labels`, `seq_lengths`. Preferences:
+        `prompt`, `chosen`, `rejected`. Problems: `prompt`, `solution`.
 
     Raises:
         ValueError: settings that don't fit, an empty source, too many bad rows.
         UserError: the disk is full, or a process was killed.
     """
-    form = Format(
-        row_format=row_format,
-        max_length=max_length,
-        text_field=dataset_text_field,
-        formatting_func=formatting_func,
-        apply_chat_template=apply_chat_template,
-        apply_thinking_template=apply_thinking_template,
-        thinking_tags=thinking_tags,
-        system_prompt=system_prompt,
-        identity=identity,
-        identity_share=identity_share,
-    )
-    mix = Mix.of(
-        datasets_and_ratios,
-        packing=packing,
-        total=total_sample_size,
-        test_size=test_size,
-        form=form,
-        padding=padding,
-        seed=seed,
-        max_bad_rows=max_bad_rows,
-        max_bad_share=max_bad_share,
-    )
-    return mix_by_ratio(mix, processing_class, cache_dir, dataset_num_proc, streaming)
+    given = {name: value for name, value in locals().items() if name not in ("processing_class", "settings")}
+    return make_rows(DataConfig.of({"row_format": "conversation", **given, **settings}), processing_class)
 
 
 def mix_datasets_by_radio(*args: Any, **kwargs: Any) -> DatasetDict:
-    """The guides' spelling of `mix_datasets_by_ratio`."""
+    """Call `mix_datasets_by_ratio`, whose name the published guides spell so."""
     return mix_datasets_by_ratio(*args, **kwargs)

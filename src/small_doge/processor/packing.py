@@ -7,11 +7,7 @@ import numpy as np
 import torch
 
 from ..utils.errors import UserError
-from ..utils.suggest import unknown_name_message
 from .formats import IGNORED, Example
-
-
-PACKINGS = ("best_fit", "wrapped", "none")
 
 
 @dataclass
@@ -31,19 +27,6 @@ class Row:
     lengths: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     fields: dict = field(default_factory=dict)
-
-
-def choose_packing(packing: bool | str) -> str:
-    """`best_fit`, `wrapped` or `none`; True stands for the first and False for the last.
-
-    Raises:
-        ValueError: another word.
-    """
-    if isinstance(packing, bool):
-        return "best_fit" if packing else "none"
-    if packing not in PACKINGS:
-        raise UserError(unknown_name_message("packing", str(packing), PACKINGS))
-    return packing
 
 
 def pack(examples: list[Example], max_length: int, packing: str, split_long: bool) -> list[Row]:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from typing import Any
 
+import datasets.config
 import dill
 import numpy as np
 import pyarrow as pa
@@ -28,8 +29,9 @@ from ..utils.errors import UserError
 from ..utils.files import read_json_lines, write_json
 from ..utils.logging import get_logger
 from ..utils.processes import end_with
-from .engine import Engine, Mix, Unit, interleave, share_out
+from .data_config import DataConfig
 from .formats import row_schema
+from .mix_reader import MixReader, Unit, interleave, share_out
 from .packing import Row
 from .report import FAILED, Report, describe_failures, keep_failures, tell_losses
 
@@ -41,22 +43,16 @@ BATCH = 1000
 REPORT, FINISHED = "report.json", "finished.json"
 # Of how rows are read and encoded: rows that an earlier version prepared are not taken for this one's.
 VERSION = 2
+# Settings that change where, how fast and how strictly rows are made, and not the rows.
+NOT_IN_ROWS = {"formatting_func", "streaming", "max_bad_rows", "max_bad_share", "dataset_num_proc", "cache_dir"}
 
 
-def prepare(
-    mix: Mix,
-    tokenizer: PreTrainedTokenizerBase,
-    cache_dir: str | Path,
-    num_proc: int | None = None,
-    failures: Path | None = None,
-) -> DatasetDict:
-    """Make a mix, or go on with one that was begun, or load one that is done.
+def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, failures: Path | None = None) -> DatasetDict:
+    """Prepare a mix on disk, or go on with one that was begun, or load one that is done.
 
     Args:
-        mix: what to make.
-        tokenizer: of the model.
-        cache_dir: keeps a folder for each mix.
-        num_proc: processes that work through parts; as many as there are cores if None.
+        config: which data sets, and what to make of them; `cache_dir` keeps a folder for each mix.
+        tokenizer: tokenizer of the model.
         failures: where the caller will put the list of rows that can't be used, for messages.
 
     Returns:
@@ -66,36 +62,40 @@ def prepare(
         UserError: the disk is full, or a process was killed; the same call goes on.
         ValueError: sources that can't be read, are empty, or lose too many rows.
     """
-    preparation = Preparation(mix, tokenizer, cache_dir, failures)
+    preparation = Preparation(config, tokenizer, failures)
     if preparation.is_finished:
         logger.info("data: using %s", preparation.folder)
         preparation.check_failures()
     else:
         with explained(preparation.folder):
-            preparation.make_units(num_proc)
+            preparation.make_units()
             preparation.join()
     return preparation.load()
 
 
+def default_cache_dir() -> Path:
+    """Return the folder for prepared rows beside the caches of `datasets`."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "small-doge"
+
+
 class Preparation:
-    """The folder in which a mix is made.
+    """The folder in which a mix is prepared.
 
     Args:
-        mix: what to make.
-        tokenizer: of the model.
-        cache_dir: keeps a folder for each mix.
+        config: which data sets, and what to make of them.
+        tokenizer: tokenizer of the model.
         failures: where the caller will put the list of rows that can't be used; it stays in the folder if None.
     """
 
-    def __init__(
-        self, mix: Mix, tokenizer: PreTrainedTokenizerBase, cache_dir: str | Path, failures: Path | None = None
-    ) -> None:
-        self.engine = Engine(mix, tokenizer)
-        mix = self.mix = self.engine.mix
-        self.folder = Path(cache_dir) / f"prepared-{_compute_key(mix, tokenizer, self.engine)}"
+    def __init__(self, config: DataConfig, tokenizer: PreTrainedTokenizerBase, failures: Path | None = None) -> None:
+        self.reader = MixReader(config, tokenizer)
+        config = self.config = self.reader.config
+        cache = Path(config.cache_dir or default_cache_dir())
+        self.folder = cache / f"prepared-{_compute_key(config, tokenizer, self.reader)}"
         self.failures = failures or self.folder / FAILED
-        self.schema = row_schema(mix.form, mix.padding)
-        self.train_counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
+        self.schema = row_schema(config)
+        self.names, self.total = self.reader.names, config.total_sample_size
+        self.train_counts = [-1] * len(self.names) if self.total == -1 else share_out(self.total, self.reader.ratios)
 
     @property
     def is_finished(self) -> bool:
@@ -107,27 +107,27 @@ class Preparation:
         self.folder.mkdir(parents=True, exist_ok=True)
         chosen = self.folder / "held_out.json"
         if not chosen.is_file():
-            self.engine.check_first_rows()
-            rows = self.engine.find_test_rows()
+            self.reader.check_first_rows()
+            rows = self.reader.find_test_rows()
             if rows:
-                _write_rows(self.folder / "test.arrow", iter(rows), self.schema, self.engine)
-            write_json(chosen, sorted(self.engine.held_out))
-        self.engine.held_out = frozenset(json.loads(chosen.read_text(encoding="utf-8")))
+                _write_rows(self.folder / "test.arrow", iter(rows), self.schema, self.reader)
+            write_json(chosen, sorted(self.reader.held_out))
+        self.reader.held_out = frozenset(json.loads(chosen.read_text(encoding="utf-8")))
 
-    def make_units(self, num_proc: int | None = None) -> None:
+    def make_units(self) -> None:
         """Write the units that are still missing, until each source has the rows that are wanted of it."""
         self.start()
-        units = [unit for group in self.engine.units for unit in group]
+        units = [unit for group in self.reader.units for unit in group]
         with tqdm(total=len(units), desc="preparing", unit="part", disable=None, dynamic_ncols=True) as bar:
-            processes = min(num_proc or os.cpu_count() or 1, len(units))
+            processes = min(self.config.dataset_num_proc or os.cpu_count() or 1, len(units))
             if processes > 1:
                 self._make_in_processes(units, processes, bar)
                 return
-            for group in self.engine.units:
+            for group in self.reader.units:
                 for unit in group:
                     if not self._has_enough(unit):
                         report = self.make_unit(unit)
-                        bar.set_postfix_str(f"{report.tokens:,} tokens of {self.mix.names[unit.source]}")
+                        bar.set_postfix_str(f"{report.tokens:,} tokens of {self.names[unit.source]}")
                     bar.update()
 
     def make_unit(self, unit: Unit) -> Report:
@@ -136,12 +136,12 @@ class Preparation:
         if summary.is_file():
             return _read_report(summary)
         report = Report()
-        name = self.mix.names[unit.source]
+        name = self.names[unit.source]
         wanted = self.train_counts[unit.source]
-        pairs = ((row, name) for row, _ in self.engine.read_unit(unit, report))
+        pairs = ((row, name) for row, _ in self.reader.read_unit(unit, report))
         # Not a row more than can be used: the rows of a unit do not depend on how many of them are read.
         try:
-            _write_rows(rows, pairs if wanted == -1 else islice(pairs, wanted), self.schema, self.engine)
+            _write_rows(rows, pairs if wanted == -1 else islice(pairs, wanted), self.schema, self.reader)
         finally:
             keep_failures(self.folder / "units" / f"{summary.stem}.failed.jsonl", [report])
         write_json(summary, asdict(report))
@@ -168,7 +168,7 @@ class Preparation:
         wanted = self.train_counts[unit.source]
         if wanted == -1:
             return False
-        earlier = [self._unit_files(u)[1] for u in self.engine.units[unit.source][: unit.number]]
+        earlier = [self._unit_files(u)[1] for u in self.reader.units[unit.source][: unit.number]]
         return sum(_read_report(path).packed_rows for path in earlier if path.is_file()) >= wanted
 
     def _unit_files(self, unit: Unit) -> tuple[Path, Path]:
@@ -182,7 +182,7 @@ class Preparation:
             ValueError: a source without rows, or with too many failed ones.
         """
         reports, tables = [], []
-        for index, group in enumerate(self.engine.units):
+        for index, group in enumerate(self.reader.units):
             made = [unit for unit in group if self._unit_files(unit)[1].is_file()]
             report = Report()
             for unit in made:
@@ -190,13 +190,13 @@ class Preparation:
             reports.append(report)
             tables.append([_open_table(self._unit_files(unit)[0]) for unit in made])
             keep_failures(self.folder / FAILED, reports)
-            self.engine.check_failures(index, report, failures=self.folder / FAILED)
+            self.reader.check_failures(index, report, failures=self.folder / FAILED)
             if sum(len(table) for table in tables[-1]) == 0:
                 self._raise_empty(index, report)
         self._warn(reports)
         available = [sum(map(len, group)) for group in tables]
-        counts = available if self.mix.total == -1 else self.train_counts
-        _join_tables(self.folder / "train.arrow", tables, interleave(list(self.mix.ratios), counts), self.schema)
+        counts = available if self.total == -1 else self.train_counts
+        _join_tables(self.folder / "train.arrow", tables, interleave(self.reader.ratios, counts), self.schema)
         write_json(self.folder / REPORT, self._describe(reports, available, counts))
         write_json(self.folder / FINISHED, {"finished_at": time.time()})
         del tables
@@ -207,9 +207,9 @@ class Preparation:
         path = self.folder / FAILED
         failed = list(read_json_lines(path)) if path.is_file() else []
         sources = json.loads((self.folder / REPORT).read_text("utf-8"))["sources"]
-        for index, name in enumerate(self.mix.names):
+        for index, name in enumerate(self.names):
             mine = [row for row in failed if row["source"] == name]
-            self.engine.check_failures(index, Report(rows=sources[name]["rows"], failed=mine))
+            self.reader.check_failures(index, Report(rows=sources[name]["rows"], failed=mine))
 
     def load(self) -> DatasetDict:
         """The finished data set, mapped from disk."""
@@ -217,19 +217,19 @@ class Preparation:
         return DatasetDict({name: Dataset.from_file(str(path)) for name, path in splits.items() if path.is_file()})
 
     def _raise_empty(self, index: int, report: Report) -> None:
-        name = self.mix.names[index]
+        name = self.names[index]
         if report.held_out:
             raise UserError(
-                f"data set {name!r}: every training row also stands in the test split; lower test_size={self.mix.test_size} "
+                f"data set {name!r}: every training row also stands in the test split; lower test_size={self.config.test_size} "
                 "or add data"
             )
         raise UserError(f"data set {name!r} has no usable row: {describe_failures(report)}")
 
     def _warn(self, reports: list[Report]) -> None:
-        if self.mix.total == -1 and len(self.mix.names) > 1:
+        if self.total == -1 and len(self.names) > 1:
             logger.info("total_sample_size=-1: every row of every data set is used once, whatever the ratios")
-        for name, wanted, report in zip(self.mix.names, self.train_counts, reports, strict=True):
-            tell_losses(name, report, self.mix.form.max_length, self.failures)
+        for name, wanted, report in zip(self.names, self.train_counts, reports, strict=True):
+            tell_losses(name, report, self.config.max_length, self.failures)
             if report.packed_rows < wanted:
                 times = wanted / report.packed_rows
                 logger.warning(
@@ -241,26 +241,25 @@ class Preparation:
                 )
 
     def _describe(self, reports: list[Report], available: list[int], counts: list[int]) -> dict[str, Any]:
-        form = self.mix.form
+        config = self.config
         sources = {}
         for name, ratio, report, rows, used in zip(
-            self.mix.names, self.mix.ratios, reports, available, counts, strict=True
+            self.names, self.reader.ratios, reports, available, counts, strict=True
         ):
             facts = {k: v for k, v in asdict(report).items() if k != "failed"}
             facts |= {"failed": len(report.failed), "ratio": ratio, "available": rows, "used": used}
-            if form.gives_tokens:
-                facts["fill_rate"] = round(report.tokens / max(1, report.packed_rows * form.max_length), 4)
+            if config.gives_tokens:
+                facts["fill_rate"] = round(report.tokens / max(1, report.packed_rows * config.max_length), 4)
             sources[name] = facts
         packed, tokens = (sum(getattr(r, name) for r in reports) for name in ("packed_rows", "tokens"))
-        if form.gives_tokens and self.mix.packing != "none":
+        if config.gives_tokens and self.config.packing != "none":
             logger.info(
                 "packed %d documents into %d rows, %.1f%% full",
                 sum(r.documents for r in reports),
                 packed,
-                100 * tokens / (packed * form.max_length),
+                100 * tokens / (packed * config.max_length),
             )
-        settings = {k: v for k, v in asdict(form).items() if k != "formatting_func"}
-        return {**settings, "packing": self.mix.packing, "seed": self.mix.seed, "sources": sources}
+        return {**_rows_depend_on(config), "sources": sources}
 
 
 _worker: Preparation | None = None
@@ -296,26 +295,29 @@ def explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _compute_key(mix: Mix, tokenizer: PreTrainedTokenizerBase, engine: Engine) -> str:
-    """What the rows depend on: settings, tokenizer, and the files of the sources."""
-    settings = {k: v for k, v in asdict(mix).items() if k not in ("max_bad_rows", "max_bad_share", "form")}
-    form = {k: v for k, v in asdict(mix.form).items() if k != "formatting_func"}
-    form["formatting_func"] = Hasher.hash(mix.form.formatting_func) if mix.form.formatting_func else None
-    parts = [asdict(part) for source in engine.sources for part in source.parts]
+def _rows_depend_on(config: DataConfig) -> dict[str, Any]:
+    """The settings that rows depend on, functions aside."""
+    return {field.name: getattr(config, field.name) for field in fields(DataConfig) if field.name not in NOT_IN_ROWS}
+
+
+def _compute_key(config: DataConfig, tokenizer: PreTrainedTokenizerBase, reader: MixReader) -> str:
+    """Hash what the rows depend on: settings, tokenizer, and the files of the sources."""
+    function = Hasher.hash(config.formatting_func) if config.formatting_func else None
+    parts = [asdict(part) for source in reader.sources for part in source.parts]
     backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
     specials = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template]
-    content = json.dumps([VERSION, settings, form, parts, backend, specials], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    known = [VERSION, _rows_depend_on(config), function, parts, backend, specials]
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def build_columns(rows: list[tuple[Row, str]], schema: pa.Schema, engine: Engine) -> pa.RecordBatch:
+def build_columns(rows: list[tuple[Row, str]], schema: pa.Schema, reader: MixReader) -> pa.RecordBatch:
     """Rows and the names of their sources as Arrow."""
     columns: dict[str, pa.Array] = {"source": pa.array([name for _, name in rows], pa.string())}
     if "input_ids" in schema.names:
         columns["seq_lengths"] = _list_array([np.asarray(row.lengths, dtype=np.int32) for row, _ in rows])
         tokens, labels = [row.tokens for row, _ in rows], [row.labels for row, _ in rows]
         if "attention_mask" in schema.names:
-            length, padding = engine.mix.form.max_length, engine.tokenizer.pad_token_id
+            length, padding = reader.config.max_length, reader.tokenizer.pad_token_id
             columns["attention_mask"] = _list_array(
                 [np.pad(np.ones(len(t), dtype=np.int32), (0, length - len(t))) for t in tokens]
             )
@@ -339,10 +341,10 @@ def _list_array(values: list[np.ndarray]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(joined.astype(np.int32, copy=False)))
 
 
-def _write_rows(path: Path, rows: Iterator[tuple[Row, str]], schema: pa.Schema, engine: Engine) -> None:
+def _write_rows(path: Path, rows: Iterator[tuple[Row, str]], schema: pa.Schema, reader: MixReader) -> None:
     with _arrow_file(path, schema) as writer:
         while batch := list(islice(rows, BATCH)):
-            writer.write_batch(build_columns(batch, schema, engine))
+            writer.write_batch(build_columns(batch, schema, reader))
 
 
 class _arrow_file:

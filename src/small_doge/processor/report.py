@@ -8,13 +8,12 @@ from pathlib import Path
 from ..utils.errors import UserError
 from ..utils.files import write_text
 from ..utils.logging import get_logger
+from .data_config import DataConfig
 
 
 logger = get_logger(__name__)
 
 FAILED = "failed_rows.jsonl"
-# Rows that a source may lose: so many, and such a share of those that were read.
-DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE = 1000, 0.1
 # Of fewer rows, a share says little: a warning does.
 JUDGED_ROWS = 100
 
@@ -31,7 +30,7 @@ class Report:
         learnt: tokens with a label, where only some have one.
         cut: documents that lost what stood behind `max_length`.
         held_out: documents left out because they stand in the test split.
-        skipped: rows that are for another stage.
+        skipped: rows that are of another format.
         unlearnt: packed rows left out because no token of theirs is learnt.
         failed: rows that can't be used, and why.
     """
@@ -63,8 +62,7 @@ def describe_failures(report: Report, shown: int = 3) -> str:
 def check_failures(
     name: str,
     report: Report,
-    max_bad_rows: int,
-    max_bad_share: float,
+    config: DataConfig,
     whole: bool = True,
     failures: Path | None = None,
 ) -> None:
@@ -73,8 +71,7 @@ def check_failures(
     Args:
         name: of the source.
         report: of it.
-        max_bad_rows: that it may lose.
-        max_bad_share: of its rows that it may lose; of fewer than 100 rows, any share.
+        config: how many rows it may lose, and which share of them; of fewer than 100 rows, any share.
         whole: whether all of it was read. Of a part, half may be lost, as bad rows may lie together.
         failures: the side file with all rows that can't be used.
 
@@ -82,10 +79,10 @@ def check_failures(
         ValueError: it lost more than either limit allows, with the first reasons.
     """
     lost = len(report.failed)
-    limits = [f"max_bad_rows={max_bad_rows}"] if lost > max_bad_rows else []
-    allowed = max_bad_share if whole else max(max_bad_share, 0.5)
+    limits = [f"max_bad_rows={config.max_bad_rows}"] if lost > config.max_bad_rows else []
+    allowed = config.max_bad_share if whole else max(config.max_bad_share, 0.5)
     if report.rows >= JUDGED_ROWS and lost > allowed * report.rows:
-        limits.append(f"max_bad_share={max_bad_share:g}")
+        limits.append(f"max_bad_share={config.max_bad_share:g}")
     if limits:
         place = f" All are in {failures}." if failures else ""
         raise UserError(

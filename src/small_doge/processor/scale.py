@@ -18,7 +18,7 @@ from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.processes import forks_end_with_us
 from ..utils.suggest import unknown_name_message
-from .engine import Mix
+from .data_config import DataConfig
 from .prepare import Preparation, explained
 
 
@@ -73,9 +73,8 @@ def import_datatrove() -> Any:
 
 
 def prepare_at_scale(
-    mix: Mix,
+    config: DataConfig,
     tokenizer: PreTrainedTokenizerBase,
-    cache_dir: str | Path,
     cluster: Cluster,
     failures: Path | None = None,
 ) -> DatasetDict | None:
@@ -85,20 +84,19 @@ def prepare_at_scale(
     are done.
 
     Args:
-        mix: what to make.
-        tokenizer: of the model.
-        cache_dir: on a disk that every task sees.
+        config: which data sets, and what to make of them; `cache_dir` lies on a disk that every task sees.
+        tokenizer: tokenizer of the model.
         cluster: where tasks run.
         failures: where the caller will put the list of rows that can't be used, for messages.
 
     Returns:
         The rows by split, or None while tasks are still to run.
     """
-    preparation = Preparation(mix, tokenizer, cache_dir, failures)
+    preparation = Preparation(config, tokenizer, failures)
     if not preparation.is_finished:
         with explained(preparation.folder):
             preparation.start()
-            units = [unit for group in preparation.engine.units for unit in group]
+            units = [unit for group in preparation.reader.units for unit in group]
             if not all(preparation.is_made(unit) for unit in units):
                 run_steps([([_make_step(preparation)], len(units))], cluster, preparation.folder / "logs", "prepare")
             if not all(preparation.is_made(unit) for unit in units):
@@ -122,7 +120,7 @@ def _make_step(preparation: Preparation) -> Any:
 
         def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
             mine = dill.loads(self.payload)
-            units = [unit for group in mine.engine.units for unit in group]
+            units = [unit for group in mine.reader.units for unit in group]
             for unit in units[rank::world_size]:
                 mine.make_unit(unit)
             return data

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from .engine import Engine, Position, share_out
+from .mix_reader import MixReader, Position, share_out
 from .packing import Row
 from .report import Report, describe_failures, keep_failures, tell_losses
 
@@ -24,16 +24,16 @@ class MixedStream(IterableDataset):
     source stands in, at most 4,096 documents.
 
     Args:
-        engine: of the mix.
+        reader: reader of the mix.
         side_file: keeps the rows that can't be used, with their reasons.
     """
 
-    def __init__(self, engine: Engine, side_file: Path | None = None) -> None:
-        self.engine, self.side_file = engine, side_file
-        mix = engine.mix
-        self.reports = [Report() for _ in mix.names]
-        self.test_rows = [self._as_dict(row, name) for row, name in engine.find_test_rows()]
-        self.counts = [-1] * len(mix.names) if mix.total == -1 else share_out(mix.total, list(mix.ratios))
+    def __init__(self, reader: MixReader, side_file: Path | None = None) -> None:
+        self.reader, self.side_file = reader, side_file
+        total = reader.config.total_sample_size
+        self.reports = [Report() for _ in reader.names]
+        self.test_rows = [self._as_dict(row, name) for row, name in reader.find_test_rows()]
+        self.counts = [-1] * len(reader.names) if total == -1 else share_out(total, reader.ratios)
         self._told: dict[int, set[str]] = {}  # kinds of losses that were said of each source
         self._state = self._start()
 
@@ -48,7 +48,7 @@ class MixedStream(IterableDataset):
         taken, positions = list(self._state["taken"]), [Position(*p) for p in self._state["positions"]]
         ended = list(self._state["ended"])
         readers = [self._read_source(i, position) for i, position in enumerate(positions)]
-        ratios = self.engine.mix.ratios
+        ratios = self.reader.ratios
         while alive := [i for i, done in enumerate(ended) if not done and taken[i] != self.counts[i]]:
             index = min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
             found = next(readers[index], None)
@@ -58,7 +58,7 @@ class MixedStream(IterableDataset):
             row, positions[index] = found
             taken[index] += 1
             state = {"taken": list(taken), "positions": [list(p) for p in positions], "ended": list(ended)}
-            yield self._as_dict(row, self.engine.mix.names[index]), state
+            yield self._as_dict(row, self.reader.names[index]), state
 
     def state_dict(self) -> dict[str, Any]:
         """The position: rows taken of each source, and where each stands."""
@@ -86,11 +86,11 @@ class MixedStream(IterableDataset):
 
     def _read_source(self, index: int, start: Position) -> Iterator[tuple[Row, Position]]:
         """Rows of a source from a position; again from its start if more are wanted than it has."""
-        units, position, found = self.engine.units[index], start, start != Position()
+        units, position, found = self.reader.units[index], start, start != Position()
         while True:
             for unit in units[position.unit :]:
                 report = self.reports[index] if position.turn == 0 else Report()
-                for row, following in self.engine.read_unit(unit, report, position):
+                for row, following in self.reader.read_unit(unit, report, position):
                     found = True
                     yield row, following
                 if position.turn == 0:
@@ -101,27 +101,27 @@ class MixedStream(IterableDataset):
                 why = (
                     "none of its tokens is learnt; raise max_length" if report.unlearnt else describe_failures(report)
                 )
-                raise UserError(f"data set {self.engine.mix.names[index]!r} has no usable row: {why}")
+                raise UserError(f"data set {self.reader.names[index]!r} has no usable row: {why}")
             if self.counts[index] == -1:
                 return
             position = Position(position.turn + 1)
 
     def _tell_failures(self, index: int) -> None:
         report = self.reports[index]
-        self.engine.check_failures(index, report, whole=False)
+        self.reader.check_failures(index, report, whole=False)
         if self.side_file is not None:
             keep_failures(self.side_file, self.reports)
         kinds = {kind for kind in ("failed", "cut", "skipped", "unlearnt") if getattr(report, kind)}
         if kinds - self._told.get(index, set()):
             self._told[index] = kinds
-            name, limit = self.engine.mix.names[index], self.engine.mix.form.max_length
+            name, limit = self.reader.names[index], self.reader.config.max_length
             tell_losses(name, report, limit, self.side_file, so_far=True)
 
     def _as_dict(self, row: Row, source: str) -> dict[str, Any]:
         if row.tokens is None:
             return {**row.fields, "source": source}
         columns: dict[str, Any] = {"input_ids": row.tokens, "seq_lengths": row.lengths}
-        if self.engine.mix.form.row_format == "conversation":
+        if self.reader.config.row_format == "conversation":
             columns["labels"] = row.tokens if row.labels is None else row.labels
         return {**columns, "source": source}
 

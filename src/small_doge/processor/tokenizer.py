@@ -11,8 +11,9 @@ from ..utils.logging import get_logger
 from . import forms
 from .chat_encoding import encode_text
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
+from .data_config import DataConfig
 from .messages import FormError
-from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, Report, check_failures, describe_failures
+from .report import Report, check_failures, describe_failures
 from .sources import open_source
 
 
@@ -27,21 +28,18 @@ NUM_BYTES = 256
 
 def read_texts(
     names: Iterable[str],
-    text_field: str | None = None,
-    max_bad_rows: int = DEFAULT_MAX_BAD_ROWS,
-    max_bad_share: float = DEFAULT_MAX_BAD_SHARE,
+    config: DataConfig | None = None,
 ) -> Iterator[str]:
-    """Texts of sources of any form: a text, or the contents of messages and answers. Unreadable rows are counted and told.
+    """Read the texts of sources of any form: a text, or the contents of messages and answers. Unreadable rows are counted and told.
 
     Args:
         names: of the sources.
-        text_field: field with the text; `text` if None.
-        max_bad_rows: rows that a source may lose.
-        max_bad_share: share of its rows that a source may lose.
+        config: its `dataset_text_field`, `max_bad_rows` and `max_bad_share` count.
 
     Raises:
         ValueError: a source lost more, or has no text at all.
     """
+    config = config or DataConfig()
     for name in names:
         source, report = open_source(name), Report()
         for record in (record for part in source.parts for record in source.read(part)):
@@ -49,14 +47,14 @@ def read_texts(
             try:
                 if record.row is None:
                     raise FormError(record.problem)
-                texts = forms.find_texts(record.row, text_field)
+                texts = forms.find_texts(record.row, config.dataset_text_field)
             except FormError as error:
                 report.failed.append({"source": name, "where": record.where, "reason": str(error)})
-                check_failures(name, report, max_bad_rows, max_bad_share, whole=False)
+                check_failures(name, report, config, whole=False)
                 continue
             report.documents += 1
             yield from texts
-        check_failures(name, report, max_bad_rows, max_bad_share)
+        check_failures(name, report, config)
         if not report.documents:
             raise UserError(f"data set {name!r} has no text: {describe_failures(report) or 'it is empty'}")
         if report.failed:

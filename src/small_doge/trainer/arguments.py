@@ -6,8 +6,7 @@ from typing import Any, TypeAlias
 
 from transformers import TrainingArguments
 
-from ..processor.formats import DEFAULT_THINKING_TAGS
-from ..processor.report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE
+from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
 
 
@@ -16,24 +15,25 @@ class ModelArguments:
     """Which model, and which tokenizer."""
 
     model_preset: str | None = field(
-        default=None, metadata={"help": "A size of the family to start from, such as Doge-20M, with new weights."}
+        default=None, metadata={"help": "Size of a new model with fresh weights, such as Doge-20M."}
     )
     model_overrides: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Fields of DogeConfig to change in the preset."}
     )
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Trained weights to start from, in place of model_preset."}
+        default=None,
+        metadata={"help": "Trained model to start from: a folder or a hub name, instead of model_preset."},
     )
     continue_from: str | None = field(
         default=None,
-        metadata={"help": "A checkpoint of the stable phase to go on from: its weights and its optimizer state."},
+        metadata={"help": "Checkpoint of the stable phase to continue from, with its weights and optimizer state."},
     )
     reset_optimizer: bool = field(
         default=False,
-        metadata={"help": "Go on from continue_from with a new optimizer, though the weights are trained."},
+        metadata={"help": "Start a new optimizer when continuing from continue_from."},
     )
     tokenizer_name_or_path: str | None = field(
-        default=None, metadata={"help": "Tokenizer folder or hub name; that of the model if not set."}
+        default=None, metadata={"help": "Folder or hub name of the tokenizer; the model's own tokenizer if not set."}
     )
 
 
@@ -42,13 +42,13 @@ class AdapterArguments(ModelArguments):
     """Which model, and whether all of it is trained or a small adapter of it."""
 
     lora_r: int = field(
-        default=0, metadata={"help": "Rank of a LoRA adapter to train in place of all weights; 0 trains all."}
+        default=0, metadata={"help": "Rank of a LoRA adapter to train instead of all weights; 0 trains all weights."}
     )
-    lora_alpha: int = field(default=16, metadata={"help": "Scale of the adapter, divided by its rank."})
-    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapter."})
+    lora_alpha: int = field(default=16, metadata={"help": "Scale of the LoRA adapter, which is divided by its rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout probability before the LoRA adapter."})
     lora_target_modules: list[str] = field(
         default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        metadata={"help": "Linear layers that get an adapter."},
+        metadata={"help": "Linear layers that get a LoRA adapter."},
     )
 
     def __post_init__(self) -> None:
@@ -57,77 +57,16 @@ class AdapterArguments(ModelArguments):
 
 
 @dataclass
-class DataArguments:
-    """Which texts, and how they become rows."""
+class DataArguments(DataConfig):
+    """Which data a run trains on: a mix to make, or a folder of rows that were prepared before."""
 
-    datasets_and_ratios: list[dict[str, float]] | None = field(
-        default=None, metadata={"help": "Data sets and their shares, a list of one-key entries; the shares sum to 1."}
-    )
     dataset_name: str | None = field(
-        default=None, metadata={"help": "A folder made by mix_datasets_by_ratio and save_to_disk, in place of a mix."}
-    )
-    total_sample_size: int = field(default=-1, metadata={"help": "Training rows after packing; -1 takes all."})
-    test_size: int = field(default=0, metadata={"help": "Rows held out for evaluation."})
-    dataset_text_field: str | None = field(default=None, metadata={"help": "Field with the text; text if not set."})
-    max_length: int = field(default=2048, metadata={"help": "Tokens of a row."})
-    packing: bool | str = field(
-        default=True,
-        metadata={"help": "true or best_fit: several whole documents a row, none reading another; wrapped; false."},
-    )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "Read, tokenise and pack while training, in flat memory, nothing kept on disk."},
-    )
-    apply_chat_template: bool = field(
-        default=False, metadata={"help": "Rows with an answered prompt become chat turns."}
-    )
-    identity: str | None = field(
-        default=None, metadata={"help": "What the model says when asked who it is, put before some chats."}
-    )
-    dataset_num_proc: int | None = field(
-        default=None, metadata={"help": "Processes that tokenise; all cores if not set."}
-    )
-    max_bad_rows: int = field(
-        default=DEFAULT_MAX_BAD_ROWS,
-        metadata={"help": "Unusable rows a data set may lose; they are kept in a side file."},
-    )
-    max_bad_share: float = field(
-        default=DEFAULT_MAX_BAD_SHARE,
-        metadata={"help": "Share of its rows that a data set of 100 rows or more may lose."},
-    )
-    cache_dir: str | None = field(
-        default=None, metadata={"help": "Where prepared data are kept; a folder in output_dir if not set."}
-    )
-
-
-@dataclass
-class FineTuningDataArguments(DataArguments):
-    """Which conversations, and how they become rows."""
-
-    packing: bool | str = field(
-        default=False,
-        metadata={
-            "help": "true or best_fit: several whole conversations a row, none reading another; wrapped; false."
-        },
-    )
-    apply_chat_template: bool = field(
-        default=True, metadata={"help": "Must stay on: the trainer takes conversations as tokens."}
-    )
-    apply_thinking_template: bool = field(
-        default=False, metadata={"help": "Put a teacher's thought between thinking_tags, before the answer."}
-    )
-    thinking_tags: list[str] = field(
-        default_factory=lambda: list(DEFAULT_THINKING_TAGS), metadata={"help": "The two tags of a thought."}
-    )
-    system_prompt: str | None = field(
-        default=None, metadata={"help": "Put before conversations that have no system prompt."}
-    )
-    identity_share: float = field(
-        default=0.05, metadata={"help": "Share of the conversations that begin with the identity."}
+        default=None, metadata={"help": "Folder made by small-doge data prepare, instead of datasets_and_ratios."}
     )
 
     def __post_init__(self) -> None:
-        if not self.apply_chat_template:
+        super().__post_init__()
+        if self.row_format != "text" and not self.apply_chat_template:
             raise UserError(
                 "apply_chat_template=false: this stage trains on conversations as the template renders them"
             )
@@ -137,32 +76,44 @@ class FineTuningDataArguments(DataArguments):
 class StageSettings:
     """What every stage has in place of, or beside, the settings of its library: our defaults and our schedule."""
 
-    output_dir: str | None = field(default=None, metadata={"help": "Folder of the finished model and checkpoints."})
-    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": "Schedule of the learning rate."})
-    warmup_steps: float = field(default=0.1, metadata={"help": "Warm-up steps, or a share of all steps if below 1."})
-    stable_steps: int | None = field(default=None, metadata={"help": "Steps at the peak; what is left if not set."})
-    decay_steps: float = field(default=0.1, metadata={"help": "Decay steps, or a share of all steps if below 1."})
-    min_lr_ratio: float = field(default=0.0, metadata={"help": "Last learning rate as a share of the peak."})
-    decay_type: str = field(default="linear", metadata={"help": "Form of the decay: linear, cosine or 1-sqrt."})
+    output_dir: str | None = field(default=None, metadata={"help": "Folder for checkpoints and the finished model."})
+    lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": "Learning rate schedule."})
+    warmup_steps: float = field(
+        default=0.1, metadata={"help": "Number of warm-up steps, or their share of all steps if below 1."}
+    )
+    stable_steps: int | None = field(
+        default=None, metadata={"help": "Number of steps at the peak learning rate; all remaining steps if not set."}
+    )
+    decay_steps: float = field(
+        default=0.1, metadata={"help": "Number of decay steps, or their share of all steps if below 1."}
+    )
+    min_lr_ratio: float = field(default=0.0, metadata={"help": "Final learning rate as a share of the peak."})
+    decay_type: str = field(default="linear", metadata={"help": "Shape of the decay: linear, cosine or 1-sqrt."})
     tokens_per_step: int | None = field(
         default=None,
-        metadata={"help": "Tokens of a step over all processes, in place of gradient_accumulation_steps."},
+        metadata={"help": "Number of tokens per step over all processes; sets gradient_accumulation_steps."},
     )
-    overwrite: bool = field(default=False, metadata={"help": "Start over in an output_dir that holds a run."})
-    seed: int = field(default=233, metadata={"help": "Of weights, data order and dropout."})
-    logging_steps: float = field(default=10, metadata={"help": "Steps between two lines of the log."})
-    save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
-    save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints to keep."})
+    overwrite: bool = field(default=False, metadata={"help": "Discard the run that output_dir holds and start over."})
+    seed: int = field(default=233, metadata={"help": "Seed of new weights, of the order of the data and of dropout."})
+    logging_steps: float = field(default=10, metadata={"help": "Number of steps between two log lines."})
+    save_steps: float = field(default=500, metadata={"help": "Number of steps between two checkpoints."})
+    save_total_limit: int | None = field(default=3, metadata={"help": "Number of checkpoints to keep."})
     report_to: str | list[str] | None = field(
-        default="tensorboard", metadata={"help": "Where to log: tensorboard, wandb, trackio, none."}
+        default="tensorboard", metadata={"help": "Experiment tracker: tensorboard, wandb, trackio or none."}
     )
-    data_seed: int | None = field(default=None, metadata={"help": "Of the order of rows; seed if not set."})
-    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 where weights stay float32."})
+    data_seed: int | None = field(
+        default=None, metadata={"help": "Seed of the order of rows; the value of seed if not set."}
+    )
+    bf16: bool = field(default=False, metadata={"help": "Compute in bfloat16 while weights stay in float32."})
     gradient_checkpointing: bool | None = field(
-        default=None, metadata={"help": "The older name of activation_checkpointing: less memory for more time."}
+        default=None, metadata={"help": "Older name of activation_checkpointing, which trades time for memory."}
     )
-    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay off: rows carry seq_lengths."})
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "Hide losses that are not finite."})
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "Must stay off, because rows carry seq_lengths."}
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "Hide losses that are not finite from the log."}
+    )
     adapted: dict[str, Any] = field(default_factory=dict, init=False)  # what the machine made of the settings
 
     def __post_init__(self) -> None:
@@ -210,4 +161,4 @@ class StageArguments(StageSettings, TrainingArguments):
 # Classes of a stage's settings: of the model, the data and the training.
 Arguments: TypeAlias = tuple[type, type, type]
 PRETRAIN_ARGUMENTS: Arguments = (ModelArguments, DataArguments, StageArguments)
-SFT_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, StageArguments)
+SFT_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, StageArguments)

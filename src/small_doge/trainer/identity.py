@@ -29,7 +29,15 @@ IGNORED_FIELDS = {
     "id2label",
 }
 # Settings of the data that say where and how fast, not what.
-IGNORED_DATA = {"cache_dir", "dataset_num_proc", "max_bad_rows", "max_bad_share", "dataset_name"}
+IGNORED_DATA = {
+    "cache_dir",
+    "dataset_num_proc",
+    "max_bad_rows",
+    "max_bad_share",
+    "dataset_name",
+    "seed",
+    "formatting_func",
+}
 
 
 def describe_run(
@@ -113,7 +121,7 @@ def _describe_rows(rows: Dataset | MixedStream) -> dict[str, Any]:
     if isinstance(rows, MixedStream):
         parts = [
             (Path(part.path).name, part.start, part.stop, part.size)
-            for source in rows.engine.sources
+            for source in rows.reader.sources
             for part in source.parts
         ]
         return {"content": _hash(parts)}

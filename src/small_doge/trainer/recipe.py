@@ -23,7 +23,7 @@ from .stages import Stage
 
 logger = get_logger(__name__)
 
-# The guides' names: ours is what transformers calls it.
+# Older names, such as those in the published guides, and the name of transformers for each.
 ALIASES = {
     "warmup_ratio": "warmup_steps",
     "decay_ratio": "decay_steps",
@@ -42,7 +42,7 @@ TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "
 def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
     """`--config FILE` and settings as `--name value`, `--name=value` or `--name` (true).
 
-    `--config_file FILE`, which the guides put behind the script, belongs to `accelerate launch` and is skipped.
+    `--config_file FILE`, which the published guides put behind the script, belongs to `accelerate launch` and is skipped.
 
     Returns:
         The recipe's path and the settings.
@@ -97,7 +97,7 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
 
 def known_settings(classes: Sequence[type] = PRETRAIN_ARGUMENTS) -> dict[str, dataclasses.Field]:
     """Every setting of a stage by name."""
-    return {f.name: f for cls in classes for f in dataclasses.fields(cls) if f.init}
+    return {f.name: f for cls in classes for f in dataclasses.fields(cls) if f.init and f.metadata.get("recipe", True)}
 
 
 def resolve_settings(
@@ -230,7 +230,7 @@ def check_trackers(report_to: Any) -> None:
 
 
 def build_arguments(
-    settings: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS
+    settings: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS, row_format: str = "text"
 ) -> tuple[ModelArguments, DataArguments, StageArguments]:
     """Arguments from resolved and adapted settings.
 
@@ -249,7 +249,9 @@ def build_arguments(
         return {name: value for name, value in settings.items() if name in names}
 
     try:
-        model, data, stage = (cls(**pick(cls)) for cls in classes)
+        of_model, of_data, of_stage = classes
+        model, stage = of_model(**pick(of_model)), of_stage(**pick(of_stage))
+        data = of_data(row_format=row_format, **pick(of_data))
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # of the library whose arguments they are
@@ -268,7 +270,10 @@ def build_arguments(
 
 
 def load_arguments(
-    config: str | Path | None, overrides: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS
+    config: str | Path | None,
+    overrides: dict[str, Any],
+    classes: Arguments = PRETRAIN_ARGUMENTS,
+    row_format: str = "text",
 ) -> tuple[ModelArguments, DataArguments, StageArguments, dict[str, Any]]:
     """Arguments and the resolved settings from a recipe and the command line, which wins.
 
@@ -277,7 +282,7 @@ def load_arguments(
     recipe = resolve_settings(read_recipe(config), str(config), classes)
     recipe = merge_settings(recipe, resolve_settings(overrides, "the command line", classes))
     adapted = adapt_to_machine(recipe)
-    model, data, args = build_arguments(adapted, classes)
+    model, data, args = build_arguments(adapted, classes, row_format)
     args.adapted = {name: value for name, value in adapted.items() if recipe.get(name) != value}
     return model, data, args, recipe
 
@@ -302,11 +307,6 @@ class StageRun:
     args: StageArguments
     settings: dict[str, Any]
 
-    @property
-    def row_format(self) -> str:
-        """Format of the rows that it trains on."""
-        return self.setup.row_format or self.stage.row_format
-
 
 def load_run(stage: Stage, config: str | Path | None, overrides: dict[str, Any]) -> StageRun:
     """Read the recipe of a stage, with settings that override it.
@@ -319,7 +319,9 @@ def load_run(stage: Stage, config: str | Path | None, overrides: dict[str, Any])
     if setup.row_format is None:  # the rows are those that the stage's entry describes
         defaults = {name: value for name, value in stage.data_defaults.items() if name not in given}
         overrides, setup = {**defaults, **overrides}, stage.set_up({**defaults, **given})
-    return StageRun(stage, setup, *load_arguments(config, overrides, setup.arguments))
+    return StageRun(
+        stage, setup, *load_arguments(config, overrides, setup.arguments, setup.row_format or stage.row_format)
+    )
 
 
 def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:

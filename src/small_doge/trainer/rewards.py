@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..processor.formats import DEFAULT_THINKING_TAGS
+from ..processor.data_config import DEFAULT_THINKING_TAGS
 from ..utils.answers import is_right, split_thought
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message

@@ -6,8 +6,9 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow.compute as pc
 import torch
@@ -19,8 +20,8 @@ from transformers.trainer_callback import ProgressCallback as StockProgressCallb
 from transformers.utils.hub import cached_file
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
-from ..processor import ft_datasets_process, pt_datasets_process
 from ..processor.measuring import count_scored_bytes
+from ..processor.mixing import make_rows
 from ..processor.packing import IGNORED, PackedCollator
 from ..processor.stream import MixedStream, StreamLoader
 from ..processor.tokenizer import build_generation_config
@@ -33,7 +34,7 @@ from ..utils.model_folder import check_tokenizer_fits
 from ..utils.paths import FINISHED, find_near_names
 from ..utils.processes import forks_end_with_us
 from ..utils.suggest import unknown_name_message
-from .arguments import AdapterArguments, DataArguments, FineTuningDataArguments, ModelArguments, StageArguments
+from .arguments import AdapterArguments, DataArguments, ModelArguments, StageArguments
 from .base import DogeTrainer
 from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
 from .checkpoints import DATA_POSITION, LOG_NAME, RECIPE, discard_run, find_bad_weights, find_last_whole, read_step
@@ -139,33 +140,8 @@ def prepare_data(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> dict[str,
         return rows
     if data.streaming and not setup.streams:
         raise UserError(f"streaming=true: {setup.title.lower()} needs prepared rows; set streaming to false")
-    common = {
-        "total_sample_size": data.total_sample_size,
-        "dataset_text_field": data.dataset_text_field,
-        "processing_class": tokenizer,
-        "max_length": data.max_length,
-        "packing": data.packing,
-        "dataset_num_proc": data.dataset_num_proc,
-        "seed": run.args.seed,
-        "cache_dir": data.cache_dir or str(Path(run.args.output_dir) / "data"),
-        "apply_chat_template": data.apply_chat_template,
-        "identity": data.identity,
-        "test_size": data.test_size,
-        "max_bad_rows": data.max_bad_rows,
-        "max_bad_share": data.max_bad_share,
-        "streaming": data.streaming,
-    }
-    if not isinstance(data, FineTuningDataArguments):
-        return pt_datasets_process.mix_datasets_by_ratio(data.datasets_and_ratios, **common)
-    return ft_datasets_process.mix_datasets_by_ratio(
-        data.datasets_and_ratios,
-        row_format=run.row_format,
-        apply_thinking_template=data.apply_thinking_template,
-        thinking_tags=cast(tuple[str, str], tuple(data.thinking_tags)),
-        system_prompt=data.system_prompt,
-        identity_share=data.identity_share,
-        **common,
-    )
+    cache_dir = data.cache_dir or str(Path(run.args.output_dir) / "data")
+    return make_rows(replace(data, seed=run.args.seed, cache_dir=cache_dir), tokenizer)
 
 
 def train_stage(name: str, config: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Path:

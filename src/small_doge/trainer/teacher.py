@@ -8,7 +8,7 @@ from trl import DistillationConfig, DistillationTrainer
 
 from ..utils.errors import UserError
 from ..utils.model_folder import check_model_folder
-from .arguments import AdapterArguments, Arguments, FineTuningDataArguments, StageSettings
+from .arguments import AdapterArguments, Arguments, DataArguments, StageSettings
 from .on_trl import DogeOnTRL
 
 
@@ -20,14 +20,17 @@ class DistillationArguments(StageSettings, DistillationConfig):
     """`trl.DistillationConfig` with the defaults of this project."""
 
     teacher_model_name_or_path: str | None = field(
-        default=None, metadata={"help": "A causal language model of transformers with the student's tokenizer."}
+        default=None,
+        metadata={"help": "Teacher: a causal language model of transformers that has the student's tokenizer."},
     )
-    learning_rate: float = field(default=1e-4, metadata={"help": "Peak of the learning rate."})
-    max_completion_length: int = field(default=256, metadata={"help": "Tokens of a completion."})
-    disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
+    learning_rate: float = field(default=1e-4, metadata={"help": "Peak learning rate."})
+    max_completion_length: int = field(default=256, metadata={"help": "Maximum number of tokens in a completion."})
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Turn off dropout, so that completions are those of the model."}
+    )
 
 
-DISTILLATION_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, DistillationArguments)
+DISTILLATION_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, DistillationArguments)
 
 
 class DogeDistillationTrainer(DogeOnTRL, DistillationTrainer):

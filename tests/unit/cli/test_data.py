@@ -100,7 +100,7 @@ def test_the_mask_is_coloured(run, tiny_tokenizer):
             "prepare --data chat.jsonl --output o --tokenizer tok",
             "there is no file or folder chat.jsonl; did you mean chats.jsonl?",
         ),
-        ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "with a comma between them"),
+        ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "must be two texts"),
         ("stats .", "is not a prepared data set"),
     ],
 )

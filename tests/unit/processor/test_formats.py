@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.chats import ATTACK, count_special, turns
 
-from small_doge.processor.formats import ROW_FORMATS, Encoder, Example, Format
+from small_doge.processor.data_config import ROW_FORMATS, DataConfig
+from small_doge.processor.formats import Encoder, Example
 
 
 CALL = {"name": "f", "arguments": json.dumps({"a": ATTACK})}
@@ -15,7 +16,7 @@ CALL = {"name": "f", "arguments": json.dumps({"a": ATTACK})}
 
 def encode(tokenizer, rows, row_format="conversation", **settings):
     settings = {"apply_chat_template": True, "max_length": 512, **settings}
-    return Encoder(tokenizer, Format(row_format=row_format, **settings)).encode(rows)
+    return Encoder(tokenizer, DataConfig(row_format=row_format, **settings)).encode(rows)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from tests.chats import turns
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
-from small_doge.processor import engine, ft_datasets_process, pt_datasets_process, readers
+from small_doge.processor import ft_datasets_process, mix_reader, pt_datasets_process, readers
+from small_doge.processor.data_config import DataConfig
 from small_doge.processor.report import Report, describe_losses
 from small_doge.processor.tokenizer import read_texts
 
@@ -52,7 +53,7 @@ def test_a_source_may_lose_a_share_of_its_rows_and_no_more(mix, write, streaming
 
 
 def test_bad_rows_that_lie_together_are_judged_by_the_whole_source(mix, write, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(mix_reader, "BLOCK_ROWS", 100)
     path = write("together.jsonl", [*[BAD] * 40, *[GOOD] * 960])
     assert len(mix([{path: 1.0}])["train"]) == 960
 
@@ -93,8 +94,8 @@ def test_one_half_preference_at_the_start_does_not_hide_a_set(mix, write):
 
 
 def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(mix, write, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 50)
-    monkeypatch.setattr(engine, "PART_BYTES", 1000)
+    monkeypatch.setattr(mix_reader, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(mix_reader, "PART_BYTES", 1000)
     monkeypatch.setattr(readers, "PART_BYTES", 1000)
     path = write("many.jsonl", [*[GOOD] * 160, *[BAD] * 40])
     with pytest.raises(ValueError, match=r"40 of 200 rows .* All are in (\S+)\. Mend") as error:
@@ -124,9 +125,9 @@ def test_a_tokenizer_is_told_what_could_not_be_read(write, messages):
     assert list(read_texts([path])) == ["fine", "a", "b"]
     assert "skipped 3 of 5 rows: texts.jsonl byte 17: text is null" in messages.text
     with pytest.raises(ValueError, match="max_bad_rows=2 allows"):
-        list(read_texts([path], max_bad_rows=2))
+        list(read_texts([path], DataConfig(max_bad_rows=2)))
     with pytest.raises(ValueError, match="has no text: .*no field 'body'"):
-        list(read_texts([path], "body"))
+        list(read_texts([path], DataConfig(dataset_text_field="body")))
     many = write("many.jsonl", [*[{"text": "fine"}] * 80, *[{"text": 3}] * 20])
     with pytest.raises(ValueError, match="20 of 100 rows can't be used, more than max_bad_share=0.1 allows"):
         list(read_texts([many]))

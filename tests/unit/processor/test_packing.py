@@ -4,8 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from small_doge.processor.data_config import choose_packing
 from small_doge.processor.formats import Example
-from small_doge.processor.packing import PackedCollator, choose_packing, pack, plan_best_fit
+from small_doge.processor.packing import PackedCollator, pack, plan_best_fit
 
 
 def examples_of(lengths):

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from small_doge.processor import mix_datasets_by_radio, mix_datasets_by_ratio
-from small_doge.processor.engine import share_out
+from small_doge.processor.mix_reader import share_out
 
 
 @pytest.fixture
@@ -217,6 +217,6 @@ def test_shares_are_whole_and_sum_up(total, ratios):
 
 
 def test_a_bad_name_is_told_before_any_source_is_read(mix, monkeypatch):
-    monkeypatch.setattr("small_doge.processor.engine.open_source", lambda *_: pytest.fail("a source was read"))
+    monkeypatch.setattr("small_doge.processor.mix_reader.open_source", lambda *_: pytest.fail("a source was read"))
     with pytest.raises(ValueError, match="did you mean 'embedded:world'"):
         mix([{"embedded:world:50": 0.5}, {"embedded:wrld": 0.5}])

@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from small_doge.processor import engine, readers
-from small_doge.processor.engine import Mix
-from small_doge.processor.formats import Format
+from small_doge.processor import mix_reader, readers
+from small_doge.processor.data_config import DataConfig
 from small_doge.processor.prepare import prepare
 from small_doge.processor.scale import Cluster, prepare_at_scale
 from small_doge.processor.stream import MixedStream
@@ -20,20 +19,20 @@ MIX = [{"embedded:world:120": 0.7}, {"embedded:arithmetic:60": 0.3}]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(engine, "PART_BYTES", 8000)
+    monkeypatch.setattr(mix_reader, "PART_BYTES", 8000)
     monkeypatch.setattr(readers, "PART_ROWS", 20)
 
 
-def mix_of():
-    return Mix.of(MIX, form=Format(max_length=64), test_size=5, total=90)
+def mix_of(**settings):
+    return DataConfig(MIX, max_length=64, test_size=5, total_sample_size=90, **settings)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tasks_give_the_rows_of_one_machine_and_of_the_stream(tiny_tokenizer, tmp_path, workers, capfd):
-    alone = prepare(mix_of(), tiny_tokenizer, tmp_path / "alone")
-    tasks = prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path / "tasks", Cluster(workers=workers))
+    alone = prepare(mix_of(cache_dir=tmp_path / "alone"), tiny_tokenizer)
+    tasks = prepare_at_scale(mix_of(cache_dir=tmp_path / "tasks"), tiny_tokenizer, Cluster(workers=workers))
     assert tasks["train"].to_dict() == alone["train"].to_dict() and tasks["test"].to_dict() == alone["test"].to_dict()
-    streamed = [row["input_ids"].tolist() for row in MixedStream(engine.Engine(mix_of(), tiny_tokenizer))]
+    streamed = [row["input_ids"].tolist() for row in MixedStream(mix_reader.MixReader(mix_of(), tiny_tokenizer))]
     assert streamed == alone["train"]["input_ids"]
     assert "| INFO" not in capfd.readouterr().err  # the library's own log is in a file
 
@@ -64,11 +63,11 @@ print("Submitted batch job 1")
         (commands / name).chmod(0o755 | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{commands}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}")
     cluster = Cluster("slurm", partition="cpu", time="01:00:00")
-    rows = prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path / "slurm", cluster)
+    rows = prepare_at_scale(mix_of(cache_dir=tmp_path / "slurm"), tiny_tokenizer, cluster)
     script = (tmp_path / "script").read_text()
     assert "--partition=cpu" in script and "--time=01:00:00" in script
-    rows = rows or prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path / "slurm", cluster)
-    assert rows["train"].to_dict() == prepare(mix_of(), tiny_tokenizer, tmp_path / "alone")["train"].to_dict()
+    rows = rows or prepare_at_scale(mix_of(cache_dir=tmp_path / "slurm"), tiny_tokenizer, cluster)
+    assert rows["train"].to_dict() == prepare(mix_of(cache_dir=tmp_path / "alone"), tiny_tokenizer)["train"].to_dict()
 
 
 def test_bad_clusters_are_named():
@@ -83,10 +82,10 @@ def test_bad_clusters_are_named():
 def test_without_datatrove_the_install_is_named(monkeypatch, tiny_tokenizer, tmp_path):
     monkeypatch.setitem(sys.modules, "datatrove.executor", None)
     with pytest.raises(UserError, match=r"pip install 'small-doge\[scale\]'"):
-        prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path, Cluster())
+        prepare_at_scale(mix_of(cache_dir=tmp_path), tiny_tokenizer, Cluster())
 
 
 def test_without_ray_the_install_is_named(tiny_tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr("small_doge.processor.scale.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install ray"):
-        prepare_at_scale(mix_of(), tiny_tokenizer, tmp_path, Cluster("ray"))
+        prepare_at_scale(mix_of(cache_dir=tmp_path), tiny_tokenizer, Cluster("ray"))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_doge.processor import engine, ft_datasets_process, pt_datasets_process, readers
-from small_doge.processor.engine import interleave
+from small_doge.processor import ft_datasets_process, mix_reader, pt_datasets_process, readers
+from small_doge.processor.mix_reader import interleave
 from small_doge.processor.packing import PackedCollator
 from small_doge.processor.stream import StreamLoader
 
@@ -13,8 +13,8 @@ from small_doge.processor.stream import StreamLoader
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks, parts and units in a small source."""
-    monkeypatch.setattr(engine, "BLOCK_ROWS", 16)
-    monkeypatch.setattr(engine, "PART_BYTES", 4000)
+    monkeypatch.setattr(mix_reader, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(mix_reader, "PART_BYTES", 4000)
     monkeypatch.setattr(readers, "PART_BYTES", 3000)
     monkeypatch.setattr(readers, "PART_ROWS", 30)
 
@@ -76,7 +76,7 @@ def test_going_on_reads_no_earlier_block_again(tiny_tokenizer, monkeypatch):
     again = pt_datasets_process.mix_datasets_by_ratio(one, **options)["train"]
     again.load_state_dict(both[-3][1])
     assert len(list(again)) == 2
-    assert again.reports[0].rows <= engine.BLOCK_ROWS < stream.reports[0].rows
+    assert again.reports[0].rows <= mix_reader.BLOCK_ROWS < stream.reports[0].rows
 
 
 def test_a_position_of_another_mix_is_refused(tiny_tokenizer):

@@ -7,7 +7,7 @@ import yaml
 
 from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
-from small_doge.trainer.arguments import PRETRAIN_ARGUMENTS, SFT_ARGUMENTS, FineTuningDataArguments
+from small_doge.trainer.arguments import PRETRAIN_ARGUMENTS, SFT_ARGUMENTS, DataArguments
 from small_doge.trainer.doge.dpo import DPO_ARGUMENTS
 from small_doge.trainer.doge.grpo import GRPO_ARGUMENTS
 from small_doge.trainer.recipe import (
@@ -95,7 +95,7 @@ def test_tokens_of_a_step_become_accumulation_and_the_sum_is_told(messages):
 
 def test_conversations_without_the_template_are_refused():
     with pytest.raises(ValueError, match="apply_chat_template=false: this stage trains on conversations"):
-        FineTuningDataArguments(apply_chat_template=False)
+        DataArguments(row_format="conversation", apply_chat_template=False)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from small_doge.trainer.arguments import (
     AdapterArguments,
     Arguments,
     DataArguments,
-    FineTuningDataArguments,
     StageSettings,
 )
 from small_doge.trainer.doge.script import run_script
@@ -33,14 +32,19 @@ class DPOArguments(StageSettings, DPOConfig):
     """`trl.DPOConfig` with the defaults of this project."""
 
     precompute_ref_log_probs: bool = field(
-        default=True, metadata={"help": "Log-probabilities of the reference once, before training; it is then let go."}
+        default=True,
+        metadata={
+            "help": "Compute the log-probabilities of the reference model once, before training, and then free it."
+        },
     )
-    learning_rate: float = field(default=8e-5, metadata={"help": "Peak of the learning rate."})
-    max_length: int | None = field(default=DataArguments.max_length, metadata={"help": "Tokens of a row."})
-    beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference."})
+    learning_rate: float = field(default=8e-5, metadata={"help": "Peak learning rate."})
+    max_length: int | None = field(
+        default=DataArguments.max_length, metadata={"help": "Maximum number of tokens in a row."}
+    )
+    beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference model."})
 
 
-DPO_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, DPOArguments)
+DPO_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, DPOArguments)
 
 
 class DogeDPOTrainer(DogeOnTRL, DPOTrainer):

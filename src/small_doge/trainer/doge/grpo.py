@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl import GRPOConfig, GRPOTrainer
 
 import small_doge  # noqa: F401 (registers Doge)
-from small_doge.trainer.arguments import AdapterArguments, Arguments, FineTuningDataArguments, StageSettings
+from small_doge.trainer.arguments import AdapterArguments, Arguments, DataArguments, StageSettings
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.on_trl import DogeOnTRL
 from small_doge.trainer.rewards import REWARDS, check_rewards, make_rewards
@@ -38,12 +38,16 @@ class GRPOArguments(StageSettings, GRPOConfig):
 
     reward_funcs: list[str] = field(
         default_factory=lambda: ["accuracy", "format"],
-        metadata={"help": f"Rewards, whose weighted sum is learnt: {', '.join(REWARDS)}."},
+        metadata={"help": f"Rewards whose weighted sum is maximised, of: {', '.join(REWARDS)}."},
     )
-    learning_rate: float = field(default=1e-5, metadata={"help": "Peak of the learning rate."})
-    num_generations: int = field(default=8, metadata={"help": "Completions of a prompt, which are compared."})
-    max_completion_length: int = field(default=256, metadata={"help": "Tokens of a completion."})
-    disable_dropout: bool = field(default=True, metadata={"help": "No dropout, so that completions are the model's."})
+    learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate."})
+    num_generations: int = field(
+        default=8, metadata={"help": "Number of completions of each prompt, which are compared."}
+    )
+    max_completion_length: int = field(default=256, metadata={"help": "Maximum number of tokens in a completion."})
+    disable_dropout: bool = field(
+        default=True, metadata={"help": "Turn off dropout, so that completions are those of the model."}
+    )
 
     def __post_init__(self) -> None:
         check_rewards(self.reward_funcs, self.reward_weights)
@@ -79,7 +83,7 @@ class GRPOArguments(StageSettings, GRPOConfig):
         return rows / self.num_generations / self.num_iterations
 
 
-GRPO_ARGUMENTS: Arguments = (AdapterArguments, FineTuningDataArguments, GRPOArguments)
+GRPO_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, GRPOArguments)
 
 
 class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):

@@ -1,4 +1,4 @@
-"""The one engine behind every data set: sources in units, units in blocks, blocks into rows, rows mixed by ratio.
+"""The one reader behind every data set: sources in units, units in blocks, blocks into rows, rows mixed by ratio.
 
 A unit is a group of parts, a block at most `BLOCK_ROWS` documents of a unit that lie together. A block is read, shuffled,
 tokenised and packed by itself, so its rows depend on nothing but where it starts. That is why the rows of a prepared set, of
@@ -8,7 +8,7 @@ a stream, and of many machines are the same, and why each can go on from any row
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +20,12 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example, Format
+from .data_config import DataConfig
+from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example
 from .forms import is_preference
-from .packing import Row, choose_packing, pack, teaches
+from .packing import Row, pack, teaches
 from .readers import PART_BYTES, Part
-from .report import DEFAULT_MAX_BAD_ROWS, DEFAULT_MAX_BAD_SHARE, Report, check_failures
+from .report import Report, check_failures
 from .sources import Source, check_source_name, open_source
 
 
@@ -52,58 +53,6 @@ class Unit:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True)
-class Mix:
-    """Everything that the rows of a data set depend on.
-
-    Args:
-        names: of the sources.
-        ratios: shares that sum to 1.
-        total: training rows, -1 for every row of every source once.
-        test_size: rows held out.
-        form: of the rows.
-        packing: best_fit, wrapped or none.
-        padding: rows are padded to `max_length` and carry an attention mask.
-        seed: of every shuffle.
-        max_bad_rows: rows that a source may lose.
-        max_bad_share: share of its rows that a source may lose.
-    """
-
-    names: tuple[str, ...]
-    ratios: tuple[float, ...]
-    total: int = -1
-    test_size: int = 0
-    form: Format = field(default_factory=Format)
-    packing: str = "best_fit"
-    padding: bool = False
-    seed: int = 233
-    max_bad_rows: int = DEFAULT_MAX_BAD_ROWS
-    max_bad_share: float = DEFAULT_MAX_BAD_SHARE
-
-    @classmethod
-    def of(cls, datasets_and_ratios: list[dict[str, float]], packing: bool | str = True, **settings: Any) -> "Mix":
-        """A mix as users write it.
-
-        Raises:
-            ValueError: ratios, names or sizes that don't fit.
-        """
-        names, ratios = _read_shares(datasets_and_ratios)
-        mix = cls(names, ratios, packing=choose_packing(packing), **settings)
-        if mix.total != -1 and mix.total < 1:
-            raise UserError(f"total_sample_size={mix.total} must be positive, or -1 for all")
-        if mix.test_size < 0:
-            raise UserError(f"test_size={mix.test_size} must not be negative")
-        if mix.max_bad_rows < 0 or not 0 <= mix.max_bad_share <= 1:
-            raise UserError(
-                f"max_bad_rows={mix.max_bad_rows} must not be negative, max_bad_share={mix.max_bad_share} must lie in [0, 1]"
-            )
-        for name in names:
-            check_source_name(name)
-        if not mix.form.gives_tokens:
-            mix = replace(mix, packing="none")
-        return mix
-
-
 class Position(NamedTuple):
     """Where a stream of one source stands: the block, and the rows of it that are done."""
 
@@ -114,25 +63,30 @@ class Position(NamedTuple):
     row: int = 0
 
 
-class Engine:
+class MixReader:
     """Rows of a mix, unit by unit.
 
     Args:
-        mix: what to make.
-        tokenizer: of the model.
+        config: which data sets, and what to make of them.
+        tokenizer: tokenizer of the model.
         held_out: keys of the documents and rows of the test split, which training rows must not hold.
     """
 
-    def __init__(self, mix: Mix, tokenizer: PreTrainedTokenizerBase, held_out: frozenset[int] | None = None) -> None:
-        self.sources = [open_source(name) for name in mix.names]
-        if mix.form.row_format == "preference" and mix.form.formatting_func is None:
-            mix, self.sources = _keep_preferences(mix, self.sources)
-        self.mix, self.tokenizer = mix, tokenizer
-        self.units = [_group_parts(source, index, mix.seed) for index, source in enumerate(self.sources)]
-        self.encoder = Encoder(tokenizer, mix.form)
+    def __init__(
+        self, config: DataConfig, tokenizer: PreTrainedTokenizerBase, held_out: frozenset[int] | None = None
+    ) -> None:
+        for name in config.names:
+            check_source_name(name)
+        self.sources = [open_source(name) for name in config.names]
+        if config.row_format == "preference" and config.formatting_func is None:
+            config, self.sources = _keep_preferences(config, self.sources)
+        self.config, self.tokenizer = config, tokenizer
+        self.names, self.ratios = config.names, list(config.ratios)
+        self.units = [_group_parts(source, index, config.seed) for index, source in enumerate(self.sources)]
+        self.encoder = Encoder(tokenizer, config)
         self.held_out = held_out
         # Long texts go on in the next row, unless a row is one document.
-        self.cuts = mix.form.row_format != "text" or mix.packing == "none"
+        self.cuts = config.row_format != "text" or config.packing == "none"
 
     def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
         """Training rows of a unit, each with the position after it.
@@ -146,7 +100,7 @@ class Engine:
 
     def find_test_rows(self) -> list[tuple[Row, str]]:
         """The test rows and their sources: the first of each. Their documents are kept out of training from now on."""
-        counts = share_out(self.mix.test_size, list(self.mix.ratios))
+        counts = share_out(self.config.test_size, self.ratios)
         found: list[list[Row]] = []
         for index, count in enumerate(counts):
             rows: list[Row] = []
@@ -158,14 +112,14 @@ class Engine:
                             break
             if len(rows) < count:
                 raise UserError(
-                    f"data set {self.mix.names[index]!r} has {len(rows)} rows; test_size={self.mix.test_size} leaves "
+                    f"data set {self.names[index]!r} has {len(rows)} rows; test_size={self.config.test_size} leaves "
                     "none for training"
                 )
             found.append(rows)
         test = [row for rows in found for row in rows]
         self.held_out = frozenset(key for row in test for key in (*row.keys, _row_key(row)))
         taken = [iter(rows) for rows in found]
-        return [(next(taken[i]), self.mix.names[i]) for i in interleave(list(self.mix.ratios), counts)]
+        return [(next(taken[i]), self.names[i]) for i in interleave(self.ratios, counts)]
 
     def check_first_rows(self) -> None:
         """Read the first rows of each source, so that a wrong field is told before hours of work.
@@ -188,19 +142,19 @@ class Engine:
                 why = unknown_name_message("field", encoder.text_field, usable[0].row)
             raise UserError(
                 f"data set {source.name!r} has no usable row among its first {len(first)}: {where}: {why}; {advice} "
-                f"({self.mix.form.row_format})"
+                f"({self.config.row_format})"
             )
 
     def _read(
         self, unit: Unit, report: Report, start: Position, excluded: frozenset[int]
     ) -> Iterator[tuple[Row, Position]]:
-        mix = self.mix
+        config = self.config
         for block, here, following in self._read_blocks(unit, report, start):
             is_whole = len(self.units[unit.source]) == 1 and following.unit > unit.number
             self.check_failures(unit.source, report, is_whole)
             kept = [example for example in block if example.key not in excluded]
             report.held_out += len(block) - len(kept)
-            seed = f"{mix.seed}/{mix.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
+            seed = f"{config.seed}/{self.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
             rng = random.Random(seed)
             rng.shuffle(kept)
             packed = self._pack(kept)
@@ -216,10 +170,10 @@ class Engine:
                     yield row, (here._replace(row=number + 1) if number + 1 < len(rows) else following)
 
     def _pack(self, examples: list[Example]) -> list[Row]:
-        mix = self.mix
-        if not mix.form.gives_tokens:
+        config = self.config
+        if not config.gives_tokens:
             return [Row(keys=[e.key], lengths=[e.size], fields=e.fields) for e in examples]
-        return pack(examples, mix.form.max_length, mix.packing, split_long=mix.form.row_format == "text")
+        return pack(examples, config.max_length, str(config.packing), split_long=config.row_format == "text")
 
     def _read_blocks(
         self, unit: Unit, report: Report, start: Position
@@ -258,7 +212,7 @@ class Engine:
         Raises:
             ValueError: more than `max_bad_rows` or `max_bad_share`, with the first reasons.
         """
-        check_failures(self.mix.names[index], report, self.mix.max_bad_rows, self.mix.max_bad_share, whole, failures)
+        check_failures(self.names[index], report, self.config, whole, failures)
 
 
 def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
@@ -288,26 +242,7 @@ def share_out(total: int, ratios: list[float]) -> list[int]:
     return counts
 
 
-def _read_shares(datasets_and_ratios: list[dict[str, float]]) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    names, ratios = [], []
-    for entry in datasets_and_ratios:
-        if not isinstance(entry, dict) or len(entry) != 1:
-            raise UserError(f"datasets_and_ratios: each entry is a dict of one name and its ratio, got {entry!r}")
-        ((name, ratio),) = entry.items()
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio <= 1:
-            raise UserError(f"datasets_and_ratios: the ratio of {name!r} is {ratio!r}; it must lie in (0, 1]")
-        if name in names:
-            raise UserError(f"datasets_and_ratios: {name!r} is named twice; add up its ratios")
-        names.append(name)
-        ratios.append(float(ratio))
-    if not names:
-        raise UserError("datasets_and_ratios is empty: name at least one data set")
-    if abs(math.fsum(ratios) - 1.0) > 1e-6:
-        raise UserError(f"datasets_and_ratios: the ratios sum to {math.fsum(ratios):g}, not 1")
-    return tuple(names), tuple(ratios)
-
-
-def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source]]:
+def _keep_preferences(config: DataConfig, sources: list[Source]) -> tuple[DataConfig, list[Source]]:
     """A mix for DPO without the sources that hold no preferences; the others keep their proportions."""
     kept = []
     for index, source in enumerate(sources):
@@ -318,9 +253,10 @@ def _keep_preferences(mix: Mix, sources: list[Source]) -> tuple[Mix, list[Source
             logger.warning("data set %r holds no preferences: DPO leaves it out", source.name)
     if not kept:
         raise UserError("none of the data sets holds preferences, rows with chosen and rejected answers")
-    total = math.fsum(mix.ratios[i] for i in kept)
-    names, ratios = tuple(mix.names[i] for i in kept), tuple(mix.ratios[i] / total for i in kept)
-    return replace(mix, names=names, ratios=ratios), [sources[i] for i in kept]
+    shares = list(zip(config.names, config.ratios, strict=True))
+    total = math.fsum(shares[i][1] for i in kept)
+    remaining = [{shares[i][0]: shares[i][1] / total} for i in kept]
+    return replace(config, datasets_and_ratios=remaining), [sources[i] for i in kept]
 
 
 def _group_parts(source: Source, index: int, seed: int) -> list[Unit]:
@@ -342,7 +278,7 @@ def _encode(
     for (_, where), result in zip(batch, encoder.encode([row for row, _ in batch]), strict=True):
         if isinstance(result, Example):
             report.documents += 1
-            report.cut += cuts and result.size > encoder.form.max_length
+            report.cut += cuts and result.size > encoder.config.max_length
             examples.append(result)
         elif result == SKIPPED:
             report.skipped += 1
