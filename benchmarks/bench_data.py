@@ -46,8 +46,8 @@ def iterate_texts(files, seed):
         yield from iterate_mixture(20_000, seed)
     for file in files:
         source = open_source(file)
-        for part in source.parts:
-            for record in source.read(part):
+        for file_range in source.ranges:
+            for record in source.read(file_range):
                 yield f"{record.row['text']}" + (f"\n\n{seed}" if seed else "")
 
 
@@ -109,8 +109,8 @@ def prepare_streaming(path, tokenizer_folder):
 def prepare_tokenizer_training(path):
     def texts():
         source = open_source(path)
-        for part in source.parts:
-            for record in source.read(part):
+        for file_range in source.ranges:
+            for record in source.read(file_range):
                 yield record.row["text"]
 
     return lambda: train_tokenizer(texts(), 32768)

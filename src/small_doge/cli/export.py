@@ -105,7 +105,7 @@ def _read_texts(name: str) -> list[str]:
         UserError: there is none.
     """
     source = open_source(name, all_splits=True)
-    rows = (record.row for part in source.parts for record in source.read(part))
+    rows = (record.row for file_range in source.ranges for record in source.read(file_range))
     texts = [row["text"] for row in rows if row and isinstance(row.get("text"), str)]
     if not texts:
         raise UserError(f"--texts {name} has no row with a text")

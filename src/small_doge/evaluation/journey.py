@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..models import load_model
-from ..processor.forms import RESULT_FIELDS
 from ..processor.messages import find_first, read_text
 from ..processor.readers import split_file
+from ..processor.row_schemas import RESULT_FIELDS
 from ..utils.answers import find_fault, is_right, says
 from ..utils.errors import UserError
 from ..utils.files import write_json, write_text
@@ -83,7 +83,7 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise UserError(f"--questions {path}: there is no such file{find_near_names(path)}")
     rows = []
-    records = (record for part in split_file(str(path)) for record in part.read())
+    records = (record for file_range in split_file(str(path)) for record in file_range.read())
     for number, record in enumerate(records, 1):
         try:
             texts = [

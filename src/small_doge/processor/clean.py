@@ -16,7 +16,7 @@ from ..utils.errors import UserError
 from ..utils.files import check_output_path, write_json
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .forms import iterate_texts
+from .row_schemas import iterate_texts
 from .scale import Cluster, import_datatrove, run_steps
 from .sources import open_source
 
@@ -102,7 +102,7 @@ def clean(
     cleaning, cluster = cleaning or Cleaning(), cluster or Cluster()
     import_datatrove()
     sources = [*map(open_source, names), *(open_source(name, all_splits=True) for name in cleaning.evaluation_sets)]
-    files = [[part.path, part.version] for source in sources for part in source.parts]
+    files = [[file_range.path, file_range.version] for source in sources for file_range in source.ranges]
     _claim(output, json.dumps([names, vars(cleaning), files], default=list))
     if (output / REPORT).is_file():
         return CleaningReport(**json.loads((output / REPORT).read_text(encoding="utf-8"))["counts"])
@@ -137,7 +137,7 @@ def _plan(names: list[str], output: Path, cleaning: Cleaning, work: Path) -> lis
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers.jsonl import JsonlWriter
 
-    tasks = sum(len(open_source(name).parts) for name in names)
+    tasks = sum(len(open_source(name).ranges) for name in names)
     single = [name for name in FILTERS if name in cleaning.filters and not name.endswith("_duplicates")]
     stages = [name for name in FILTERS if name in cleaning.filters and name.endswith("_duplicates")]
 
@@ -219,8 +219,8 @@ def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
     for number, name in enumerate(cleaning.evaluation_sets):
         hashes: set[int] = set()
         source = open_source(name, all_splits=True)
-        for part in source.parts:
-            for record in source.read(part):
+        for file_range in source.ranges:
+            for record in source.read(file_range):
                 for text in iterate_evaluation_texts(record.row or {}):
                     hashes.update(NGramsDecontIndexer.compute_hashes(indexer, text))
         if not hashes:
@@ -244,7 +244,7 @@ def iterate_evaluation_texts(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _make_reader(names: list[str], text_field: str | None, dropped: Any) -> Any:
-    """A step that reads a task's share of the parts; rows without a text go to `dropped`."""
+    """A step that reads a task's share of the ranges; rows without a text go to `dropped`."""
     from datatrove.data import Document
     from datatrove.pipeline.base import PipelineStep
 
@@ -256,10 +256,10 @@ def _make_reader(names: list[str], text_field: str | None, dropped: Any) -> Any:
             self.dropped = dropped
 
         def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-            parts = [(source, part) for source in map(open_source, names) for part in source.parts]
+            ranges = [(source, file_range) for source in map(open_source, names) for file_range in source.ranges]
             with self.dropped as writer:
-                for number, (source, part) in list(enumerate(parts))[rank::world_size]:
-                    for index, record in enumerate(source.read(part)):
+                for number, (source, file_range) in list(enumerate(ranges))[rank::world_size]:
+                    for index, record in enumerate(source.read(file_range)):
                         text = "\n\n".join(iterate_texts(record.row or {}, text_field))
                         facts = {"row": record.row, "source": source.name}
                         document = Document(text, f"{number}-{index}", metadata=facts)

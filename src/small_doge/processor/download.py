@@ -114,7 +114,7 @@ def fetch_python_edu(folder: Path, indexes: list[Path]) -> Path:
     """
     texts = folder / "python-edu-texts"
     texts.mkdir(parents=True, exist_ok=True)
-    records = chain.from_iterable(part.read() for path in indexes for part in split_file(str(path)))
+    records = chain.from_iterable(file_range.read() for path in indexes for file_range in split_file(str(path)))
     rows = sum(pq.read_metadata(path).num_rows for path in indexes)
     _check_disk(texts, rows * TEXT_BYTES, "the texts of python-edu")
     report = Report()

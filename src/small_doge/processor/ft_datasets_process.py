@@ -25,7 +25,7 @@ def mix_datasets_by_ratio(
     cache_dir: str | None = None,
     **settings: Any,
 ) -> Any:
-    """Make rows for SFT, DPO or GRPO from sources of any usual form (see `small_doge.processor.forms`).
+    """Make rows for SFT, DPO or GRPO from sources of any usual form (see `small_doge.processor.row_schemas`).
 
     Of a mix of instructions and preferences, the row format conversation takes the prompt and the chosen answer of a
     preference, and the row format preference takes the preferences alone.

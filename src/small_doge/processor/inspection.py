@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
 from .chat_encoding import encode_chat
-from .formats import IGNORED, choose_template
+from .encoder import IGNORED, choose_template
 from .messages import Message
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from .formats import IGNORED
+from .encoder import IGNORED
 
 
 def count_scored_bytes(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:

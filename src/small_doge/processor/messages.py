@@ -28,7 +28,7 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 WRITTEN_OUT = 30
 
 
-class FormError(ValueError):
+class RowError(ValueError):
     """Why a row can't be read in the form that a stage needs."""
 
 
@@ -48,12 +48,12 @@ def read_text(value: Any, what: str) -> str:
     """A text, the text parts of a content, or a number in its own digits.
 
     Raises:
-        FormError: nothing that is text, with `what` it should be.
+        RowError: nothing that is text, with `what` it should be.
     """
     if not isinstance(value, str):
         value = _write_value(value, what)
     if not value.strip():
-        raise FormError(f"{what} is empty")
+        raise RowError(f"{what} is empty")
     return check_unicode(value, what)
 
 
@@ -61,14 +61,14 @@ def check_unicode(text: str, what: str) -> str:
     """The text, if it can be written as UTF-8.
 
     Raises:
-        FormError: it holds half a character.
+        RowError: it holds half a character.
     """
     if text.isascii():
         return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise FormError(f"{what} is not valid Unicode") from None
+        raise RowError(f"{what} is not valid Unicode") from None
     return text
 
 
@@ -81,7 +81,7 @@ def _write_value(value: Any, what: str) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float, Decimal, np.number)) and not isinstance(value, np.complexfloating):
         return write_number(value, what)
-    raise FormError(f"{what} is {describe_type(value)}, not text")
+    raise RowError(f"{what} is {describe_type(value)}, not text")
 
 
 def _read_part(part: Any, what: str) -> str:
@@ -89,10 +89,10 @@ def _read_part(part: Any, what: str) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
-        raise FormError(f"{what} is a list that holds {describe_type(part)}, not parts of text")
+        raise RowError(f"{what} is a list that holds {describe_type(part)}, not parts of text")
     kind, text = part.get("type") or "text", part.get("text")
     if kind not in TEXT_PARTS or not isinstance(text, str):
-        raise FormError(f"{what} has a part of type {kind!r}; only parts of text can be learnt")
+        raise RowError(f"{what} has a part of type {kind!r}; only parts of text can be learnt")
     return text
 
 
@@ -109,7 +109,7 @@ def write_number(value: Any, what: str = "the number") -> str:
         what: it is, for errors.
 
     Raises:
-        FormError: it is not finite, or an integer of thousands of digits.
+        RowError: it is not finite, or an integer of thousands of digits.
     """
     try:
         if isinstance(value, Decimal):
@@ -119,9 +119,9 @@ def write_number(value: Any, what: str = "the number") -> str:
         else:
             exact = Decimal(str(value))  # the shortest digits that give this very float
     except ValueError:
-        raise FormError(f"{what} is a number of too many digits") from None
+        raise RowError(f"{what} is a number of too many digits") from None
     if not exact.is_finite():
-        raise FormError(f"{what} is {value}, not a finite number")
+        raise RowError(f"{what} is {value}, not a finite number")
     if abs(exact.adjusted()) > WRITTEN_OUT:
         return str(exact)
     written = f"{exact:f}"
@@ -132,7 +132,7 @@ def read_messages(value: Any, field: str) -> list[Message]:
     """Messages from a list of them in the usual spellings, from one of them, or from a JSON text of either.
 
     Raises:
-        FormError: not messages; a role that no template knows; a content that is not text.
+        RowError: not messages; a role that no template knows; a content that is not text.
     """
     if isinstance(value, str):
         value = read_json(value, f"{field} is text, not messages")
@@ -141,20 +141,20 @@ def read_messages(value: Any, field: str) -> list[Message]:
     if isinstance(value, dict):
         value = [value]
     if not isinstance(value, (list, tuple)) or not value:
-        raise FormError(f"{field} holds no messages")
+        raise RowError(f"{field} holds no messages")
     return [_read_message(turn, field) for turn in value]
 
 
 def _read_message(turn: Any, field: str) -> Message:
     if not isinstance(turn, dict):
-        raise FormError(f"{field}: a message is {describe_type(turn)}, not a role with its content")
+        raise RowError(f"{field}: a message is {describe_type(turn)}, not a role with its content")
     _, name = find_first(turn, ROLE_FIELDS)
     if name is None:
-        raise FormError(f"{field}: a message has no role")
+        raise RowError(f"{field}: a message has no role")
     role = ROLES.get(name.strip().lower()) if isinstance(name, str) else None
     if role is None:
         known = ", ".join(dict.fromkeys(role for role in ROLES.values() if role != "tool_calls"))
-        raise FormError(f"{field}: the role {name!r} is not one of {known}")
+        raise RowError(f"{field}: the role {name!r} is not one of {known}")
     _, content = find_first(turn, CONTENT_FIELDS)
     where = f"{field}: the content of a message of the {name}"
     if role == "tool_calls":  # ShareGPT's
@@ -165,7 +165,7 @@ def _read_message(turn: Any, field: str) -> Message:
     if content is not None:
         message["content"] = read_text(content, where)
     elif calls is None and thought is None and all(turn.get(name) is None for name in CONTENT_FIELDS):
-        raise FormError(f"{where} is null, not text")
+        raise RowError(f"{where} is null, not text")
     if calls is not None:
         message["tool_calls"] = _read_calls(calls, f"{field}: tool_calls")
     if thought is not None and role == "assistant":
@@ -183,14 +183,14 @@ def _read_calls(value: Any, what: str) -> list[dict[str, Any]]:
     for call in [value] if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]:
         function = call.get("function") or call if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            raise FormError(f"{what} holds a call without the name of a function")
+            raise RowError(f"{what} holds a call without the name of a function")
         arguments = find_first(function, ("arguments", "parameters"))[1]
         if isinstance(arguments, str):
             arguments = read_json(arguments, f"{what}: the arguments of {function['name']} are text, not JSON")
         else:
             arguments = drop_nulls(arguments)
         if arguments is not None and not isinstance(arguments, dict):
-            raise FormError(f"{what}: the arguments of {function['name']} are not named")
+            raise RowError(f"{what}: the arguments of {function['name']} are not named")
         checked = {"name": function["name"], "arguments": arguments or {}}
         check_unicode(write_json_text(checked, what), what)
         calls.append({"type": "function", "function": checked})
@@ -216,31 +216,31 @@ def read_json(text: str, problem: str) -> Any:
     """What a JSON text says.
 
     Raises:
-        FormError: `problem`, if it is none.
+        RowError: `problem`, if it is none.
     """
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise FormError(problem) from None
+        raise RowError(problem) from None
 
 
 def write_json_text(value: Any, what: str) -> str:
     """A value as JSON text.
 
     Raises:
-        FormError: it holds what JSON can't say, such as a date.
+        RowError: it holds what JSON can't say, such as a date.
     """
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        raise FormError(f"{what} holds a value that JSON has no form for") from None
+        raise RowError(f"{what} holds a value that JSON has no form for") from None
 
 
 def read_tools(value: Any) -> list | None:
     """Tool definitions, which a row may hold as a list, as one of them, or as JSON text of either.
 
     Raises:
-        FormError: no definitions.
+        RowError: no definitions.
     """
     if is_blank(value):
         return None
@@ -249,7 +249,7 @@ def read_tools(value: Any) -> list | None:
     if isinstance(tools, list):  # parquet may hold each as JSON text
         tools = [read_json(tool, "tools is not valid JSON") if isinstance(tool, str) else tool for tool in tools]
     if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
-        raise FormError("tools must be a list of definitions")
+        raise RowError("tools must be a list of definitions")
     check_unicode(write_json_text(tools, "tools"), "tools")
     return tools or None
 
@@ -258,7 +258,7 @@ def read_history(value: Any) -> list[Message]:
     """Earlier turns: messages, or pairs of a question and its answer. Pairs that hold nothing are left out.
 
     Raises:
-        FormError: neither, or half a pair.
+        RowError: neither, or half a pair.
     """
     if isinstance(value, str) and not is_blank(value):
         value = read_json(value, "history is text, not earlier turns")
@@ -266,7 +266,7 @@ def read_history(value: Any) -> list[Message]:
     if is_blank(value):
         return []
     if not isinstance(value, (list, tuple)):
-        raise FormError(f"history is {describe_type(value)}, not a list of earlier turns")
+        raise RowError(f"history is {describe_type(value)}, not a list of earlier turns")
     if all(isinstance(turn, dict) and find_first(turn, ROLE_FIELDS)[0] for turn in value):
         return read_messages(value, "history")
     messages: list[Message] = []
@@ -277,7 +277,7 @@ def read_history(value: Any) -> list[Message]:
         if is_blank(pair) or (isinstance(pair, (list, tuple)) and all(map(is_blank, pair))):
             continue
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise FormError("history must hold pairs of a question and its answer, or messages")
+            raise RowError("history must hold pairs of a question and its answer, or messages")
         messages.append({"role": "user", "content": read_text(pair[0], "a question in history")})
         messages.append({"role": "assistant", "content": read_text(pair[1], "an answer in history")})
     return messages

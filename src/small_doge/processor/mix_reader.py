@@ -1,6 +1,6 @@
-"""The one reader behind every data set: sources in units, units in blocks, blocks into rows, rows mixed by ratio.
+"""The one reader behind every data set: sources in shards, shards in blocks, blocks into rows, rows mixed by ratio.
 
-A unit is a group of parts, a block at most `BLOCK_ROWS` documents of a unit that lie together. A block is read, shuffled,
+A shard is a group of ranges, a block at most `BLOCK_ROWS` documents of a shard that lie together. A block is read, shuffled,
 tokenised and packed by itself, so its rows depend on nothing but where it starts. That is why the rows of a prepared set, of
 a stream, and of many machines are the same, and why each can go on from any row.
 """
@@ -21,11 +21,11 @@ from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .data_config import DataConfig
-from .formats import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example
-from .forms import is_preference
+from .encoder import BATCH_CHARACTERS, BATCH_ROWS, SKIPPED, Encoder, Example
 from .packing import Row, pack, teaches
-from .readers import PART_BYTES, Part
+from .readers import RANGE_BYTES, FileRange
 from .report import Report, check_failures
+from .row_schemas import is_preference
 from .sources import Source, check_source_name, open_source
 
 
@@ -39,32 +39,32 @@ SEARCHED_ROWS = 10_000
 
 
 @dataclass(frozen=True)
-class Unit:
-    """Parts of a source that one process works through.
+class Shard:
+    """File ranges of a source that one process works through.
 
     Args:
         source: index in the mix.
-        number: of the unit, in the order of reading.
-        parts: in the order of reading.
+        number: of the shard, in the order of reading.
+        ranges: in the order of reading.
     """
 
     source: int
     number: int
-    parts: tuple[Part, ...]
+    ranges: tuple[FileRange, ...]
 
 
 class Position(NamedTuple):
     """Where a stream of one source stands: the block, and the rows of it that are done."""
 
     turn: int = 0
-    unit: int = 0
-    part: int = 0
+    shard: int = 0
+    file_range: int = 0
     record: int | None = None
     row: int = 0
 
 
 class MixReader:
-    """Rows of a mix, unit by unit.
+    """Rows of a mix, shard by shard.
 
     Args:
         config: which data sets, and what to make of them.
@@ -82,21 +82,23 @@ class MixReader:
             config, self.sources = _keep_preferences(config, self.sources)
         self.config, self.tokenizer = config, tokenizer
         self.names, self.ratios = config.names, list(config.ratios)
-        self.units = [_group_parts(source, index, config.seed) for index, source in enumerate(self.sources)]
+        self.shards = [_group_ranges(source, index, config.seed) for index, source in enumerate(self.sources)]
         self.encoder = Encoder(tokenizer, config)
         self.held_out = held_out
         # Long texts go on in the next row, unless a row is one document.
         self.cuts = config.row_format != "text" or config.packing == "none"
 
-    def read_unit(self, unit: Unit, report: Report, start: Position | None = None) -> Iterator[tuple[Row, Position]]:
-        """Training rows of a unit, each with the position after it.
+    def read_shard(
+        self, shard: Shard, report: Report, start: Position | None = None
+    ) -> Iterator[tuple[Row, Position]]:
+        """Training rows of a shard, each with the position after it.
 
         Args:
-            unit: one of `units`.
+            shard: one of `shards`.
             report: is added to.
             start: where an earlier reading stopped.
         """
-        yield from self._read(unit, report, start or Position(0, unit.number), self.held_out or frozenset())
+        yield from self._read(shard, report, start or Position(0, shard.number), self.held_out or frozenset())
 
     def find_test_rows(self) -> list[tuple[Row, str]]:
         """The test rows and their sources: the first of each. Their documents are kept out of training from now on."""
@@ -104,9 +106,9 @@ class MixReader:
         found: list[list[Row]] = []
         for index, count in enumerate(counts):
             rows: list[Row] = []
-            for unit in self.units[index]:
+            for shard in self.shards[index]:
                 if len(rows) < count:
-                    for row, _ in self._read(unit, Report(), Position(0, unit.number), frozenset()):
+                    for row, _ in self._read(shard, Report(), Position(0, shard.number), frozenset()):
                         rows.append(row)
                         if len(rows) == count:
                             break
@@ -129,7 +131,7 @@ class MixReader:
         """
         encoder = self.encoder
         for source in self.sources:
-            first = list(islice((r for part in source.parts for r in source.read(part)), BATCH_ROWS))
+            first = list(islice((r for file_range in source.ranges for r in source.read(file_range)), BATCH_ROWS))
             if not first:
                 raise UserError(f"data set {source.name!r} is empty")
             usable = [record for record in first if record.row is not None]
@@ -146,15 +148,15 @@ class MixReader:
             )
 
     def _read(
-        self, unit: Unit, report: Report, start: Position, excluded: frozenset[int]
+        self, shard: Shard, report: Report, start: Position, excluded: frozenset[int]
     ) -> Iterator[tuple[Row, Position]]:
         config = self.config
-        for block, here, following in self._read_blocks(unit, report, start):
-            is_whole = len(self.units[unit.source]) == 1 and following.unit > unit.number
-            self.check_failures(unit.source, report, is_whole)
+        for block, here, following in self._read_blocks(shard, report, start):
+            is_whole = len(self.shards[shard.source]) == 1 and following.shard > shard.number
+            self.check_failures(shard.source, report, is_whole)
             kept = [example for example in block if example.key not in excluded]
             report.held_out += len(block) - len(kept)
-            seed = f"{config.seed}/{self.names[unit.source]}/{unit.number}/{here.part}/{here.record}"
+            seed = f"{config.seed}/{self.names[shard.source]}/{shard.number}/{here.file_range}/{here.record}"
             rng = random.Random(seed)
             rng.shuffle(kept)
             packed = self._pack(kept)
@@ -176,16 +178,16 @@ class MixReader:
         return pack(examples, config.max_length, str(config.packing), split_long=config.row_format == "text")
 
     def _read_blocks(
-        self, unit: Unit, report: Report, start: Position
+        self, shard: Shard, report: Report, start: Position
     ) -> Iterator[tuple[list[Example], Position, Position]]:
         """(examples, where the block starts, where the next one starts)."""
-        source, encoder = self.sources[unit.source], self.encoder
+        source, encoder = self.sources[shard.source], self.encoder
         here = start._replace(row=0)
         block: list[Example] = []
         batch: list[tuple[dict, str]] = []
         rows = characters = waiting = 0
-        for index in range(start.part, len(unit.parts)):
-            for record in source.read(unit.parts[index], start.record if index == start.part else None):
+        for index in range(start.file_range, len(shard.ranges)):
+            for record in source.read(shard.ranges[index], start.record if index == start.file_range else None):
                 report.rows += 1
                 rows += 1
                 if record.row is None:
@@ -199,15 +201,15 @@ class MixReader:
                     block += _encode(encoder, source, batch, report, self.cuts)
                     batch, waiting = [], 0
                 if full:
-                    following = here._replace(part=index, record=record.next)
+                    following = here._replace(file_range=index, record=record.next)
                     yield block, here, following
                     block, here, rows, characters = [], following, 0, 0
         block += _encode(encoder, source, batch, report, self.cuts)
         if block:
-            yield block, here, Position(start.turn, unit.number + 1)
+            yield block, here, Position(start.turn, shard.number + 1)
 
     def check_failures(self, index: int, report: Report, whole: bool = True, failures: Path | None = None) -> None:
-        """Refuse a source that lost too many rows, of all that it has or of a part.
+        """Refuse a source that lost too many rows, of all that it has or of a shard.
 
         Raises:
             ValueError: more than `max_bad_rows` or `max_bad_share`, with the first reasons.
@@ -246,7 +248,7 @@ def _keep_preferences(config: DataConfig, sources: list[Source]) -> tuple[DataCo
     """A mix for DPO without the sources that hold no preferences; the others keep their proportions."""
     kept = []
     for index, source in enumerate(sources):
-        rows = (record.row for part in source.parts for record in source.read(part))
+        rows = (record.row for file_range in source.ranges for record in source.read(file_range))
         if any(row is not None and is_preference(row) for row in islice(rows, SEARCHED_ROWS)):
             kept.append(index)
         else:
@@ -259,16 +261,16 @@ def _keep_preferences(config: DataConfig, sources: list[Source]) -> tuple[DataCo
     return replace(config, datasets_and_ratios=remaining), [sources[i] for i in kept]
 
 
-def _group_parts(source: Source, index: int, seed: int) -> list[Unit]:
+def _group_ranges(source: Source, index: int, seed: int) -> list[Shard]:
     """Parts in a seeded order, small ones together."""
-    parts = list(source.parts)
-    random.Random(f"{seed}/{source.name}").shuffle(parts)
-    groups: list[list[Part]] = [[]]
-    for part in parts:
-        if groups[-1] and sum(p.size for p in groups[-1]) + part.size > PART_BYTES:
+    ranges = list(source.ranges)
+    random.Random(f"{seed}/{source.name}").shuffle(ranges)
+    groups: list[list[FileRange]] = [[]]
+    for file_range in ranges:
+        if groups[-1] and sum(p.size for p in groups[-1]) + file_range.size > RANGE_BYTES:
             groups.append([])
-        groups[-1].append(part)
-    return [Unit(index, number, tuple(group)) for number, group in enumerate(groups)]
+        groups[-1].append(file_range)
+    return [Shard(index, number, tuple(group)) for number, group in enumerate(groups)]
 
 
 def _encode(

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..utils.errors import UserError
-from .formats import IGNORED, Example
+from .encoder import IGNORED, Example
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A mix on disk: unit files that a killed run goes on from, joined into one data set."""
+"""A mix on disk: shard files that a killed run goes on from, joined into one data set."""
 
 import errno
 import hashlib
@@ -30,8 +30,8 @@ from ..utils.files import read_json_lines, write_json
 from ..utils.logging import get_logger
 from ..utils.processes import end_with
 from .data_config import DataConfig
-from .formats import row_schema
-from .mix_reader import MixReader, Unit, interleave, share_out
+from .encoder import row_schema
+from .mix_reader import MixReader, Shard, interleave, share_out
 from .packing import Row
 from .report import FAILED, Report, describe_failures, keep_failures, tell_losses
 
@@ -68,7 +68,7 @@ def prepare(config: DataConfig, tokenizer: PreTrainedTokenizerBase, failures: Pa
         preparation.check_failures()
     else:
         with explained(preparation.folder):
-            preparation.make_units()
+            preparation.make_shards()
             preparation.join()
     return preparation.load()
 
@@ -114,81 +114,81 @@ class Preparation:
             write_json(chosen, sorted(self.reader.held_out))
         self.reader.held_out = frozenset(json.loads(chosen.read_text(encoding="utf-8")))
 
-    def make_units(self) -> None:
-        """Write the units that are still missing, until each source has the rows that are wanted of it."""
+    def make_shards(self) -> None:
+        """Write the shards that are still missing, until each source has the rows that are wanted of it."""
         self.start()
-        units = [unit for group in self.reader.units for unit in group]
-        with tqdm(total=len(units), desc="preparing", unit="part", disable=None, dynamic_ncols=True) as bar:
-            processes = min(self.config.dataset_num_proc or os.cpu_count() or 1, len(units))
+        shards = [shard for group in self.reader.shards for shard in group]
+        with tqdm(total=len(shards), desc="preparing", unit="shard", disable=None, dynamic_ncols=True) as bar:
+            processes = min(self.config.dataset_num_proc or os.cpu_count() or 1, len(shards))
             if processes > 1:
-                self._make_in_processes(units, processes, bar)
+                self._make_in_processes(shards, processes, bar)
                 return
-            for group in self.reader.units:
-                for unit in group:
-                    if not self._has_enough(unit):
-                        report = self.make_unit(unit)
-                        bar.set_postfix_str(f"{report.tokens:,} tokens of {self.names[unit.source]}")
+            for group in self.reader.shards:
+                for shard in group:
+                    if not self._has_enough(shard):
+                        report = self.make_shard(shard)
+                        bar.set_postfix_str(f"{report.tokens:,} tokens of {self.names[shard.source]}")
                     bar.update()
 
-    def make_unit(self, unit: Unit) -> Report:
-        """Write one unit, if it is not there: rows, and what happened to them."""
-        rows, summary = self._unit_files(unit)
+    def make_shard(self, shard: Shard) -> Report:
+        """Write one shard, if it is not there: rows, and what happened to them."""
+        rows, summary = self._shard_files(shard)
         if summary.is_file():
             return _read_report(summary)
         report = Report()
-        name = self.names[unit.source]
-        wanted = self.train_counts[unit.source]
-        pairs = ((row, name) for row, _ in self.reader.read_unit(unit, report))
-        # Not a row more than can be used: the rows of a unit do not depend on how many of them are read.
+        name = self.names[shard.source]
+        wanted = self.train_counts[shard.source]
+        pairs = ((row, name) for row, _ in self.reader.read_shard(shard, report))
+        # Not a row more than can be used: the rows of a shard do not depend on how many of them are read.
         try:
             _write_rows(rows, pairs if wanted == -1 else islice(pairs, wanted), self.schema, self.reader)
         finally:
-            keep_failures(self.folder / "units" / f"{summary.stem}.failed.jsonl", [report])
+            keep_failures(self.folder / "shards" / f"{summary.stem}.failed.jsonl", [report])
         write_json(summary, asdict(report))
         return report
 
-    def _make_in_processes(self, units: list[Unit], num_proc: int, bar: tqdm) -> None:
+    def _make_in_processes(self, shards: list[Shard], num_proc: int, bar: tqdm) -> None:
         method = "fork" if "fork" in get_all_start_methods() else "spawn"
         payload = dill.dumps(self)
         with ProcessPoolExecutor(
             num_proc, get_context(method), initializer=_load_worker, initargs=(payload, os.getpid())
         ) as pool:
-            for start in range(0, len(units), num_proc):
-                batch = [unit for unit in units[start : start + num_proc] if not self._has_enough(unit)]
-                for report in pool.map(_make_unit, batch):
+            for start in range(0, len(shards), num_proc):
+                batch = [shard for shard in shards[start : start + num_proc] if not self._has_enough(shard)]
+                for report in pool.map(_make_shard, batch):
                     bar.set_postfix_str(f"{report.tokens:,} tokens")
-                bar.update(len(units[start : start + num_proc]))
+                bar.update(len(shards[start : start + num_proc]))
 
-    def is_made(self, unit: Unit) -> bool:
-        """Whether a unit is there."""
-        return self._unit_files(unit)[1].is_file()
+    def is_made(self, shard: Shard) -> bool:
+        """Whether a shard is there."""
+        return self._shard_files(shard)[1].is_file()
 
-    def _has_enough(self, unit: Unit) -> bool:
-        """Whether the units before this one give all the rows that are wanted."""
-        wanted = self.train_counts[unit.source]
+    def _has_enough(self, shard: Shard) -> bool:
+        """Whether the shards before this one give all the rows that are wanted."""
+        wanted = self.train_counts[shard.source]
         if wanted == -1:
             return False
-        earlier = [self._unit_files(u)[1] for u in self.reader.units[unit.source][: unit.number]]
+        earlier = [self._shard_files(u)[1] for u in self.reader.shards[shard.source][: shard.number]]
         return sum(_read_report(path).packed_rows for path in earlier if path.is_file()) >= wanted
 
-    def _unit_files(self, unit: Unit) -> tuple[Path, Path]:
-        stem = self.folder / "units" / f"{unit.source:03d}-{unit.number:06d}"
+    def _shard_files(self, shard: Shard) -> tuple[Path, Path]:
+        stem = self.folder / "shards" / f"{shard.source:03d}-{shard.number:06d}"
         return stem.with_suffix(".arrow"), stem.with_suffix(".json")
 
     def join(self) -> None:
-        """Interleave the units' rows into `train.arrow`, write the report and the failed rows, and drop the units.
+        """Interleave the shards' rows into `train.arrow`, write the report and the failed rows, and drop the shards.
 
         Raises:
             ValueError: a source without rows, or with too many failed ones.
         """
         reports, tables = [], []
-        for index, group in enumerate(self.reader.units):
-            made = [unit for unit in group if self._unit_files(unit)[1].is_file()]
+        for index, group in enumerate(self.reader.shards):
+            made = [shard for shard in group if self._shard_files(shard)[1].is_file()]
             report = Report()
-            for unit in made:
-                report.add(_read_report(self._unit_files(unit)[1]))
+            for shard in made:
+                report.add(_read_report(self._shard_files(shard)[1]))
             reports.append(report)
-            tables.append([_open_table(self._unit_files(unit)[0]) for unit in made])
+            tables.append([_open_table(self._shard_files(shard)[0]) for shard in made])
             keep_failures(self.folder / FAILED, reports)
             self.reader.check_failures(index, report, failures=self.folder / FAILED)
             if sum(len(table) for table in tables[-1]) == 0:
@@ -200,7 +200,7 @@ class Preparation:
         write_json(self.folder / REPORT, self._describe(reports, available, counts))
         write_json(self.folder / FINISHED, {"finished_at": time.time()})
         del tables
-        shutil.rmtree(self.folder / "units")
+        shutil.rmtree(self.folder / "shards")
 
     def check_failures(self) -> None:
         """Hold the failed rows of a finished preparation against the present limits."""
@@ -272,8 +272,8 @@ def _load_worker(payload: bytes, parent: int) -> None:
     _worker = dill.loads(payload)
 
 
-def _make_unit(unit: Unit) -> Report:
-    return _worker.make_unit(unit)
+def _make_shard(shard: Shard) -> Report:
+    return _worker.make_shard(shard)
 
 
 @contextmanager
@@ -291,7 +291,7 @@ def explained(folder: Path) -> Iterator[None]:
             raise
         raise UserError(
             f"the disk of {folder} is full. Free some space, or set cache_dir to another disk, and run the same "
-            "command again: finished parts are kept"
+            "command again: finished shards are kept"
         ) from error
 
 
@@ -303,10 +303,10 @@ def _rows_depend_on(config: DataConfig) -> dict[str, Any]:
 def _compute_key(config: DataConfig, tokenizer: PreTrainedTokenizerBase, reader: MixReader) -> str:
     """Hash what the rows depend on: settings, tokenizer, and the files of the sources."""
     function = Hasher.hash(config.formatting_func) if config.formatting_func else None
-    parts = [asdict(part) for source in reader.sources for part in source.parts]
+    ranges = [asdict(file_range) for source in reader.sources for file_range in source.ranges]
     backend = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(sorted(tokenizer.get_vocab().items()))
     specials = [tokenizer.bos_token, tokenizer.eos_token, tokenizer.chat_template]
-    known = [VERSION, _rows_depend_on(config), function, parts, backend, specials]
+    known = [VERSION, _rows_depend_on(config), function, ranges, backend, specials]
     return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -34,9 +34,9 @@ GZIP = b"\x1f\x8b"
 BYTE_ORDER_MARKS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
 FILE_SUFFIXES = (*LINES, ".parquet", ".arrow", *TEXT)
 CONNECTION_ERRORS = (OSError, HTTPError)
-# Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a part.
-PART_BYTES = 16 * 2**20
-PART_ROWS = 50_000
+# Bytes of plain lines, and rows of parquet, arrow and the embedded corpus, that make a file_range.
+RANGE_BYTES = 16 * 2**20
+RANGE_ROWS = 50_000
 PARAGRAPH = 2000
 
 
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class FileRange:
     """A range of a file.
 
     Args:
@@ -58,7 +58,7 @@ class Part:
         path: local path, URL, or the kind of document of the embedded corpus.
         start: first byte of plain lines, first row group of parquet, else first row.
         stop: end of the range, or None for all.
-        size: bytes or, where these are not known, an estimate: for grouping parts alone.
+        size: bytes or, where these are not known, an estimate: for grouping ranges alone.
         version: of the file's content: size and time of change.
         packed: whether it is compressed by gzip, whatever its name says.
     """
@@ -90,8 +90,8 @@ class Part:
             ) from error
 
 
-def split_file(path: str) -> list[Part]:
-    """The parts of a file, local or remote.
+def split_file(path: str) -> list[FileRange]:
+    """The ranges of a file, local or remote.
 
     Raises:
         ValueError: an unknown kind of file, or one that can't be read.
@@ -105,15 +105,15 @@ def split_file(path: str) -> list[Part]:
             groups = [metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)]
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is not a readable parquet file ({error}); fetch it again") from error
-        return [Part(kind, path, a, b, sum(groups[a:b]), version) for a, b in _group(groups, PART_BYTES)]
+        return [FileRange(kind, path, a, b, sum(groups[a:b]), version) for a, b in _group(groups, RANGE_BYTES)]
     if kind == "arrow":
         try:
             rows = len(Dataset.from_file(path))
         except (pa.ArrowException, OSError) as error:
             raise UserError(f"{path} is not a readable arrow file ({error}); make it again") from error
         return [
-            Part(kind, path, a, min(a + PART_ROWS, rows), size * PART_ROWS // max(rows, 1), version)
-            for a in range(0, rows, PART_ROWS)
+            FileRange(kind, path, a, min(a + RANGE_ROWS, rows), size * RANGE_ROWS // max(rows, 1), version)
+            for a in range(0, rows, RANGE_ROWS)
         ]
     packed = _is_packed(path)
     _check_encoding(path, packed)
@@ -121,10 +121,10 @@ def split_file(path: str) -> list[Part]:
         kind = "array"
     if kind == "lines" and not packed:
         return [
-            Part(kind, path, a, min(a + PART_BYTES, size), min(PART_BYTES, size - a), version)
-            for a in range(0, size, PART_BYTES)
+            FileRange(kind, path, a, min(a + RANGE_BYTES, size), min(RANGE_BYTES, size - a), version)
+            for a in range(0, size, RANGE_BYTES)
         ]
-    return [Part(kind, path, 0, None, size * 3 if packed else size, version, packed)]
+    return [FileRange(kind, path, 0, None, size * 3 if packed else size, version, packed)]
 
 
 def _open(path: str, packed: bool) -> Any:
@@ -148,11 +148,11 @@ def _check_encoding(path: str, packed: bool) -> None:
         raise UserError(f"{path} is {encoding}, not UTF-8; convert it: iconv -f {encoding} -t UTF-8 {path} > NEW_FILE")
 
 
-def embedded_parts(kind: str, documents: int) -> list[Part]:
+def embedded_ranges(kind: str, documents: int) -> list[FileRange]:
     """Parts of the embedded corpus; its documents are about 500 characters long."""
     return [
-        Part("embedded", kind, a, min(a + PART_ROWS, documents), 500 * min(PART_ROWS, documents - a))
-        for a in range(0, documents, PART_ROWS)
+        FileRange("embedded", kind, a, min(a + RANGE_ROWS, documents), 500 * min(RANGE_ROWS, documents - a))
+        for a in range(0, documents, RANGE_ROWS)
     ]
 
 
@@ -189,29 +189,31 @@ def _describe(path: str) -> tuple[int, str]:
     return int(info.get("size") or 0), str(info.get("ETag") or info.get("blob_id") or info.get("size"))
 
 
-def _iterate_lines(part: Part, position: int) -> Iterator[tuple[int, int, bytes]]:
-    """(number of the line or its byte, position of the next, line). Lines that start before `part.stop` belong here."""
-    with _open(part.path, part.packed) as file:
-        if part.packed:  # positions are line numbers: what comes before is unpacked, not parsed
+def _iterate_lines(file_range: FileRange, position: int) -> Iterator[tuple[int, int, bytes]]:
+    """(number of the line or its byte, position of the next, line). Lines that start before `file_range.stop` belong here."""
+    with _open(file_range.path, file_range.packed) as file:
+        if file_range.packed:  # positions are line numbers: what comes before is unpacked, not parsed
             for number, line in enumerate(file):
                 if number >= position:
                     yield number + 1, number + 1, line
             return
-        if position > 0 and position == part.start:  # the line that reaches into the range belongs to the one before
+        if (
+            position > 0 and position == file_range.start
+        ):  # the line that reaches into the range belongs to the one before
             file.seek(position - 1)
             position += len(file.readline()) - 1
         else:
             file.seek(position)
-        stop = part.stop if part.stop is not None else float("inf")
+        stop = file_range.stop if file_range.stop is not None else float("inf")
         while position < stop and (line := file.readline()):
             position += len(line)
             yield position - len(line), position, line
 
 
-def _read_lines(part: Part, position: int) -> Iterator[Record]:
-    name = Path(part.path).name
-    unit = "line" if part.packed else "byte"
-    for number, following, line in _iterate_lines(part, position):
+def _read_lines(file_range: FileRange, position: int) -> Iterator[Record]:
+    name = Path(file_range.path).name
+    unit = "line" if file_range.packed else "byte"
+    for number, following, line in _iterate_lines(file_range, position):
         if not line.strip():
             continue
         where = f"{name} {unit} {number}"
@@ -262,22 +264,22 @@ def _holds_array(path: str, packed: bool) -> bool:
         return False
 
 
-def _read_array(part: Part, position: int) -> Iterator[Record]:
-    with _open(part.path, part.packed) as file:
+def _read_array(file_range: FileRange, position: int) -> Iterator[Record]:
+    with _open(file_range.path, file_range.packed) as file:
         try:
             rows = json.loads(file.read().removeprefix(codecs.BOM_UTF8))
         except ValueError as error:
-            raise UserError(f"{part.path} is not valid JSON: {error}") from error
+            raise UserError(f"{file_range.path} is not valid JSON: {error}") from error
     for number, row in enumerate(rows[position:], start=position):
-        yield _check_row(row, f"{Path(part.path).name} entry {number}", number + 1)
+        yield _check_row(row, f"{Path(file_range.path).name} entry {number}", number + 1)
 
 
-def _read_text(part: Part, position: int) -> Iterator[Record]:
+def _read_text(file_range: FileRange, position: int) -> Iterator[Record]:
     """Paragraphs, joined until they make about 2,000 characters. Positions are line numbers."""
     lines: list[str] = []
     size, number = 0, position
-    where = f"{Path(part.path).name} line {{}}"
-    with _open(part.path, part.packed) as file:
+    where = f"{Path(file_range.path).name} line {{}}"
+    with _open(file_range.path, file_range.packed) as file:
         for number, raw in enumerate(file, start=1):
             if number <= position:
                 continue
@@ -295,17 +297,17 @@ def _read_text(part: Part, position: int) -> Iterator[Record]:
         yield Record({"text": "".join(lines).strip()}, "", where.format(number), number)
 
 
-# A part of parquet starts at a group; a position inside it is (group + 1) * 2^32 + row of the group.
+# A range of parquet starts at a group; a position inside it is (group + 1) * 2^32 + row of the group.
 _ROW_BITS = 32
 
 
-def _read_parquet(part: Part, position: int) -> Iterator[Record]:
+def _read_parquet(file_range: FileRange, position: int) -> Iterator[Record]:
     inside = position >= 2**_ROW_BITS
     group, skip = ((position >> _ROW_BITS) - 1, position % 2**_ROW_BITS) if inside else (position, 0)
-    name = Path(part.path).name
-    with fsspec.open(part.path, "rb") as file:
+    name = Path(file_range.path).name
+    with fsspec.open(file_range.path, "rb") as file:
         parquet = pq.ParquetFile(file)
-        stop = part.stop if part.stop is not None else parquet.metadata.num_row_groups
+        stop = file_range.stop if file_range.stop is not None else parquet.metadata.num_row_groups
         for index in range(group, stop):
             number = 0
             for batch in parquet.iter_batches(256, row_groups=[index]):
@@ -318,20 +320,20 @@ def _read_parquet(part: Part, position: int) -> Iterator[Record]:
             skip = 0
 
 
-def _read_arrow(part: Part, position: int) -> Iterator[Record]:
-    rows = Dataset.from_file(part.path)
-    for start in range(position, part.stop, 256):
-        batch = rows.with_format("arrow")[start : min(start + 256, part.stop)].to_pylist()
+def _read_arrow(file_range: FileRange, position: int) -> Iterator[Record]:
+    rows = Dataset.from_file(file_range.path)
+    for start in range(position, file_range.stop, 256):
+        batch = rows.with_format("arrow")[start : min(start + 256, file_range.stop)].to_pylist()
         for number, row in enumerate(batch, start=start):
-            yield Record(row, "", f"{Path(part.path).name} row {number}", number + 1)
+            yield Record(row, "", f"{Path(file_range.path).name} row {number}", number + 1)
 
 
-def _read_embedded(part: Part, position: int) -> Iterator[Record]:
-    for number, row in enumerate(iterate_documents(part.path, part.stop, start=position), start=position):
-        yield Record(row, "", f"{part.path} document {number}", number + 1)
+def _read_embedded(file_range: FileRange, position: int) -> Iterator[Record]:
+    for number, row in enumerate(iterate_documents(file_range.path, file_range.stop, start=position), start=position):
+        yield Record(row, "", f"{file_range.path} document {number}", number + 1)
 
 
-_READERS: dict[str, Callable[[Part, int], Iterator[Record]]] = {
+_READERS: dict[str, Callable[[FileRange, int], Iterator[Record]]] = {
     "lines": _read_lines,
     "array": _read_array,
     "text": _read_text,

@@ -78,7 +78,7 @@ def prepare_at_scale(
     cluster: Cluster,
     failures: Path | None = None,
 ) -> DatasetDict | None:
-    """Make a mix with a task for each unit; the rows are those of `prepare`.
+    """Make a mix with a task for each shard; the rows are those of `prepare`.
 
     Tasks that are done are not done again. On Slurm the call returns at once; the same call joins the rows when all tasks
     are done.
@@ -96,10 +96,10 @@ def prepare_at_scale(
     if not preparation.is_finished:
         with explained(preparation.folder):
             preparation.start()
-            units = [unit for group in preparation.reader.units for unit in group]
-            if not all(preparation.is_made(unit) for unit in units):
-                run_steps([([_make_step(preparation)], len(units))], cluster, preparation.folder / "logs", "prepare")
-            if not all(preparation.is_made(unit) for unit in units):
+            shards = [shard for group in preparation.reader.shards for shard in group]
+            if not all(preparation.is_made(shard) for shard in shards):
+                run_steps([([_make_step(preparation)], len(shards))], cluster, preparation.folder / "logs", "prepare")
+            if not all(preparation.is_made(shard) for shard in shards):
                 logger.info("tasks were handed to %s; run the same command again when they are done", cluster.executor)
                 return None
             preparation.join()
@@ -107,12 +107,12 @@ def prepare_at_scale(
 
 
 def _make_step(preparation: Preparation) -> Any:
-    """A step of a datatrove pipeline that makes the units of its rank."""
+    """A step of a datatrove pipeline that makes the shards of its rank."""
     import_datatrove()
     from datatrove.pipeline.base import PipelineStep
 
-    class MakeUnits(PipelineStep):
-        name, type = "small-doge", "📦 - UNITS"
+    class MakeShards(PipelineStep):
+        name, type = "small-doge", "📦 - SHARDS"
 
         def __init__(self, payload: bytes) -> None:
             super().__init__()
@@ -120,12 +120,12 @@ def _make_step(preparation: Preparation) -> Any:
 
         def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Any:
             mine = dill.loads(self.payload)
-            units = [unit for group in mine.reader.units for unit in group]
-            for unit in units[rank::world_size]:
-                mine.make_unit(unit)
+            shards = [shard for group in mine.reader.shards for shard in group]
+            for shard in shards[rank::world_size]:
+                mine.make_shard(shard)
             return data
 
-    return MakeUnits(dill.dumps(preparation))
+    return MakeShards(dill.dumps(preparation))
 
 
 def run_steps(steps: list[tuple[list, int]], cluster: Cluster, logs: Path, name: str) -> None:

@@ -18,7 +18,7 @@ from ..utils.paths import find_near_names, looks_like_path
 from ..utils.suggest import unknown_name_message
 from .catalog import CATALOG, find_by_hub_name
 from .corpus import KINDS
-from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, TEXT, Part, Record, embedded_parts, split_file
+from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, TEXT, FileRange, Record, embedded_ranges, split_file
 from .software_heritage import fetch_texts
 
 
@@ -50,26 +50,26 @@ DATA_ROOT = "SMALL_DOGE_DATA_ROOT"
 
 @dataclass(frozen=True)
 class Source:
-    """A named source and its parts, in their order on disk.
+    """A named source and its ranges, in their order on disk.
 
     Args:
         name: as the user gave it.
-        parts: ranges of files.
+        ranges: ranges of files.
         fetches: texts are fetched by `blob_id` from the Software Heritage archive.
     """
 
     name: str
-    parts: tuple[Part, ...]
+    ranges: tuple[FileRange, ...]
     fetches: bool = False
 
-    def read(self, part: Part, position: int | None = None) -> Iterator[Record]:
-        """Records of a part."""
-        records = part.read(position)
+    def read(self, file_range: FileRange, position: int | None = None) -> Iterator[Record]:
+        """Records of a file_range."""
+        records = file_range.read(position)
         return fetch_texts(records) if self.fetches else records
 
 
 def open_source(name: str, all_splits: bool = False) -> Source:
-    """The parts of a source. Nothing but names, sizes and parquet footers is read yet.
+    """The ranges of a source. Nothing but names, sizes and parquet footers is read yet.
 
     Args:
         name: `embedded:KIND[:DOCUMENTS]`, a file or folder, a name of the catalogue, or `owner/name[:subset]`.
@@ -81,7 +81,7 @@ def open_source(name: str, all_splits: bool = False) -> Source:
     check_source_name(name)
     if name.split(":", 1)[0] == EMBEDDED_PREFIX:
         _, kind, *count = name.split(":")
-        return Source(name, tuple(embedded_parts(kind, int(count[0]) if count else DEFAULT_EMBEDDED_DOCUMENTS)))
+        return Source(name, tuple(embedded_ranges(kind, int(count[0]) if count else DEFAULT_EMBEDDED_DOCUMENTS)))
     if Path(name).exists():
         return Source(name, _split(_list_files(Path(name), None if all_splits else "train"), name))
     entry = CATALOG.get(name)
@@ -212,11 +212,11 @@ def _looks_like_hub_name(name: str) -> bool:
     return bool(owner and rest) and "/" not in rest
 
 
-def _split(files: list[str], name: str) -> tuple[Part, ...]:
-    parts = tuple(part for file in files for part in split_file(file))
-    if not parts:
+def _split(files: list[str], name: str) -> tuple[FileRange, ...]:
+    ranges = tuple(file_range for file in files for file_range in split_file(file))
+    if not ranges:
         raise UserError(f"data set {name!r} is empty")
-    return parts
+    return ranges
 
 
 def _list_files(path: Path, split: str | None) -> list[str]:

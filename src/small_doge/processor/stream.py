@@ -86,16 +86,16 @@ class MixedStream(IterableDataset):
 
     def _read_source(self, index: int, start: Position) -> Iterator[tuple[Row, Position]]:
         """Rows of a source from a position; again from its start if more are wanted than it has."""
-        units, position, found = self.reader.units[index], start, start != Position()
+        shards, position, found = self.reader.shards[index], start, start != Position()
         while True:
-            for unit in units[position.unit :]:
+            for shard in shards[position.shard :]:
                 report = self.reports[index] if position.turn == 0 else Report()
-                for row, following in self.reader.read_unit(unit, report, position):
+                for row, following in self.reader.read_shard(shard, report, position):
                     found = True
                     yield row, following
                 if position.turn == 0:
                     self._tell_failures(index)
-                position = Position(position.turn, unit.number + 1)
+                position = Position(position.turn, shard.number + 1)
             if not found:
                 report = self.reports[index]
                 why = (

@@ -8,11 +8,11 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from . import forms
+from . import row_schemas
 from .chat_encoding import encode_text
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
 from .data_config import DataConfig
-from .messages import FormError
+from .messages import RowError
 from .report import Report, check_failures, describe_failures
 from .sources import open_source
 
@@ -42,13 +42,13 @@ def read_texts(
     config = config or DataConfig()
     for name in names:
         source, report = open_source(name), Report()
-        for record in (record for part in source.parts for record in source.read(part)):
+        for record in (record for file_range in source.ranges for record in source.read(file_range)):
             report.rows += 1
             try:
                 if record.row is None:
-                    raise FormError(record.problem)
-                texts = forms.find_texts(record.row, config.dataset_text_field)
-            except FormError as error:
+                    raise RowError(record.problem)
+                texts = row_schemas.find_texts(record.row, config.dataset_text_field)
+            except RowError as error:
                 report.failed.append({"source": name, "where": record.where, "reason": str(error)})
                 check_failures(name, report, config, whole=False)
                 continue

@@ -119,12 +119,12 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
 def _describe_rows(rows: Dataset | MixedStream) -> dict[str, Any]:
     """What is in the rows, by a sample of them; of a stream, the files behind it."""
     if isinstance(rows, MixedStream):
-        parts = [
-            (Path(part.path).name, part.start, part.stop, part.size)
+        ranges = [
+            (Path(file_range.path).name, file_range.start, file_range.stop, file_range.size)
             for source in rows.reader.sources
-            for part in source.parts
+            for file_range in source.ranges
         ]
-        return {"content": _hash(parts)}
+        return {"content": _hash(ranges)}
     step = max(1, len(rows) // SAMPLED_ROWS)
     return {"rows": len(rows), "content": _hash([rows[place] for place in range(0, len(rows), step)])}
 

@@ -6,7 +6,7 @@ import torch
 
 from ..models.doge.modeling_doge import DogeCDMoE
 from ..ops import compute_load_balancing_loss
-from ..processor.formats import choose_template
+from ..processor.encoder import choose_template
 from ..processor.guarded_tokenizer import guard_tokenizer
 from ..utils.reports import stop_hub_reports
 from .base import RunPromises

@@ -27,7 +27,7 @@ class Stage:
         summary: what the stage does, in one sentence; the help text of its command.
         module: module that defines `set_up(settings) -> TrainingSetup`. It is imported when the stage is used, because
             TRL takes seconds to import.
-        row_format: format of the rows that it trains on, one of `small_doge.processor.formats.ROW_FORMATS`.
+        row_format: format of the rows that it trains on, one of `small_doge.processor.encoder.ROW_FORMATS`.
         starts_from: stage whose result it goes on from; None for a stage that trains new weights.
         recipe: place of its recipe beside the folder of a size such as `recipes/doge/Doge-20M`, with `{size}` for the
             name of that folder.

@@ -72,7 +72,7 @@ def test_each_text_is_dropped_by_the_filter_that_it_is_for(texts, evaluation, tm
         15: "unusable",
     }
     source = open_source(str(output))
-    kept = [r.row for part in source.parts for r in source.read(part)]
+    kept = [r.row for file_range in source.ranges for r in source.read(file_range)]
     assert sorted(row["id"] for row in kept) == [0, 1, 2, 3]
     assert report.kept == 4 and report.rows == 10
     assert report.dropped["length"] == {"gopher_short_doc": 1} and report.dropped["exact_duplicates"] == {

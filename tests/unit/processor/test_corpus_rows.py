@@ -7,7 +7,7 @@ import pytest
 from small_doge.processor.corpus import KINDS, World, held_out_questions, iterate_documents
 from small_doge.processor.corpus.questions import QUESTION_FORMS
 from small_doge.processor.corpus.random_source import is_held_out, is_held_out_sum
-from small_doge.processor.forms import iterate_texts, read_conversation, read_preference, read_problem
+from small_doge.processor.row_schemas import iterate_texts, read_conversation, read_preference, read_problem
 
 
 ROW_KINDS = ("chat", "preference", "problem")

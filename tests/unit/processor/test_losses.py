@@ -95,8 +95,8 @@ def test_one_half_preference_at_the_start_does_not_hide_a_set(mix, write):
 
 def test_too_many_failed_rows_of_a_large_source_are_listed_where_the_error_says(mix, write, tmp_path, monkeypatch):
     monkeypatch.setattr(mix_reader, "BLOCK_ROWS", 50)
-    monkeypatch.setattr(mix_reader, "PART_BYTES", 1000)
-    monkeypatch.setattr(readers, "PART_BYTES", 1000)
+    monkeypatch.setattr(mix_reader, "RANGE_BYTES", 1000)
+    monkeypatch.setattr(readers, "RANGE_BYTES", 1000)
     path = write("many.jsonl", [*[GOOD] * 160, *[BAD] * 40])
     with pytest.raises(ValueError, match=r"40 of 200 rows .* All are in (\S+)\. Mend") as error:
         mix([{path: 1.0}], dataset_num_proc=1)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from small_doge.processor.messages import FormError, read_messages, read_tools
+from small_doge.processor.messages import RowError, read_messages, read_tools
 
 
 ARGUMENTS = {"a": 1, "b": "x"}
@@ -97,7 +97,7 @@ def test_parts_of_text_are_joined(content):
     ],
 )
 def test_what_can_not_be_learnt_is_a_reason(turn, reason):
-    with pytest.raises(FormError, match=reason):
+    with pytest.raises(RowError, match=reason):
         read_messages([turn], "m")
 
 
@@ -108,5 +108,5 @@ def test_tools_lose_the_fields_that_parquet_filled_up():
         assert read_tools(value) == [tool]
     assert read_tools("") is None and read_tools([]) is None
     for value in ("{", 3, ["x"], [3]):
-        with pytest.raises(FormError, match="tools"):
+        with pytest.raises(RowError, match="tools"):
             read_tools(value)

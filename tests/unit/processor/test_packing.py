@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from small_doge.processor.data_config import choose_packing
-from small_doge.processor.formats import Example
+from small_doge.processor.encoder import Example
 from small_doge.processor.packing import PackedCollator, pack, plan_best_fit
 
 

@@ -17,8 +17,8 @@ MIX = [{"embedded:world:200": 0.7}, {"embedded:arithmetic:100": 0.3}]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(mix_reader, "PART_BYTES", 8000)
-    monkeypatch.setattr(readers, "PART_ROWS", 20)
+    monkeypatch.setattr(mix_reader, "RANGE_BYTES", 8000)
+    monkeypatch.setattr(readers, "RANGE_ROWS", 20)
 
 
 def mix_of(shares=None, **settings):
@@ -31,13 +31,13 @@ def test_a_killed_preparation_goes_on_from_its_finished_parts(tiny_tokenizer, tm
     def begin():
         made = []
 
-        def make(self, unit, original=Preparation.make_unit):
+        def make(self, shard, original=Preparation.make_shard):
             if len(made) == 5:
                 os.kill(os.getpid(), signal.SIGKILL)
-            made.append(unit)
-            return original(self, unit)
+            made.append(shard)
+            return original(self, shard)
 
-        Preparation.make_unit = make
+        Preparation.make_shard = make
         prepare.prepare(mix_of(cache_dir=tmp_path / "killed", dataset_num_proc=1), tiny_tokenizer)
 
     process = multiprocessing.get_context("fork").Process(target=begin)
@@ -45,7 +45,7 @@ def test_a_killed_preparation_goes_on_from_its_finished_parts(tiny_tokenizer, tm
     process.join()
     assert process.exitcode == -signal.SIGKILL
     preparation = Preparation(mix_of(cache_dir=tmp_path / "killed"), tiny_tokenizer)
-    before = sorted((preparation.folder / "units").glob("*.arrow"))
+    before = sorted((preparation.folder / "shards").glob("*.arrow"))
     assert len(before) == 5 and not preparation.is_finished
     written = []
     original = prepare._write_rows
@@ -75,8 +75,8 @@ def test_a_changed_file_is_prepared_again(tiny_tokenizer, tmp_path):
 
 def test_no_more_parts_are_made_than_are_wanted(tiny_tokenizer, tmp_path, monkeypatch):
     made = []
-    original = Preparation.make_unit
-    monkeypatch.setattr(Preparation, "make_unit", lambda self, unit: (made.append(unit), original(self, unit))[1])
+    original = Preparation.make_shard
+    monkeypatch.setattr(Preparation, "make_shard", lambda self, shard: (made.append(shard), original(self, shard))[1])
     few = prepare.prepare(
         mix_of(total_sample_size=20, test_size=0, cache_dir=tmp_path, dataset_num_proc=1), tiny_tokenizer
     )
@@ -86,26 +86,26 @@ def test_no_more_parts_are_made_than_are_wanted(tiny_tokenizer, tmp_path, monkey
 
 
 def test_a_full_disk_and_a_killed_worker_are_told_and_what_is_done_stays(tiny_tokenizer, tmp_path, monkeypatch):
-    original = Preparation.make_unit
+    original = Preparation.make_shard
 
-    def fill(self, unit):
-        if unit.number:
+    def fill(self, shard):
+        if shard.number:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(self, unit)
+        return original(self, shard)
 
-    monkeypatch.setattr(Preparation, "make_unit", fill)
+    monkeypatch.setattr(Preparation, "make_shard", fill)
     with pytest.raises(UserError, match="is full. Free some space, or set cache_dir to another disk"):
         prepare.prepare(mix_of(cache_dir=tmp_path, dataset_num_proc=1), tiny_tokenizer)
     (folder,) = tmp_path.glob("prepared-*")
-    assert len(list((folder / "units").glob("*.arrow"))) == 1
-    monkeypatch.setattr(prepare, "_make_unit", kill_this_process)
+    assert len(list((folder / "shards").glob("*.arrow"))) == 1
+    monkeypatch.setattr(prepare, "_make_shard", kill_this_process)
     with pytest.raises(UserError, match="was killed, perhaps for want of memory. Run the same command again"):
         prepare.prepare(mix_of(cache_dir=tmp_path, dataset_num_proc=2), tiny_tokenizer)
     monkeypatch.undo()
     assert len(prepare.prepare(mix_of(cache_dir=tmp_path), tiny_tokenizer)["train"]) > 0
 
 
-def kill_this_process(unit):
+def kill_this_process(shard):
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -7,21 +7,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from small_doge.processor import readers
-from small_doge.processor.readers import embedded_parts, split_file
+from small_doge.processor.readers import embedded_ranges, split_file
 
 
 ROWS = [{"text": "word " * (i % 7) + f"row {i} ü"} for i in range(40)]
 
 
 @pytest.fixture(params=["jsonl", "jsonl.gz", "json", "txt", "txt.gz", "parquet", "arrow", "embedded"])
-def parts(request, tmp_path, monkeypatch):
-    """The parts of one source of each kind, small enough that there are several where a kind has parts."""
-    monkeypatch.setattr(readers, "PART_BYTES", 300)
-    monkeypatch.setattr(readers, "PART_ROWS", 16)
+def ranges(request, tmp_path, monkeypatch):
+    """The ranges of one source of each kind, small enough that there are several where a kind has ranges."""
+    monkeypatch.setattr(readers, "RANGE_BYTES", 300)
+    monkeypatch.setattr(readers, "RANGE_ROWS", 16)
     monkeypatch.setattr(readers, "PARAGRAPH", 30)
     kind, path = request.param, tmp_path / f"a.{request.param}"
     if kind == "embedded":
-        return embedded_parts("world", 40)
+        return embedded_ranges("world", 40)
     if kind == "parquet":
         Dataset.from_list(ROWS).to_parquet(path, batch_size=8)
     elif kind == "arrow":
@@ -37,29 +37,29 @@ def parts(request, tmp_path, monkeypatch):
     return split_file(str(path))
 
 
-def test_parts_hold_every_row_once(parts):
-    texts = [record.row["text"] for part in parts for record in part.read()]
-    if parts[0].kind in ("embedded", "text"):
+def test_ranges_hold_every_row_once(ranges):
+    texts = [record.row["text"] for file_range in ranges for record in file_range.read()]
+    if ranges[0].kind in ("embedded", "text"):
         assert len(set(texts)) == len(texts) >= 15
     else:
         assert texts == [row["text"] for row in ROWS]
 
 
-def test_reading_goes_on_from_any_record(parts):
-    for part in parts:
-        records = list(part.read())
+def test_reading_goes_on_from_any_record(ranges):
+    for file_range in ranges:
+        records = list(file_range.read())
         for index, record in enumerate(records):
-            rest = [r.row for r in part.read(record.next)]
+            rest = [r.row for r in file_range.read(record.next)]
             assert rest == [r.row for r in records[index + 1 :]], record.where
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(lengths=st.lists(st.integers(0, 60), min_size=1, max_size=30), size=st.integers(1, 200))
 def test_ranges_of_bytes_share_lines_out_whatever_their_lengths(tmp_path, monkeypatch, lengths, size):
-    monkeypatch.setattr(readers, "PART_BYTES", size)
+    monkeypatch.setattr(readers, "RANGE_BYTES", size)
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": "x" * n, "i": i}) + "\n" for i, n in enumerate(lengths)))
-    numbers = [record.row["i"] for part in split_file(str(path)) for record in part.read()]
+    numbers = [record.row["i"] for file_range in split_file(str(path)) for record in file_range.read()]
     assert numbers == list(range(len(lengths)))
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_kind_of_file_is_named(tmp_path):
 
 
 def texts_of(path):
-    return [record.row["text"] for part in split_file(str(path)) for record in part.read()]
+    return [record.row["text"] for file_range in split_file(str(path)) for record in file_range.read()]
 
 
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
@@ -107,7 +107,7 @@ def test_files_are_read_by_what_they_hold_rather_than_by_their_names(tmp_path, n
 
 def test_a_first_row_that_is_a_list_does_not_make_an_array_of_lines(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b"[1, 2]\n" + LINES)
-    records = [record for part in split_file(str(tmp_path / "a.jsonl")) for record in part.read()]
+    records = [record for file_range in split_file(str(tmp_path / "a.jsonl")) for record in file_range.read()]
     assert records[0].problem == "not a JSON object" and len(records) == len(ROWS) + 1
 
 
@@ -138,14 +138,14 @@ def test_half_of_a_surrogate_pair_fails_its_row_alone(tmp_path, name):
     rows = [r'{"text": "\ud83d\ude00"}', r'{"text": "\ud83d"}', r'{"deep": [{"\uDC00": 1}]}', '{"text": "b"}']
     content = ("[" + ", ".join(rows) + "]" if name == "a.json" else "\n".join(rows)).encode()
     (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
-    records = [record for part in split_file(str(tmp_path / name)) for record in part.read()]
+    records = [record for file_range in split_file(str(tmp_path / name)) for record in file_range.read()]
     assert [record.row is not None for record in records] == [True, False, False, True]
     assert "half of a surrogate pair ('\\ud83d')" in records[1].problem
 
 
 def test_rows_that_are_nested_too_deeply_fail_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n" + '{"text": "b"}\n')
-    records = [record for part in split_file(str(tmp_path / "a.jsonl")) for record in part.read()]
+    records = [record for file_range in split_file(str(tmp_path / "a.jsonl")) for record in file_range.read()]
     assert records[-1].row == {"text": "b"} and "JSON" in records[0].problem
 
 
@@ -154,4 +154,4 @@ def test_a_torn_arrow_file_is_named(tmp_path):
     path = next((tmp_path / "saved").glob("*.arrow"))
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match="can't be read|not a readable arrow file"):
-        [list(part.read()) for part in split_file(str(path))]
+        [list(file_range.read()) for file_range in split_file(str(path))]

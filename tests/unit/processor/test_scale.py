@@ -19,8 +19,8 @@ MIX = [{"embedded:world:120": 0.7}, {"embedded:arithmetic:60": 0.3}]
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    monkeypatch.setattr(mix_reader, "PART_BYTES", 8000)
-    monkeypatch.setattr(readers, "PART_ROWS", 20)
+    monkeypatch.setattr(mix_reader, "RANGE_BYTES", 8000)
+    monkeypatch.setattr(readers, "RANGE_ROWS", 20)
 
 
 def mix_of(**settings):

@@ -41,7 +41,7 @@ def archive(monkeypatch):
 
 def rows_of(name):
     source = open_source(name)
-    return [record for part in source.parts for record in source.read(part)]
+    return [record for file_range in source.ranges for record in source.read(file_range)]
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG if name != "python-edu"])
@@ -192,7 +192,7 @@ FOLDERS = {
 def test_a_folder_is_read_for_training_alone_and_what_is_left_out_is_told(tmp_path, messages, name):
     names, expected = FOLDERS[name]
     write_files(tmp_path, names)
-    found = [str(Path(part.path).relative_to(tmp_path)) for part in open_source(str(tmp_path)).parts]
+    found = [str(Path(file_range.path).relative_to(tmp_path)) for file_range in open_source(str(tmp_path)).ranges]
     assert found == expected or len(found) == expected
     left_out = [n for n in names if n.endswith((".jsonl", ".txt", ".md", ".json")) and n not in found and n[0] != "."]
     assert all(other in messages.text for other in left_out)
@@ -218,5 +218,5 @@ def test_a_near_name_is_offered_for_a_path(tmp_path, monkeypatch):
 
 def test_texts_to_measure_on_or_to_keep_out_are_those_of_every_split(tmp_path, messages):
     write_files(tmp_path, ["train.jsonl", "test.jsonl", "LICENSE.md"])
-    parts = open_source(str(tmp_path), all_splits=True).parts
-    assert [Path(part.path).name for part in parts] == ["test.jsonl", "train.jsonl"]
+    ranges = open_source(str(tmp_path), all_splits=True).ranges
+    assert [Path(file_range.path).name for file_range in ranges] == ["test.jsonl", "train.jsonl"]

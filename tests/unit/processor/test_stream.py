@@ -12,11 +12,11 @@ from small_doge.processor.stream import StreamLoader
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Several blocks, parts and units in a small source."""
+    """Several blocks, ranges and shards in a small source."""
     monkeypatch.setattr(mix_reader, "BLOCK_ROWS", 16)
-    monkeypatch.setattr(mix_reader, "PART_BYTES", 4000)
-    monkeypatch.setattr(readers, "PART_BYTES", 3000)
-    monkeypatch.setattr(readers, "PART_ROWS", 30)
+    monkeypatch.setattr(mix_reader, "RANGE_BYTES", 4000)
+    monkeypatch.setattr(readers, "RANGE_BYTES", 3000)
+    monkeypatch.setattr(readers, "RANGE_ROWS", 30)
 
 
 @pytest.fixture

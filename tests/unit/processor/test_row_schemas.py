@@ -3,17 +3,17 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from small_doge.processor.forms import (
+from small_doge.processor.messages import RowError
+from small_doge.processor.row_schemas import (
     drop_thought_field,
     find_texts,
-    has_known_form,
+    has_known_schema,
     iterate_texts,
     mark_thought,
     read_conversation,
     read_preference,
     read_problem,
 )
-from small_doge.processor.messages import FormError
 
 
 def turns(question="Hi", answer="Hello"):
@@ -39,7 +39,7 @@ def turns(question="Hi", answer="Hello"):
     ],
 )
 def test_every_usual_form_becomes_the_same_conversation(row):
-    assert has_known_form(row)
+    assert has_known_schema(row)
     assert read_conversation(row) == turns()
     assert list(iterate_texts(row)) == ["Hi", "Hello"]
 
@@ -67,7 +67,7 @@ def test_alpaca_rows_join_instruction_and_input_and_keep_history():
     ],
 )
 def test_a_row_without_a_conversation_says_why(row, reason):
-    with pytest.raises(FormError, match=reason):
+    with pytest.raises(RowError, match=reason):
         read_conversation(row)
 
 
@@ -97,7 +97,7 @@ def test_preferences_are_split_into_prompt_and_answers():
     ],
 )
 def test_a_row_that_is_no_preference_says_why(row, reason):
-    with pytest.raises(FormError, match=reason):
+    with pytest.raises(RowError, match=reason):
         read_preference(row)
 
 
@@ -105,7 +105,7 @@ def test_problems_take_the_shortest_statement_of_the_result():
     row = {"question": "1 + 1?", "answer": "So it is 2\n#### 2", "rationale": "So it is 2", "final": "2"}
     assert read_problem(row) == {"prompt": [{"role": "user", "content": "1 + 1?"}], "solution": "2"}
     assert read_problem({"problem": "x", "solution": "long", "answer": 3})["solution"] == "3"
-    with pytest.raises(FormError, match="to verify against"):
+    with pytest.raises(RowError, match="to verify against"):
         read_problem({"problem": "x"})
 
 
@@ -214,7 +214,7 @@ def test_history_of_every_form_stands_before_the_question(history):
 
 @pytest.mark.parametrize("history", [[["q", None]], [["q"]], ["q", "a"], 3, "words", [["q", "a", "b"]], [{"q": "a"}]])
 def test_a_history_that_can_not_be_read_is_a_reason(history):
-    with pytest.raises(FormError, match="history"):
+    with pytest.raises(RowError, match="history"):
         read_conversation({"instruction": "Hi", "output": "Hello", "history": history})
 
 
@@ -267,7 +267,7 @@ def test_values_keep_their_digits_in_every_field(value, text):
     "value", [float("nan"), float("inf"), Decimal("NaN"), Decimal("sNaN"), 1j, pytest.param(10**5000, id="huge")]
 )
 def test_what_is_no_finite_number_is_a_reason(value):
-    with pytest.raises(FormError, match="the answer is"):
+    with pytest.raises(RowError, match="the answer is"):
         read_conversation({"question": "Hi", "answer": value})
 
 
@@ -275,5 +275,5 @@ def test_unreadable_rows_say_what_is_wrong_and_readable_ones_are_texts():
     assert find_texts({"text": "a", "messages": []}) == ["a"]
     assert find_texts({"text": "", "prompt": "a", "thinking": "t", "output": "b"}) == ["a", "t", "b"]
     for row, reason in (({"text": None}, "text is null"), ({"a": 1}, "no field"), ({"text": "\ud800"}, "Unicode")):
-        with pytest.raises(FormError, match=reason):
+        with pytest.raises(RowError, match=reason):
             find_texts(row)

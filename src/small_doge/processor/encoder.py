@@ -16,11 +16,12 @@ from ..utils.logging import get_logger
 from .chat_encoding import EncodedChat, enclose, encode_chats, encode_documents, encode_text
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
 from .data_config import DataConfig
-from .forms import (
+from .messages import Message, RowError, check_unicode, find_first, is_blank, read_tools
+from .row_schemas import (
     CONVERSATION_FIELDS,
-    FORM_FIELDS,
+    SCHEMA_FIELDS,
     drop_thought_field,
-    has_known_form,
+    has_known_schema,
     is_preference,
     mark_thought,
     read_conversation,
@@ -28,7 +29,6 @@ from .forms import (
     read_problem,
     read_prompt,
 )
-from .messages import FormError, Message, check_unicode, find_first, is_blank, read_tools
 
 
 logger = get_logger(__name__)
@@ -98,14 +98,14 @@ class Encoder:
             if self.config.formatting_func is not None:
                 row = self._apply_formatting_func(row)
             return self._read(row)
-        except FormError as error:
+        except RowError as error:
             return str(error)
 
     def _apply_formatting_func(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
             content = self.config.formatting_func(row)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise FormError(f"formatting_func: {type(error).__name__}: {error}") from error
+            raise RowError(f"formatting_func: {type(error).__name__}: {error}") from error
         if isinstance(content, dict):
             return content
         if isinstance(content, list) and content and isinstance(content[0], dict):
@@ -115,21 +115,21 @@ class Encoder:
     def _read(self, row: dict[str, Any]) -> dict[str, Any]:
         config = self.config
         if config.row_format in ("preference", "problem", "prompt") and read_tools(row.get("tools")):
-            raise FormError(f"a row of the format {config.row_format} can't hold the definitions in tools")
+            raise RowError(f"a row of the format {config.row_format} can't hold the definitions in tools")
         if config.row_format == "preference":
             if not is_preference(row):
-                raise FormError(SKIPPED)
+                raise RowError(SKIPPED)
             preference = read_preference(row)
             return {name: self._prepare(turns, name == "prompt") for name, turns in preference.items()}
         if config.row_format == "problem":
             problem = read_problem(row)
             if fault := find_fault(problem["solution"]):
-                raise FormError(f"its reference answer can't be verified: {fault}")
+                raise RowError(f"its reference answer can't be verified: {fault}")
             return {**problem, "prompt": self._prepare(problem["prompt"], True)}
         if config.row_format == "prompt":
             return {"prompt": self._prepare(read_prompt(row)["prompt"], True)}
         text = row.get(self.text_field)
-        is_chat = has_known_form(row) and (config.row_format == "conversation" or is_blank(text))
+        is_chat = has_known_schema(row) and (config.row_format == "conversation" or is_blank(text))
         if config.apply_chat_template and not is_chat and not is_blank(text) and not is_blank(row.get("prompt")):
             row, is_chat = {"prompt": row["prompt"], "completion": text}, True  # cosmopedia-v2's form
         if (
@@ -145,13 +145,13 @@ class Encoder:
     def _read_text(self, row: dict[str, Any]) -> str:
         name = self.text_field
         if name not in row:
-            blank = next((field for field in FORM_FIELDS if field in row and is_blank(row[field])), None)
-            raise FormError(f"no field {name!r}" + (f", and {blank} is empty" if blank else ""))
+            blank = next((field for field in SCHEMA_FIELDS if field in row and is_blank(row[field])), None)
+            raise RowError(f"no field {name!r}" + (f", and {blank} is empty" if blank else ""))
         text = row[name]
         if not isinstance(text, str):
-            raise FormError(f"{name} is {'null' if text is None else type(text).__name__ + ', not text'}")
+            raise RowError(f"{name} is {'null' if text is None else type(text).__name__ + ', not text'}")
         if not text.strip():
-            raise FormError(f"{name} is empty")
+            raise RowError(f"{name} is empty")
         return check_unicode(text, name)
 
     def _prepare(self, messages: list[Message], is_start: bool) -> list[Message]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.chats import ATTACK, count_special, turns
 
 from small_doge.processor.data_config import ROW_FORMATS, DataConfig
-from small_doge.processor.formats import Encoder, Example
+from small_doge.processor.encoder import Encoder, Example
 
 
 CALL = {"name": "f", "arguments": json.dumps({"a": ATTACK})}

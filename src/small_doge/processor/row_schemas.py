@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .messages import (
-    FormError,
     Message,
+    RowError,
     check_unicode,
     describe_type,
     find_first,
@@ -34,7 +34,7 @@ RESULT_FIELDS = ("final", "answer", "solution")
 THOUGHT_FIELDS = ("thinking", "rationale", "reasoning_content", "reasoning")
 PREFERENCE_FIELDS = ("chosen", "rejected")
 SYSTEM_FIELDS = ("system", "system_prompt")
-FORM_FIELDS = (
+SCHEMA_FIELDS = (
     *CONVERSATION_FIELDS,
     *PREFERENCE_FIELDS,
     *QUESTION_FIELDS,
@@ -54,9 +54,9 @@ TRACES = (
 )
 
 
-def has_known_form(row: dict[str, Any]) -> bool:
+def has_known_schema(row: dict[str, Any]) -> bool:
     """Whether a row is more than a text: a conversation, an answered prompt, a preference or a problem."""
-    names = {name for name in FORM_FIELDS if not is_blank(row.get(name))}
+    names = {name for name in SCHEMA_FIELDS if not is_blank(row.get(name))}
     asked = names & set(QUESTION_FIELDS) or ("instruction" in row and not is_blank(row.get("input")))
     answered = names & {*ANSWER_FIELDS, *RESULT_FIELDS, *THOUGHT_FIELDS}
     return bool(names & {*CONVERSATION_FIELDS, *PREFERENCE_FIELDS} or (asked and answered))
@@ -64,7 +64,7 @@ def has_known_form(row: dict[str, Any]) -> bool:
 
 def describe_fields(row: dict[str, Any]) -> str:
     """Why a row has no known form, by its fields."""
-    blank = [name for name in FORM_FIELDS if name in row and is_blank(row[name])]
+    blank = [name for name in SCHEMA_FIELDS if name in row and is_blank(row[name])]
     if blank:
         return f"{blank[0]} is {'null' if row[blank[0]] is None else 'empty'}"
     return f"its fields are {', '.join(sorted(map(str, row))) or 'none'}"
@@ -79,14 +79,14 @@ def read_conversation(row: dict[str, Any]) -> list[Message]:
     """The conversation of a row of any form; of a preference row, the prompt and the chosen answer.
 
     Raises:
-        FormError: there is none, or it has no answer.
+        RowError: there is none, or it has no answer.
     """
     messages = _find_conversation(row)
     answers = [message for message in messages if message["role"] == "assistant"]
     if not answers:
-        raise FormError("the conversation has no answer of the assistant")
+        raise RowError("the conversation has no answer of the assistant")
     if any(map(_says_nothing, answers)):
-        raise FormError("an answer of the assistant is empty")
+        raise RowError("an answer of the assistant is empty")
     return messages
 
 
@@ -107,7 +107,7 @@ def _find_conversation(row: dict[str, Any]) -> list[Message]:
     _, thought = find_first(row, THOUGHT_FIELDS)
     question = _find_question(row)
     if question is None or (answer is None and thought is None):
-        raise FormError(f"no conversation: {describe_fields(row)}")
+        raise RowError(f"no conversation: {describe_fields(row)}")
     turns = _ask(row, question)
     if _holds_messages(answer):
         return turns + read_messages(answer, "completion")
@@ -171,12 +171,12 @@ def read_preference(row: dict[str, Any]) -> dict[str, list[Message]]:
     prompt too.
 
     Raises:
-        FormError: one is missing, nothing tells them apart, or they answer different prompts.
+        RowError: one is missing, nothing tells them apart, or they answer different prompts.
     """
     for field in PREFERENCE_FIELDS:
         if is_blank(row.get(field)):
             state = "null" if field in row and row[field] is None else "empty" if field in row else "missing"
-            raise FormError(f"{field} is {state}: a preference needs a chosen and a rejected answer")
+            raise RowError(f"{field} is {state}: a preference needs a chosen and a rejected answer")
     chosen, rejected = (_read_answer(row[field], field) for field in PREFERENCE_FIELDS)
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
@@ -185,14 +185,14 @@ def read_preference(row: dict[str, Any]) -> dict[str, list[Message]]:
     chosen, rejected = chosen[shared:], rejected[shared:]
     for field, answer in (("chosen", chosen), ("rejected", rejected)):
         if any(message["role"] != "assistant" for message in answer):
-            raise FormError(
+            raise RowError(
                 f"{field} holds a turn of the {next(m['role'] for m in answer if m['role'] != 'assistant')} that the "
                 "other answer does not share: both must answer one prompt, and only the assistant's turns are learnt"
             )
         if any(map(_says_nothing, answer)):
-            raise FormError(f"{field} is empty")
+            raise RowError(f"{field} is empty")
     if chosen == rejected:
-        raise FormError("chosen and rejected are the same")
+        raise RowError("chosen and rejected are the same")
     return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
@@ -214,7 +214,7 @@ def _read_prompt_of_answers(row: dict[str, Any], shared: list[Message]) -> list[
     elif any(message["role"] == "user" for message in shared):
         return _put_behind(row, shared)
     else:
-        raise FormError("no prompt, and the answers share no turn of the user")
+        raise RowError("no prompt, and the answers share no turn of the user")
     systems, asked = _split_system(prompt)
     lead, rest = _split_system(shared)
     said, repeated = _compare(asked), _compare(rest)
@@ -224,7 +224,7 @@ def _read_prompt_of_answers(row: dict[str, Any], shared: list[Message]) -> list[
     elif not rest or said[-len(repeated) :] == repeated:  # its last turns
         turns = asked
     elif rest[0]["role"] != "assistant" and asked[-1]["role"] != "assistant":
-        raise FormError("prompt is not what the answers share: it is unclear what they answer")
+        raise RowError("prompt is not what the answers share: it is unclear what they answer")
     else:
         turns = asked + rest
     for message in (*lead, *systems):
@@ -240,14 +240,14 @@ def read_problem(row: dict[str, Any]) -> dict[str, Any]:
     """`prompt` as messages and the reference `solution`, for rewards that verify.
 
     Raises:
-        FormError: no question or no reference answer.
+        RowError: no question or no reference answer.
     """
     question = _find_question(row, ("problem", "question", "prompt", "instruction"))
     _, result = find_first(row, RESULT_FIELDS)
     if question is None:
-        raise FormError(f"no problem, question or prompt: {describe_fields(row)}")
+        raise RowError(f"no problem, question or prompt: {describe_fields(row)}")
     if result is None:
-        raise FormError(f"no solution, answer or final to verify against: {describe_fields(row)}")
+        raise RowError(f"no solution, answer or final to verify against: {describe_fields(row)}")
     return {"prompt": _ask(row, question), "solution": read_text(result, "the reference answer").strip()}
 
 
@@ -255,7 +255,7 @@ def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
     """`prompt` as messages: what comes before the last answer of a row of any known form.
 
     Raises:
-        FormError: nothing is asked.
+        RowError: nothing is asked.
     """
     if is_preference(row):
         return {"prompt": read_preference(row)["prompt"]}
@@ -265,7 +265,7 @@ def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
     messages = read_conversation(row)
     last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
     if last == 0:
-        raise FormError("nothing is asked before the answer")
+        raise RowError("nothing is asked before the answer")
     return {"prompt": messages[:last]}
 
 
@@ -273,25 +273,25 @@ def find_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
     """What can be read in a row: its text, or else what is said in its conversation.
 
     Raises:
-        FormError: nothing.
+        RowError: nothing.
     """
     name = text_field or "text"
     text = row.get(name)
     if isinstance(text, str) and not is_blank(text):
         return [check_unicode(text, name)]
-    if text_field is None and has_known_form(row):
+    if text_field is None and has_known_schema(row):
         said = (m[part] for m in _find_conversation(row) for part in ("reasoning_content", "content") if m.get(part))
         return list(said)
     if name not in row:
-        raise FormError(f"no field {name!r}")
-    raise FormError(f"{name} is {'empty' if isinstance(text, str) else f'{describe_type(text)}, not text'}")
+        raise RowError(f"no field {name!r}")
+    raise RowError(f"{name} is {'empty' if isinstance(text, str) else f'{describe_type(text)}, not text'}")
 
 
 def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterator[str]:
     """As `find_texts`, and nothing of a row that can't be read."""
     try:
         yield from find_texts(row, text_field)
-    except FormError:
+    except RowError:
         return
 
 
