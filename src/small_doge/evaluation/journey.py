@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..models import load_model
@@ -23,6 +21,7 @@ from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
 from ..utils.model_folder import load_tokenizer
 from ..utils.paths import find_near_names
+from ..utils.plots import saved_figure
 from .held_out import answer_all, is_direct, measure, said_at_last
 
 
@@ -178,20 +177,20 @@ def write_report(output: Path, title: str, results: Sequence[Result], versions: 
 
 def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
     """Each share by stage, as a PNG."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for name in names:
-        values = [result.scores.get(name) for result in results]
-        if name not in IN_NATS:
-            axes.plot([r.name for r in results], [float("nan") if v is None else v for v in values], "o-", label=name)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_ylabel("share")
-    axes.set_title("Held-out scores after each stage")
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=110)
+    with saved_figure(path, 8, 4) as figure:
+        axes = figure.subplots()
+        for name in names:
+            values = [result.scores.get(name) for result in results]
+            if name not in IN_NATS:
+                axes.plot(
+                    [r.name for r in results], [float("nan") if v is None else v for v in values], "o-", label=name
+                )
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel("share")
+        axes.set_title("Held-out scores after each stage")
+        axes.grid(alpha=0.3)
+        if names:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _find_gains(results: Sequence[Result], names: Sequence[str]) -> list[dict[str, float]]:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 
-# Rows of expert tables gathered at once, times D: bounds the memory of a call (2**24 floats are 64 MB).
+# Rows of expert tables gathered at once, times D: bounds the memory of a call (2**22 floats are 16 MB).
 GATHER_BUDGET = 2**22
 
 

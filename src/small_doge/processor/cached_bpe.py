@@ -14,8 +14,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 
-# Llama 3's words: contractions, letters with one character before them, digits, marks, line ends, spaces.
-_WORDS = (
+# Llama 3's words: contractions, letters with one character before them, digits, marks, line ends, spaces. DIGITS stands
+# for the number of digits that may share a token.
+SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -29,7 +30,7 @@ _UNICODE = (
 )
 _UNSAFE_ASCII = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # Words kept, which bounds the memory: about 15 MB. Rarer ones are worked out each time.
-MAX_WORDS = 2**16
+MAXSPLIT_PATTERN = 2**16
 
 
 class _Safe(dict):
@@ -101,7 +102,7 @@ class _Words(dict):
     def __missing__(self, word: str) -> tuple[int, ...]:
         spelled = "".join(map(self.alphabet.__getitem__, word.encode("utf-8")))
         tokens = tuple(token.id for token in self.model.tokenize(spelled))
-        if len(self) < MAX_WORDS:
+        if len(self) < MAXSPLIT_PATTERN:
             self[word] = tokens
         return tokens
 
@@ -137,4 +138,4 @@ def _find_digits(specification: dict) -> str | None:
         return None
     pattern = split["pattern"].get("Regex", "")
     found = re.search(r"\\p\{N\}\{1,(\d)\}", pattern)
-    return found[1] if found and pattern == _WORDS.replace("DIGITS", found[1]) else None
+    return found[1] if found and pattern == SPLIT_PATTERN.replace("DIGITS", found[1]) else None

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict, load_from_disk
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
+from ..utils.plots import saved_figure
 from .chat_encoding import encode_chat
 from .encoder import IGNORED, choose_template
 from .messages import Message
@@ -128,23 +127,21 @@ def compute_statistics(rows: Dataset) -> dict[str, Any]:
 
 def plot_statistics(statistics: dict[str, Any], path: str | Path, title: str) -> None:
     """Tokens by source and lengths of documents, as a PNG."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    names = list(statistics["sources"])
-    shown = [name if len(name) < 28 else "…" + name[-27:] for name in names]
-    learnt = [statistics["sources"][name]["learnt"] for name in names]
-    total = [statistics["sources"][name]["tokens"] for name in names]
-    left.barh(shown, total, color="lightgray", label="read only")
-    if any(learnt):
-        left.barh(shown, learnt, color="tab:green", label="learnt")
-        left.legend()
-    left.invert_yaxis()
-    left.set_xlabel("tokens")
-    left.xaxis.set_major_formatter(EngFormatter())
-    edges = np.asarray(statistics["histogram"]["edges"])
-    right.bar(edges[:-1], statistics["histogram"]["counts"], width=np.diff(edges), align="edge", color="tab:blue")
-    right.set_xlabel("tokens of a document")
-    right.set_ylabel("documents")
-    figure.suptitle(f"{title}: {statistics['rows']:,} rows, {statistics['tokens']:,} tokens")
-    figure.savefig(path, dpi=110)
+    with saved_figure(path, 9, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        names = list(statistics["sources"])
+        shown = [name if len(name) < 28 else "…" + name[-27:] for name in names]
+        learnt = [statistics["sources"][name]["learnt"] for name in names]
+        total = [statistics["sources"][name]["tokens"] for name in names]
+        left.barh(shown, total, color="lightgray", label="read only")
+        if any(learnt):
+            left.barh(shown, learnt, color="tab:green", label="learnt")
+            left.legend()
+        left.invert_yaxis()
+        left.set_xlabel("tokens")
+        left.xaxis.set_major_formatter(EngFormatter())
+        edges = np.asarray(statistics["histogram"]["edges"])
+        right.bar(edges[:-1], statistics["histogram"]["counts"], width=np.diff(edges), align="edge", color="tab:blue")
+        right.set_xlabel("tokens of a document")
+        right.set_ylabel("documents")
+        figure.suptitle(f"{title}: {statistics['rows']:,} rows, {statistics['tokens']:,} tokens")

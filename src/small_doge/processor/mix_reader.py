@@ -217,8 +217,16 @@ class MixReader:
         check_failures(self.names[index], report, self.config, whole, failures)
 
 
+def choose_source(ratios: list[float], taken: list[int], alive: list[int]) -> int:
+    """Choose which of the sources `alive` gives the next row, by the highest-averages rule of Webster.
+
+    A prepared set and a stream both follow it, which is why their rows come in the same order.
+    """
+    return min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
+
+
 def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
-    """Which source gives each row, by the highest-averages rule of Webster; one that is used up drops out.
+    """Give the source of each row, as `choose_source` does; one that is used up drops out.
 
     Args:
         ratios: shares.
@@ -227,7 +235,7 @@ def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
     taken = [0] * len(ratios)
     alive = [i for i, count in enumerate(counts) if count != 0]
     while alive:
-        index = min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
+        index = choose_source(ratios, taken, alive)
         taken[index] += 1
         yield index
         if taken[index] == counts[index]:

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from .mix_reader import MixReader, Position, share_out
+from .mix_reader import MixReader, Position, choose_source, share_out
 from .packing import Row
 from .report import Report, describe_failures, keep_failures, tell_losses
 
@@ -50,7 +50,7 @@ class MixedStream(IterableDataset):
         readers = [self._read_source(i, position) for i, position in enumerate(positions)]
         ratios = self.reader.ratios
         while alive := [i for i, done in enumerate(ended) if not done and taken[i] != self.counts[i]]:
-            index = min(alive, key=lambda i: ((taken[i] + 0.5) / ratios[i], i))
+            index = choose_source(ratios, taken, alive)
             found = next(readers[index], None)
             if found is None:
                 ended[index] = True

@@ -9,6 +9,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTo
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from . import row_schemas
+from .cached_bpe import SPLIT_PATTERN
 from .chat_encoding import encode_text
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
 from .data_config import DataConfig
@@ -174,11 +175,7 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str | None = No
 
 def _build_backend(max_digits: int) -> Tokenizer:
     backend = Tokenizer(models.BPE())
-    split = (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,"
-        + str(max_digits)
-        + r"}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+    split = SPLIT_PATTERN.replace("DIGITS", str(max_digits))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(split), behavior="isolated"),

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from ..utils.plots import saved_figure
 
 
 # What says more than the loss where answers are compared, by the label of its axis.
@@ -31,28 +30,28 @@ def plot_training(rows: list[dict], path: str | Path, title: str) -> None:
         for label, names in COMPARED.items()
         if any(row.get(n) is not None for row in train for n in names)
     }
-    figure = Figure(figsize=(8, 5 + 2 * len(compared)), layout="constrained")
-    FigureCanvasAgg(figure)
-    loss_axes, *more, rate_axes = figure.subplots(
-        2 + len(compared), 1, sharex=True, height_ratios=[3, *[2] * len(compared), 1]
-    )
-    _plot(loss_axes, train, "loss", "training")
-    _plot(loss_axes, held_out, "eval_loss", "held out", style="o-")
-    loss_axes.set_ylabel("loss per token (nats)" if not compared else "loss")
-    loss_axes.set_title(title)
-    for axes, (label, names) in zip(more, compared.items(), strict=True):
-        for name in names:
-            _plot(axes, train, name, name.removeprefix("rewards/").removesuffix("/mean").replace("_", " "))
-            _plot(axes, held_out, f"eval_{name}", f"{name} held out", style="o")
-        axes.set_ylabel(label)
-    rate_axes.plot([r["step"] for r in train], [r.get("learning_rate", 0.0) for r in train], color="tab:green", lw=1.2)
-    rate_axes.set_ylabel("learning rate")
-    rate_axes.set_xlabel("step")
-    for axes in (loss_axes, *more, rate_axes):
-        axes.grid(alpha=0.3)
-        if axes is not rate_axes:
-            axes.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    with saved_figure(path, 8, 5 + 2 * len(compared)) as figure:
+        loss_axes, *more, rate_axes = figure.subplots(
+            2 + len(compared), 1, sharex=True, height_ratios=[3, *[2] * len(compared), 1]
+        )
+        _plot(loss_axes, train, "loss", "training")
+        _plot(loss_axes, held_out, "eval_loss", "held out", style="o-")
+        loss_axes.set_ylabel("loss per token (nats)" if not compared else "loss")
+        loss_axes.set_title(title)
+        for axes, (label, names) in zip(more, compared.items(), strict=True):
+            for name in names:
+                _plot(axes, train, name, name.removeprefix("rewards/").removesuffix("/mean").replace("_", " "))
+                _plot(axes, held_out, f"eval_{name}", f"{name} held out", style="o")
+            axes.set_ylabel(label)
+        rate_axes.plot(
+            [r["step"] for r in train], [r.get("learning_rate", 0.0) for r in train], color="tab:green", lw=1.2
+        )
+        rate_axes.set_ylabel("learning rate")
+        rate_axes.set_xlabel("step")
+        for axes in (loss_axes, *more, rate_axes):
+            axes.grid(alpha=0.3)
+            if axes is not rate_axes:
+                axes.legend(fontsize="small")
 
 
 def _plot(axes: Any, rows: list[dict], name: str, label: str, style: str = "-") -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 import psutil
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ..utils.errors import DivergedError, UserError
 from ..utils.files import write_json
 from ..utils.paths import FINISHED
+from ..utils.plots import saved_figure
 from .callbacks import read_log
 from .checkpoints import LOG_NAME
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
@@ -122,21 +121,19 @@ def _predict_memory(probes: Sequence[Probe], rows: int) -> float:
 
 def plot_batches(tuning: BatchTuning, path: Path) -> None:
     """Tokens per second and memory by rows, as a PNG."""
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    rows = [probe.rows for probe in tuning.probes]
-    left.plot(rows, [tuning.tokens_per_second(probe) for probe in tuning.probes], "o-")
-    left.set_ylabel("tokens per second")
-    right.plot(rows, [probe.memory / 2**30 for probe in tuning.probes], "o-", color="tab:orange")
-    right.axhline(tuning.available / 2**30, color="tab:red", ls="--", label="may be used")
-    right.set_ylabel("memory (GiB)")
-    right.legend()
-    for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.set_xlabel(f"rows of {tuning.length} tokens")
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with saved_figure(path, 8, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        rows = [probe.rows for probe in tuning.probes]
+        left.plot(rows, [tuning.tokens_per_second(probe) for probe in tuning.probes], "o-")
+        left.set_ylabel("tokens per second")
+        right.plot(rows, [probe.memory / 2**30 for probe in tuning.probes], "o-", color="tab:orange")
+        right.axhline(tuning.available / 2**30, color="tab:red", ls="--", label="may be used")
+        right.set_ylabel("memory (GiB)")
+        right.legend()
+        for axes in (left, right):
+            axes.set_xscale("log", base=2)
+            axes.set_xlabel(f"rows of {tuning.length} tokens")
+            axes.grid(alpha=0.3)
 
 
 @dataclass(frozen=True)
@@ -251,22 +248,20 @@ def choose_rate(trials: Sequence[Trial]) -> tuple[Trial, str | None]:
 
 def plot_rates(trials: Sequence[Trial], path: Path) -> None:
     """Score by rate and the curves of the trials, as a PNG."""
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    finite = [trial for trial in trials if math.isfinite(trial.score)]
-    left.plot([t.rate for t in finite], [t.score for t in finite], "o-")
-    for trial in trials:
-        if trial not in finite:
-            left.axvline(trial.rate, color="tab:red", ls="--")
-        if trial.curve:
-            right.plot(*zip(*trial.curve, strict=True), lw=1.2, label=f"{trial.rate:.1e}")
-    left.set_xscale("log")
-    left.set_xlabel("learning rate (red: diverged)")
-    left.set_ylabel("score (lower is better)")
-    right.set_xlabel("step")
-    right.set_ylabel("training loss or reward")
-    right.legend(fontsize="small")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with saved_figure(path, 9, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        finite = [trial for trial in trials if math.isfinite(trial.score)]
+        left.plot([t.rate for t in finite], [t.score for t in finite], "o-")
+        for trial in trials:
+            if trial not in finite:
+                left.axvline(trial.rate, color="tab:red", ls="--")
+            if trial.curve:
+                right.plot(*zip(*trial.curve, strict=True), lw=1.2, label=f"{trial.rate:.1e}")
+        left.set_xscale("log")
+        left.set_xlabel("learning rate (red: diverged)")
+        left.set_ylabel("score (lower is better)")
+        right.set_xlabel("step")
+        right.set_ylabel("training loss or reward")
+        right.legend(fontsize="small")
+        for axes in (left, right):
+            axes.grid(alpha=0.3)
