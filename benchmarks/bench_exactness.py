@@ -8,6 +8,7 @@ import argparse
 import copy
 import itertools
 from contextlib import ExitStack
+from importlib import import_module
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +24,7 @@ from small_doge.processor.corpus import iterate_mixture
 from small_doge.utils.model_folder import load_tokenizer
 
 
-RANKED_IN = ("small_doge.ops.masking", "small_doge.ops.reference", "small_doge.models.cache")
+RANKED_IN = [import_module(f"small_doge.ops.dynamic_mask_attention.{n}") for n in ("masking", "reference", "decode")]
 UNSEEN = 900_000
 
 
@@ -91,7 +92,7 @@ def rank_by(ranked):
     stack = ExitStack()
     if ranked != "bfloat16":
         for module in RANKED_IN:
-            stack.enter_context(patch(f"{module}.round_for_ranking", lambda score: score.detach()))
+            stack.enter_context(patch.object(module, "round_for_ranking", lambda score: score.detach()))
     return stack
 
 

@@ -10,7 +10,7 @@ from transformers.models.doge import DogeForSequenceClassification as TheirClass
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
 from small_doge.ops import compute_scores
-from small_doge.ops.reference import select_keys
+from small_doge.ops.dynamic_mask_attention.reference import select_keys
 
 
 WINDOW = 16

@@ -367,7 +367,8 @@ class DogeGraph:
 
         A slot's score is that of its key, or -inf once the key has been evicted: scores are positive, so their absolute
         value ranks the dead last among those that may leave. Keys are in the order of the text, and TopK takes the first
-        among equals, which is the oldest. As in `small_doge.ops.masking`, scores are compared in bfloat16.
+        among equals, which is the oldest. As in `small_doge.ops.dynamic_mask_attention`, scores are
+        compared in bfloat16.
         """
         b, prefix = self.b, f"model.layers.{index}.self_attn"
         weight = b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"])

@@ -22,9 +22,9 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from ... import ops
-from ...ops.attention import causal_mask, zero_rows_without_keys
+from ...ops.dynamic_mask_attention.masking import cached_causal_mask, causal_mask, zero_rows_without_keys
+from ...ops.dynamic_mask_attention.reference import reference_attention
 from ...ops.elementwise import rms_norm, silu_mul
-from ...ops.reference import reference_attention
 from ...utils.errors import UserError
 from ...utils.hardware import without_emulated_bf16
 from ..cache import DynamicMaskCache
@@ -225,20 +225,8 @@ class DogeAttention(nn.Module):
         elif cache is None:
             allowed = causal_mask(query.shape[2], attention_mask, document_ids, query.device)
         else:
-            allowed = _cached_causal_mask(query.shape[2], key.shape[2], past, attention_mask, query.device)
+            allowed = cached_causal_mask(query.shape[2], key.shape[2], past, attention_mask, query.device)
         return reference_attention(query, key, value, score, allowed, self.keep_window_size, self.scaling, dropout)
-
-
-def _cached_causal_mask(
-    num_queries: int, num_keys: int, past: int, padding: torch.Tensor | None, device: torch.device
-) -> torch.Tensor:
-    """[B or 1, 1, T, N] bool for queries that follow `past` cached keys; slots beyond them are empty."""
-    query = torch.arange(past, past + num_queries, device=device)[:, None]
-    mask = (torch.arange(num_keys, device=device) <= query)[None, None]
-    if padding is not None:
-        padding = F.pad(padding.bool(), (0, max(0, num_keys - padding.shape[1])), value=True)[:, :num_keys]
-        mask = mask & padding[:, None, None, :]
-    return mask
 
 
 # Tokens that the feed-forward layer takes at once when no gradient is wanted: its inner tensors, several times as wide
