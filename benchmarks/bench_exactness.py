@@ -50,8 +50,9 @@ def run_pieces(model, row, size):
 def make_export(model, length):
     """The float32 graph, token by token."""
     graph = DogeGraph(model, WEIGHT_FORMATS["none"], length)
-    names = ("num_hidden_layers", "num_key_value_heads", "head_size", "vocab_size", "keep_window_size")
-    settings = {name: getattr(model.config, name) for name in names} | {"max_length": length}
+    names = ("num_hidden_layers", "num_key_value_heads", "vocab_size", "keep_window_size")
+    settings = {name: getattr(model.config, name) for name in names}
+    settings |= {"head_size": model.config.head_dim, "max_length": length}
     backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, lanes=1, threads=1)
 
     def run(row):

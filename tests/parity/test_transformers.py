@@ -145,8 +145,9 @@ def test_generate_agrees_past_the_window(options):
     assert torch.equal(ours.generate(ids, **settings), theirs.generate(ids, **settings))
 
 
-def test_saved_folders_load_both_ways(tmp_path):
-    ours, theirs = make_pair(torch.float32)
+@pytest.mark.parametrize("sizes", [{}, {"head_dim": 24}], ids=["derived", "given"])
+def test_saved_folders_load_both_ways(tmp_path, sizes):
+    ours, theirs = make_pair(torch.float32, **sizes)
     ids = draw_tokens(ours, 1, 20)
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")

@@ -180,7 +180,7 @@ class DogeGraph:
         tokens = b.add("Size", ["input_ids"])
         rows = b.add("Range", [b.number(0), tokens, b.number(1)])
         self.rotary_rows = b.add("Reshape", [rows, shape])
-        width = (config.num_attention_heads + config.num_key_value_heads) * config.head_size
+        width = (config.num_attention_heads + config.num_key_value_heads) * config.head_dim
         self.rotary_shape = b.add("Concat", [shape, b.integers(width)], axis=0)
         if self.evicts:
             self._prepare_eviction()
@@ -328,7 +328,7 @@ class DogeGraph:
 
     def _attention(self, index: int, x: str, scores: str) -> tuple[str, str]:
         b, config, prefix = self.b, self.config, f"model.layers.{index}.self_attn"
-        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
+        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         projections = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         joint = self._linear(x, f"{prefix}.qkv", projections, self.format.bits)
         sizes = b.integers((heads + kv_heads) * size, kv_heads * size)
@@ -485,7 +485,7 @@ class DogeGraph:
 
     def _finish(self) -> onnx.ModelProto:
         config = self.config
-        layers, kv_heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_size
+        layers, kv_heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
         info = helper.make_tensor_value_info
         cache: list[Any] = ["batch", kv_heads, "slots", size]
         inputs: list[Any] = [

@@ -32,6 +32,7 @@ class DogeConfig(PreTrainedConfig):
         rope_parameters: `rope_type`, `rope_theta` and what the type needs.
         num_attention_heads: query heads.
         num_key_value_heads: key-value heads; `num_attention_heads` if None.
+        head_dim: dimensions of an attention head; `hidden_size / num_attention_heads` if not given.
         attention_bias: biases in the attention projections.
         attention_dropout: dropout on attention weights.
         mlp_bias: biases in the feed-forward layer.
@@ -101,6 +102,8 @@ class DogeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if "head_dim" in kwargs:
+            self.head_dim = kwargs.pop("head_dim")
         self._check_sizes()
         if not self.is_moe:
             # A dense model has no router: a coefficient in an older file would make trainers ask for its loss.
@@ -113,7 +116,7 @@ class DogeConfig(PreTrainedConfig):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
         heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if "head_dim" not in self.__dict__ and self.hidden_size % heads != 0:
+        if not self.__dict__.get("head_dim") and self.hidden_size % heads != 0:
             raise UserError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
         if heads % kv_heads != 0:
             raise UserError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
@@ -137,9 +140,14 @@ class DogeConfig(PreTrainedConfig):
             )
 
     @property
-    def head_size(self) -> int:
-        """Dimensions of an attention head."""
-        return getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
+    def head_dim(self) -> int:
+        """Dimensions of an attention head: `hidden_size / num_attention_heads`, unless a number was given."""
+        return self.__dict__.get("head_dim") or self.hidden_size // self.num_attention_heads
+
+    @head_dim.setter
+    def head_dim(self, value: int | None) -> None:
+        # Kept where `to_dict` looks: a file holds it only if it was given, as with the Doge of `transformers`.
+        self.__dict__["head_dim"] = value
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "DogeConfig":

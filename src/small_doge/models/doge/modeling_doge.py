@@ -72,7 +72,7 @@ class DogeRotaryEmbedding(nn.Module):
     @staticmethod
     def compute_default_rope_parameters(config: DogeConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:
         """Inverse frequencies [d / 2] and the scale of the cosines, which is 1."""
-        size = config.head_size
+        size = config.head_dim
         exponent = torch.arange(0, size, 2, dtype=torch.float) / size
         return 1.0 / (config.rope_parameters["rope_theta"] ** exponent), 1.0
 
@@ -99,7 +99,7 @@ class DogeAttention(nn.Module):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
-        self.head_dim = config.head_size
+        self.head_dim = config.head_dim
         self.num_heads = config.num_attention_heads
         self.num_key_value_heads = config.num_key_value_heads
         self.scaling = self.head_dim**-0.5
