@@ -93,9 +93,9 @@ def test_logits_agree(tokens, padding):
         mask[0, -3:] = 0
     mask_given = None if padding == "none" else mask
     expected = theirs(ids, attention_mask=mask_given).logits
-    for attn in ("sdpa", "eager"):
+    for attn in ("sdpa", "eager", "streaming"):
         ours.set_attn_implementation(attn)
-        actual = ours(ids, attention_mask=mask_given).logits
+        actual = ours(ids, attention_mask=mask_given, use_cache=False).logits
         torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
 
 

@@ -1,13 +1,16 @@
+import re
+
 import pytest
 import torch
 from tests.conftest import EXPERTS, TINY, build_tiny
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification
+from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, ops
+from small_doge.utils.errors import UserError
 
 
 @pytest.mark.parametrize("experts", [{}, EXPERTS], ids=["dense", "experts"])
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize("attention", ["auto", "reference", "streaming", "flex"])
 @pytest.mark.parametrize("tokens", [8, 30])
 def test_later_tokens_never_change_earlier_logits(experts, attention, tokens):
     model = build_tiny(**experts).double()
@@ -19,6 +22,73 @@ def test_later_tokens_never_change_earlier_logits(experts, attention, tokens):
         before, after = (model(x, use_cache=False).logits for x in (ids, changed))
     torch.testing.assert_close(before[:, : tokens // 2], after[:, : tokens // 2], atol=1e-9, rtol=0)
     assert not torch.allclose(before[:, tokens // 2 :], after[:, tokens // 2 :])
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [
+        ("auto", "auto"),
+        ("reference", "reference"),
+        ("fused", "fused"),
+        ("streaming", "streaming"),
+        ("flex", "flex"),
+        ("eager", "reference"),
+        ("sdpa", "auto"),
+        ("flex_attention", "flex"),
+        (None, "auto"),
+    ],
+)
+def test_every_name_of_an_implementation_reaches_its_backend(tmp_path, monkeypatch, name, backend):
+    model = build_tiny()
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(0, 97, (1, 8 if name == "fused" else 20))
+    expected = model(ids, use_cache=False).logits
+    asked, attend = [], ops.dynamic_mask_attention
+    monkeypatch.setattr(
+        ops,
+        "dynamic_mask_attention",
+        lambda *args, **options: asked.append(options["backend"]) or attend(*args, **options),
+    )
+    for load in (DogeForCausalLM, AutoModelForCausalLM):
+        loaded = load.from_pretrained(tmp_path, attn_implementation=name)
+        with torch.no_grad():  # on a CPU, FlexAttention has no backward pass
+            torch.testing.assert_close(loaded(ids, use_cache=False).logits, expected, atol=1e-5, rtol=1e-5)
+    if name is not None:
+        model.set_attn_implementation(name)
+        with torch.no_grad():
+            model(ids, use_cache=False)
+    assert set(asked) == {backend}
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("flash_attention_2", "flex_attention"),
+        ("streamin", "streaming"),
+        ("kernels-community/flash-attn", None),
+        ("paged|eager", "eager"),
+    ],
+)
+def test_other_implementations_are_errors_wherever_they_are_asked_for(tmp_path, name, nearest):
+    model = build_tiny()
+    model.save_pretrained(tmp_path)
+    message = re.escape(f"unknown attn_implementation {name!r}") + (f"; did you mean {nearest!r}" if nearest else "")
+    with pytest.raises(UserError, match=message):
+        AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=name)
+    with pytest.raises(UserError, match=message):
+        DogeForCausalLM(DogeConfig(**TINY, attn_implementation=name))
+    with pytest.raises(UserError, match=message):
+        model.set_attn_implementation(name)
+    assert model.config._attn_implementation == "sdpa"
+    model.config._attn_implementation = name
+    with pytest.raises(UserError, match=message):
+        model(torch.randint(0, 97, (1, 4)), use_cache=False)
+
+
+def test_fused_attention_says_that_a_text_is_longer_than_the_window():
+    model = build_tiny(attn_implementation="fused")
+    with pytest.raises(UserError, match="keep_window_size=8 tokens, got 9; use backend='streaming' or 'auto'"):
+        model(torch.randint(0, 97, (1, 9)), use_cache=False)
 
 
 def test_rows_of_a_batch_do_not_see_each_other_with_experts():
