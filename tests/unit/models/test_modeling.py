@@ -168,6 +168,15 @@ def test_router_loss_parts_add_up_under_accumulation():
     assert plain[0].aux_loss > 0
 
 
+def test_router_loss_of_padded_rows_counts_the_new_tokens_after_a_cache():
+    model = build_tiny(**EXPERTS, output_router_logits=True)
+    ids = torch.randint(0, 97, (2, 6))
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    settings = {"max_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+    expected = model.generate(ids, attention_mask=mask, use_cache=False, **settings)
+    assert torch.equal(model.generate(ids, attention_mask=mask, **settings), expected)
+
+
 def test_dense_models_never_report_a_router_loss(tiny_model):
     ids = torch.randint(0, 97, (1, 4))
     assert tiny_model(ids, labels=ids, output_router_logits=True).aux_loss is None

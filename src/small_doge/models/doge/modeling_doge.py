@@ -260,15 +260,18 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         skip_logits: bool | None = None,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
-        """Logits, and the loss when labels are given.
+        """Compute logits, and the loss when labels are given. What is not listed is as in `DogeModel`.
 
         Args:
             labels: [B, T]; -100 does not count. Shifted here; `shift_labels` are taken as they are.
-            logits_to_keep: compute the logits of the last so many tokens, or of the indices named; 0 for all.
+            logits_to_keep: compute the logits of the last so many tokens, or of the given indices; 0 for all.
+            output_router_logits: return the router logits and add the load-balancing loss; the configuration's if None.
             num_items_in_batch: labels in the whole accumulated batch; the loss is the sum divided by it.
             skip_logits: with labels, leave `logits` None and never hold them all. By default in training.
 
-        The other arguments are those of `DogeModel`.
+        Returns:
+            `loss`, `logits` [B, T or fewer, V], `aux_loss` (the load-balancing loss, not weighted), the cache, and
+            hidden states, attentions and router logits if asked for.
         """
         if output_router_logits is None:
             output_router_logits = self.config.output_router_logits
@@ -293,13 +296,12 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_states[:, keep])
         if output_router_logits:
-            mask = attention_mask if attention_mask is not None and attention_mask.dim() == 2 else None
-            aux_loss = ops.compute_load_balancing_loss(outputs.router_logits, self.config.num_experts_per_tok, mask)
-            if loss is not None:
-                weight: Any = self.config.router_aux_loss_coef
-                if num_items_in_batch is not None:  # this part's share, so that the parts add up to one loss
-                    weight = weight * (shift_labels != -100).sum() / num_items_in_batch
-                loss = loss + weight * aux_loss.to(loss.device)
+            aux_loss = self._compute_router_loss(outputs.router_logits, attention_mask, hidden_states.shape[1])
+        if loss is not None and aux_loss is not None and shift_labels is not None:
+            weight: Any = self.config.router_aux_loss_coef
+            if num_items_in_batch is not None:  # this part's share, so that the parts add up to one loss
+                weight = weight * (shift_labels != -100).sum() / num_items_in_batch
+            loss = loss + weight * aux_loss.to(loss.device)
         return MoeCausalLMOutputWithPast(
             loss=loss,
             aux_loss=aux_loss,
@@ -313,7 +315,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
     def _compute_loss(
         self, hidden_states: torch.Tensor, targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """The loss of targets [B, T]. With a plain head the logits are never all held; any other head is called once."""
+        """Compute the loss of targets [B, T]. A plain head never holds all logits; any other is called once."""
         hidden_states = hidden_states.reshape(-1, hidden_states.shape[-1])
         targets = targets.reshape(-1).to(hidden_states.device)
         if is_plain_linear(self.lm_head):
@@ -322,8 +324,17 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             )
         return ops.cross_entropy(self.lm_head(hidden_states), targets, num_items_in_batch=num_items_in_batch)
 
+    def _compute_router_loss(
+        self, router_logits: tuple[torch.Tensor, ...], attention_mask: torch.Tensor | None, num_tokens: int
+    ) -> torch.Tensor:
+        """Compute the load-balancing loss of `num_tokens` new tokens per row, padding left out."""
+        mask = None
+        if attention_mask is not None and attention_mask.dim() == 2:
+            mask = attention_mask[:, -num_tokens:]  # with a cache it covers earlier tokens too
+        return ops.compute_load_balancing_loss(router_logits, self.config.num_experts_per_tok, mask)
+
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`; the first argument may also be what `apply_chat_template` returns, with its mask."""
+        """Generate as in `transformers`; `inputs` may also be what `apply_chat_template` returns, with its mask."""
         if hasattr(inputs, "keys"):
             given = {name: value for name, value in inputs.items() if name not in kwargs}
             return super().generate(None, *args, **given, **kwargs)
@@ -337,7 +348,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         *args: Any,
         **kwargs: Any,
     ) -> None:
-        """The bounded cache unless another is asked for, or evicted keys are needed again.
+        """Make the bounded cache unless another is asked for, or evicted keys are needed again.
 
         Assisted decoding takes rejected tokens back, and attention weights are of all keys.
         """
@@ -350,7 +361,11 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         super()._prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, *args, **kwargs)
 
     def init_continuous_batching(self, *args: Any, **kwargs: Any) -> Any:
-        """Not available: the pages of `transformers` hold keys without their scores."""
+        """Refuse: the pages of `transformers` hold keys without their scores.
+
+        Raises:
+            NotImplementedError: always, with what to use instead.
+        """
         raise NotImplementedError(
             "continuous batching of transformers keeps keys without the scores that dynamic mask attention ranks "
             "them by. Use small_doge.inference.open_engine, which batches continuously, or generate with a padded batch"
@@ -358,7 +373,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
 
     @staticmethod
     def create_masks_for_generate(attention_mask: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor | None:
-        """The 2-d mask itself: no dense mask is ever needed."""
+        """Return the mask [B, N] itself: no dense mask is ever needed."""
         return attention_mask
 
 
