@@ -42,6 +42,7 @@ class DogeAttention(nn.Module):
 
     def __init__(self, config: DogeConfig, layer_idx: int) -> None:
         super().__init__()
+        assert config.num_key_value_heads is not None  # the configuration fills it in
         self.config = config
         self.layer_idx = layer_idx
         self.head_dim = config.head_dim

@@ -115,10 +115,10 @@ class DogeConfig(PreTrainedConfig):
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or 0
         if not self.__dict__.get("head_dim") and self.hidden_size % heads != 0:
             raise UserError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
-        if heads % kv_heads != 0:
+        if kv_heads < 1 or heads % kv_heads != 0:
             raise UserError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
         if self.keep_window_size < 1:
             raise UserError(f"keep_window_size={self.keep_window_size} must be at least 1")

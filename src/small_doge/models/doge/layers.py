@@ -34,6 +34,7 @@ class DogeRotaryEmbedding(nn.Module):
 
     def __init__(self, config: DogeConfig) -> None:
         super().__init__()
+        assert config.rope_parameters is not None  # the configuration fills them in
         self.max_seq_len_cached = config.max_position_embeddings
         self.original_max_seq_len = config.max_position_embeddings
         self.config = config
@@ -48,6 +49,7 @@ class DogeRotaryEmbedding(nn.Module):
     @staticmethod
     def compute_default_rope_parameters(config: DogeConfig, **kwargs: Any) -> tuple[torch.Tensor, float]:
         """Compute the inverse frequencies [d / 2]; the second number scales cosines and sines, and is 1 here."""
+        assert config.rope_parameters is not None
         exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
         return 1.0 / (config.rope_parameters["rope_theta"] ** exponent), 1.0
 

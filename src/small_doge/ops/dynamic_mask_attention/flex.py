@@ -3,7 +3,9 @@
 Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension.
 """
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
@@ -16,7 +18,7 @@ BLOCK_SIZE = 128
 
 
 @cache
-def _compiled_flex_attention():  # noqa: ANN202 (the compiled function has no nameable type)
+def _compiled_flex_attention() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
@@ -89,7 +91,7 @@ def flex_dynamic_mask_attention(
     ) -> torch.Tensor:
         return logit + bias[b, h, k]
 
-    attend = _compiled_flex_attention() if query.is_cuda else flex_attention
+    attend: Any = _compiled_flex_attention() if query.is_cuda else flex_attention
     return attend(
         query,
         key,
