@@ -18,7 +18,10 @@ from ..utils.errors import UserError
 
 
 class DynamicMaskLayer(CacheLayerMixin):
-    """The kept keys of one layer: at most w slots `keys`, `values`, `scores`, `index`, the first `num_kept` in use."""
+    """Holds the kept keys of one layer in at most w slots, of which the first `num_kept` are in use.
+
+    The slots are `keys` and `values` [B, K, slots, d], `scores` and `index` [B, K, slots]; None before the first keys.
+    """
 
     is_sliding = False
 
@@ -34,7 +37,7 @@ class DynamicMaskLayer(CacheLayerMixin):
 
     @property
     def is_croppable(self) -> bool:
-        """Whether nothing has been evicted yet."""
+        """Tell whether nothing has been evicted yet."""
         return self.cumulative_length <= self.keep_window_size
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
@@ -46,7 +49,7 @@ class DynamicMaskLayer(CacheLayerMixin):
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, score: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Store new keys and attend from new queries.
+        """Attend from new queries to the kept keys and their own, and keep the best w of both.
 
         Args:
             query: [B, H, T, d].
@@ -163,11 +166,11 @@ class DynamicMaskCache(Cache):
 
     @property
     def max_cache_len(self) -> int:
-        """-1: there is no limit to the length (prefix tuning of `peft` asks)."""
+        """Return -1: there is no limit to the length (prefix tuning of `peft` asks)."""
         return -1
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Count the bytes of all buffers, empty slots included."""
         tensors = [t for layer in self.layers for t in (layer.keys, layer.values, layer.scores, layer.index)]
         return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)

@@ -97,7 +97,9 @@ def mix_experts(
     weights: torch.Tensor,
     activation: Callable[[torch.Tensor], torch.Tensor] = F.silu,
 ) -> torch.Tensor:
-    """Sum g_e * act(<x, U_e>) * V_e over the chosen experts of each token (arXiv:2412.11834), with memory bounded by a constant beside the result.
+    """Sum g_e * act(<x, U_e>) * V_e over the chosen experts of each token (arXiv:2412.11834).
+
+    Beside the result, the memory is bounded by a constant (`GATHER_BUDGET`).
 
     Args:
         hidden: [N, D].
@@ -120,7 +122,7 @@ def mix_experts(
 def compute_load_balancing_loss(
     router_logits: tuple[torch.Tensor, ...], top_k: int, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Compute E * sum_e f_e * p_e, averaged over layers: 1 when balanced (Switch Transformer, arXiv:2101.03961, eq. 4-6).
+    """Compute E * sum_e f_e * p_e, averaged over layers (Switch Transformer, arXiv:2101.03961, eq. 4 to 6).
 
     f_e is the share of choices that fell on expert e, p_e its mean probability. Scores add, so the softmax over all
     experts factorises: p is the mean outer product of two softmaxes, and no [N, E] tensor exists.
@@ -131,7 +133,7 @@ def compute_load_balancing_loss(
         mask: [N] or [B, T] with B * T = N, true for tokens that count.
 
     Returns:
-        A float32 scalar.
+        A float32 scalar, 1 when the experts are balanced.
     """
     losses = []
     for logits in router_logits:

@@ -1,4 +1,7 @@
-"""Normalisation and gating whose backward passes keep their inputs only, and compute the rest again."""
+"""Normalisation and gating that keep only their inputs for the backward pass, and recompute the rest.
+
+Shapes: D the last dimension, the one that is normalised.
+"""
 
 from typing import Any
 
@@ -14,7 +17,7 @@ def _normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps the input and one number a row; the plain form keeps the normalised input as well."""
+    """Keeps the input and one number per row; autograd would keep the normalised input as well."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -43,7 +46,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         eps: keeps a row of zeros finite.
 
     Returns:
-        [..., D] in the type of x. On a GPU it comes from PyTorch's own kernel, which is faster there and keeps as little.
+        [..., D] in the type of x. On a GPU, PyTorch's own kernel computes it: faster, and it keeps as little.
     """
     if x.is_cuda or torch.compiler.is_compiling():
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
@@ -53,7 +56,7 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 class _SiluMul(torch.autograd.Function):
-    """Keeps gate and up; the plain form keeps silu(gate) as well."""
+    """Keeps gate and up; autograd would keep silu(gate) as well."""
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:

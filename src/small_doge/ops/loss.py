@@ -61,7 +61,7 @@ def cross_entropy(
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = -100,
 ) -> torch.Tensor:
-    """Compute the mean cross-entropy of given logits [N, V]; arguments and result are those of `linear_cross_entropy`."""
+    """Compute the mean cross-entropy of given logits [N, V], with arguments and result of `linear_cross_entropy`."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
     return total / count_targets(targets, num_items_in_batch, ignore_index)
@@ -70,7 +70,7 @@ def cross_entropy(
 def count_targets(
     targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None, ignore_index: int
 ) -> torch.Tensor:
-    """Return what a sum over targets is divided by: `num_items_in_batch`, or the number of counted targets; at least 1."""
+    """Return the divisor of a sum over targets: `num_items_in_batch`, or the number of counted targets; at least 1."""
     if num_items_in_batch is None:
         return (targets != ignore_index).sum().clamp(min=1)
     return torch.as_tensor(num_items_in_batch, device=targets.device).clamp(min=1)
@@ -84,7 +84,7 @@ def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Makes the gradients with the loss, while a chunk's logits are at hand: three matrix products in all, not four."""
+    """Computes gradients along with the loss, while a chunk's logits are at hand: three matrix products, not four."""
 
     @staticmethod
     def forward(

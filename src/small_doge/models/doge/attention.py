@@ -1,6 +1,6 @@
 """The attention layer of Doge: which keys and queries go to which backend of dynamic mask attention.
 
-Shapes: B batch, T tokens, N keys (T and those in the cache), D hidden_size, H query heads, K key-value heads, d head_dim.
+Shapes: B batch, T tokens, N tokens so far, D hidden_size, H query heads, K key-value heads, d head_dim.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from .configuration_doge import DogeConfig
 from .layers import DogeRMSNorm, apply_rotary_pos_emb
 
 
-# The names by which `transformers`, its users and its trainers call implementations of attention: `sdpa` is what it sets
-# when none is asked for.
+# Names of `transformers` for implementations of attention, which its users and its trainers pass. `sdpa` is what it
+# sets when none is asked for.
 BACKEND_ALIASES = {"eager": "reference", "sdpa": "auto", "flex_attention": "flex"}
 
 
@@ -38,7 +38,10 @@ def resolve_backend(attn_implementation: str | None) -> str:
 
 
 class DogeAttention(nn.Module):
-    """Dynamic mask attention with normalised, rotated queries and keys and grouped heads."""
+    """Projects hidden states and attends by dynamic mask attention, with normalised, rotated queries and keys.
+
+    Query heads in groups share a key-value head. `A` and `dt_proj` make each key's score from its value states.
+    """
 
     def __init__(self, config: DogeConfig, layer_idx: int) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class DogeAttention(nn.Module):
         Args:
             hidden_states: [B, T, D].
             position_embeddings: cosines and sines, [B, T, d] each.
-            attention_mask: [B, N] over all tokens so far, 1 for real ones; [B, 1, T, N] for any other pattern; or None.
+            attention_mask: [B, N] over all tokens so far, 1 for real ones; [B, 1, T, N], any other pattern; or None.
             past_key_values: `DynamicMaskCache`, or any cache of `transformers`.
             document_ids: [B, T], the documents of packed rows.
             documents: `ops.group_documents(document_ids)`.
@@ -127,9 +130,9 @@ class DogeAttention(nn.Module):
         return self.o_proj(output), weights if output_attentions else None
 
     def _compute_scores(self, value: torch.Tensor) -> torch.Tensor:
-        """Score tokens by their value states [B, N, K * d], without rounding float32 weights under autocast: [B, K, N].
+        """Compute scores [B, K, N] from value states [B, N, K * d], without rounding float32 weights under autocast.
 
-        Only the value states enter, neither position nor query: that is why a dropped key never comes back.
+        Neither position nor query enters: that is why a dropped key never comes back.
         """
         weight = getattr(self.dt_proj, "weight", value)  # what replaces the layer may have no weight, or a packed one
         if weight.dtype in (torch.float32, torch.float64):

@@ -12,7 +12,7 @@ from ..presets import PRESETS
 
 
 class DogeConfig(PreTrainedConfig):
-    """Settings of a Doge model.
+    """Holds the settings of a Doge model.
 
     `DogeConfig(is_moe=True)` gives a `DogeMoeConfig`, which is saved with another `model_type`: its routing differs
     from that of `transformers`, which must refuse it rather than route it wrongly.
@@ -45,10 +45,12 @@ class DogeConfig(PreTrainedConfig):
         output_router_logits: return router logits and the load-balancing loss.
         router_aux_loss_coef: weight of the load-balancing loss; always 0 in a dense model.
         legacy_routing: route as `transformers` does, by other tokens' logits too; only for weights trained that way.
-        pad_token_id: padding token. bos_token_id: first token. eos_token_id: token or tokens that end a text.
+        pad_token_id: padding token.
+        bos_token_id: first token.
+        eos_token_id: token or tokens that end a text.
 
     Raises:
-        ValueError: sizes that don't fit together.
+        UserError: sizes that do not fit together.
     """
 
     model_type = "doge"
@@ -141,7 +143,7 @@ class DogeConfig(PreTrainedConfig):
 
     @property
     def head_dim(self) -> int:
-        """Dimensions of an attention head: `hidden_size / num_attention_heads`, unless a number was given."""
+        """Return the dimensions of an attention head: `hidden_size / num_attention_heads` unless one was given."""
         return self.__dict__.get("head_dim") or self.hidden_size // self.num_attention_heads
 
     @head_dim.setter
@@ -151,14 +153,14 @@ class DogeConfig(PreTrainedConfig):
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "DogeConfig":
-        """The configuration of a size of the family, such as "Doge-20M" or "Doge-20M-MoE".
+        """Build the configuration of a size of the family, such as "Doge-20M" or "Doge-20M-MoE".
 
         Args:
             name: an entry of `PRESETS`.
             overrides: fields to change.
 
         Raises:
-            ValueError: an unknown name.
+            UserError: an unknown name.
         """
         if name not in PRESETS:
             raise UserError(unknown_name_message("preset", name, PRESETS))
@@ -166,7 +168,11 @@ class DogeConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "DogeConfig":
-        """As in `transformers`, but a `doge` file with experts needs `legacy_routing=True`, said by its reader."""
+        """Build a configuration from a dictionary, as in `transformers`.
+
+        Raises:
+            UserError: the dictionary says `doge` with experts, and `legacy_routing=True` is not among `kwargs`.
+        """
         if "legacy_routing" in kwargs:
             config_dict = {**config_dict, "legacy_routing": kwargs.pop("legacy_routing")}
         foreign = config_dict.get("model_type", "doge") == "doge"
@@ -180,7 +186,7 @@ class DogeConfig(PreTrainedConfig):
 
 
 class DogeMoeConfig(DogeConfig):
-    """`DogeConfig` with experts that each token chooses by itself."""
+    """Holds the settings of a Doge model whose tokens each choose their experts by themselves."""
 
     model_type = "doge_moe"
 

@@ -12,13 +12,13 @@ from ...ops.elementwise import silu_mul
 from .configuration_doge import DogeConfig
 
 
-# Tokens that the feed-forward layer takes at once when no gradient is wanted: its inner tensors, several times as wide
-# as the residual stream, then stay small enough to be reused rather than mapped anew (long prompts: less memory, faster).
+# Tokens that the feed-forward layer takes at once when no gradient is wanted. Its inner tensors, several times as wide
+# as the residual stream, then stay small enough for the allocator to reuse: long prompts need less memory and time.
 TOKENS_AT_ONCE = 2048
 
 
 class DogeMLP(nn.Module):
-    """Gated feed-forward layer: W_down(act(W_gate x) * W_up x)."""
+    """Computes the gated feed-forward layer W_down(act(W_gate x) * W_up x) (arXiv:2002.05202)."""
 
     def __init__(self, config: DogeConfig) -> None:
         super().__init__()
@@ -42,10 +42,11 @@ class DogeMLP(nn.Module):
 
 
 class DogeCDMoE(DogeMLP):
-    """Cross Domain Mixture of Experts: the gated layer beside `num_experts` single-neuron experts.
+    """Adds `num_experts` experts of one neuron each to the gated layer (Cross Domain Mixture of Experts).
 
-    The router logits of a token, [2 * kappa], are split in two halves of that token; expert i * kappa + j scores
-    r_x[i] + r_y[j] (arXiv:2412.11834; `transformers` splits another axis and mixes tokens, see `legacy_routing`).
+    As in arXiv:2412.11834, the 2 * kappa router logits of a token are split in two halves r_x and r_y, and expert
+    i * kappa + j scores r_x[i] + r_y[j]. `transformers` splits another axis, which mixes tokens; `legacy_routing`
+    reproduces that.
     """
 
     def __init__(self, config: DogeConfig) -> None:

@@ -14,7 +14,7 @@ from .configuration_doge import DogeConfig
 
 
 class DogeRMSNorm(nn.Module):
-    """Root mean square normalisation (arXiv:1910.07467), computed in float32 or better."""
+    """Normalises by the root mean square (arXiv:1910.07467), in float32 or better."""
 
     def __init__(self, hidden_size: int, eps: float = 1e-6) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Doge: a decoder with dynamic mask attention and, if wanted, retrieved experts.
 
-Parameter names, shapes and outputs of dense models are those of `transformers.models.doge`. The parts of a layer are in
-`attention`, `feed_forward` and `layers`; what they compute is in `small_doge.ops` (see docs/architecture.md).
+Parameter names, shapes and outputs of dense models are those of `transformers.models.doge`. The parts of a layer are
+in `attention`, `feed_forward` and `layers`; what they compute is in `small_doge.ops` (see docs/architecture.md).
 
 Shapes: B batch, T tokens, N tokens so far, D hidden_size, V vocabulary.
 """
@@ -35,7 +35,7 @@ logger = logging.get_logger(__name__)
 
 
 class DogeDecoderLayer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each with RMSNorm before it and a learned scale on the residual."""
+    """Runs attention and feed-forward, each with RMSNorm before it and a learned scale on its residual."""
 
     def __init__(self, config: DogeConfig, layer_idx: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class DogeDecoderLayer(GradientCheckpointingLayer):
 
 
 class DogePreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation."""
+    """Loads, saves and initialises every Doge model, and checks names of attention implementations."""
 
     config_class = DogeConfig
     config: DogeConfig
@@ -113,7 +113,7 @@ class DogePreTrainedModel(PreTrainedModel):
 
 
 class DogeModel(DogePreTrainedModel):
-    """The decoder without a head."""
+    """Runs the decoder, without a head."""
 
     def __init__(self, config: DogeConfig) -> None:
         super().__init__(config)
@@ -229,7 +229,7 @@ def is_plain_linear(module: nn.Module) -> bool:
 
 
 class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
-    """Doge with a language modelling head."""
+    """Predicts the next token: Doge with a language modelling head."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
     _tp_plan = {"lm_head": "colwise_gather_output"}
@@ -265,7 +265,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         Args:
             labels: [B, T]; -100 does not count. Shifted here; `shift_labels` are taken as they are.
             logits_to_keep: compute the logits of the last so many tokens, or of the given indices; 0 for all.
-            output_router_logits: return the router logits and add the load-balancing loss; the configuration's if None.
+            output_router_logits: return router logits and add the load-balancing loss; as the configuration if None.
             num_items_in_batch: labels in the whole accumulated batch; the loss is the sum divided by it.
             skip_logits: with labels, leave `logits` None and never hold them all. By default in training.
 
@@ -378,7 +378,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
 
 
 class DogeForSequenceClassification(GenericForSequenceClassification, DogePreTrainedModel):
-    """Doge with a linear head on the last real token."""
+    """Classifies sequences: Doge with a linear head on the last real token."""
 
 
 __all__: list[str] = [

@@ -9,8 +9,7 @@
 | `flex` | `flex` | CUDA: FlexAttention with a block mask |
 
 Generation with the bounded cache has no choice of backend: it takes single tokens by `decode` and longer pieces by
-`streaming`. `masking` decides which keys a query keeps, the same way for all of them; `documents` tells packed documents
-apart.
+`streaming`. For all of them `masking` decides which keys a query keeps, and `documents` tells packed documents apart.
 """
 
 from .dispatch import BACKENDS, dynamic_mask_attention

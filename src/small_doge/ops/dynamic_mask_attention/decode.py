@@ -71,7 +71,7 @@ def attend_one(query: torch.Tensor, kept: KeptKeys, scale: float) -> torch.Tenso
 
 
 def store_key(buffers: KeptKeys, num_kept: int, new: KeptKeys, keep_window_size: int) -> tuple[KeptKeys, int]:
-    """Append one key per head while there is room; afterwards overwrite the worst one, unless the new one is worse still.
+    """Append one key per head while there is room; afterwards overwrite the worst, unless the new one is worse still.
 
     Args:
         buffers: slots, of which the first `num_kept` hold keys.
@@ -101,7 +101,7 @@ def store_key(buffers: KeptKeys, num_kept: int, new: KeptKeys, keep_window_size:
 
 
 def _reserve(buffers: KeptKeys, needed: int, keep_window_size: int) -> KeptKeys:
-    """Grow buffers to `needed` slots by doubling, up to w; new tensors, so that views held by others stay as they are."""
+    """Grow buffers to `needed` slots by doubling, up to w, in new tensors: views that others hold stay as they are."""
     slots = buffers.num_keys
     if needed <= slots:
         return buffers

@@ -1,4 +1,8 @@
-"""The call that checks its arguments, picks a backend and runs it, document by document where rows are packed."""
+"""Checks the arguments of attention, chooses a backend and runs it, document by document where rows are packed.
+
+Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w `keep_window_size`, n documents in a
+group, L tokens of its longest.
+"""
 
 import torch
 

@@ -15,7 +15,7 @@ GROUP_SPREAD = 1.25
 
 @dataclass
 class DocumentGroup:
-    """Documents of similar length, padded on the right to one length.
+    """Holds documents of similar length, padded on the right to one length.
 
     Attributes:
         tokens: [n, L] int64, positions among the flattened B * T tokens; a document's padding repeats its last token.

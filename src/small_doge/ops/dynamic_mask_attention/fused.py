@@ -24,7 +24,7 @@ def extend_query(query: torch.Tensor, scale: float) -> torch.Tensor:
 
 
 def extend_key(key: torch.Tensor, score: torch.Tensor) -> torch.Tensor:
-    """Append to keys [..., d] their scores [...], split into parts that the keys' type holds exactly, and zeros up to d'."""
+    """Append the scores [...] to keys [..., d], in parts that the keys' type holds exactly, and zeros up to d'."""
     parts, rest = [], score.clamp(min=torch.finfo(key.dtype).min / 4)
     for _ in range(SCORE_PARTS[key.dtype]):
         part = rest.to(key.dtype)
@@ -47,9 +47,9 @@ def fused_attention(
 ) -> torch.Tensor:
     """Attend with the score as a bias per key, by PyTorch's fused kernels.
 
-    A bias given as a mask would be a [B, H, T, N] tensor, and would shut out the fastest kernels. One more key dimension
-    says the same: with q' = [scale * q, 1] and k' = [k, score], q'.k' = scale * q.k + score, and autograd gives the
-    score its gradient. Neither a bias nor a causal mask exists in memory.
+    A bias given as a mask would be a [B, H, T, N] tensor, and would rule out the fastest kernels. One more key
+    dimension says the same: with q' = [scale * q, 1] and k' = [k, score], q'.k' = scale * q.k + score, and autograd
+    gives the score its gradient. Neither a bias nor a causal mask exists in memory.
 
     Args:
         query: [B, H, T, d].

@@ -22,7 +22,7 @@ PADDING_SCORE = -1e30
 
 @dataclass
 class KeptKeys:
-    """The best keys seen so far, per key-value head: all that later queries can ever need.
+    """Holds the best keys seen so far, per key-value head: all that later queries can ever need.
 
     Attributes:
         key: [B, K, M, d], rotated already.
@@ -38,11 +38,11 @@ class KeptKeys:
 
     @property
     def num_keys(self) -> int:
-        """M, the keys per head."""
+        """Return M, the keys per head."""
         return self.key.shape[2]
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Key, value, score and index; the keys stand along dimension 2 of each."""
+        """Return key, value, score and index; the keys stand along dimension 2 of each."""
         return self.key, self.value, self.score, self.index
 
     def view(self, start: int, end: int) -> "KeptKeys":
@@ -123,7 +123,7 @@ def plan_chunk(score: torch.Tensor, num_new: int, keep_window_size: int) -> tupl
     rank = torch.empty_like(order).scatter_(-1, order, torch.arange(num_keys, device=score.device).expand_as(order))
     losers = order[..., keep_window_size:]
     loser_rank = rank.gather(-1, losers).unsqueeze(-1)
-    # A loser leaves at the first query that has w better keys. Of the `loser_rank` better keys at the end of the chunk,
+    # A loser leaves at the first query that has w better keys. Of the `loser_rank` better keys at the chunk's end,
     # `seen` [B, K, losers, C] counts the chunk's own up to each query; the rest stood before the chunk.
     better = (rank[..., None, num_keys - num_new :] < loser_rank).to(torch.int32)
     seen = better.cumsum(dim=-1, dtype=torch.int32)

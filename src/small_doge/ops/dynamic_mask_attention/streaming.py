@@ -54,8 +54,8 @@ def streaming_attention(
         first = min(keep_window_size, num_tokens)
         kept = new.view(0, first)
         outputs.append(_attend(query[:, :, :first], kept, scale, dropout, is_causal=True))
-    # All that a chunk needs of the tokens before it are the w keys kept at its start: a key that was dropped has w better
-    # ones before it, and they stay better for every later query.
+    # All that a chunk needs of the tokens before it are the w keys kept at its start: a key that was dropped has w
+    # better ones, and for every later query it still has them.
     while first < num_tokens:
         last = min(first + chunk_size, num_tokens)
         candidates = kept.append(new.view(first, last))
@@ -83,7 +83,10 @@ def _attend(
 def _chunk_mask(
     num_keys: int, num_queries: int, leaves_at: torch.Tensor | None, device: torch.device
 ) -> torch.Tensor | None:
-    """Build the mask [B, K, C, M] of a chunk ([1, 1, C, M] when no key leaves): key j is seen by j <= i < leaves_at[j]."""
+    """Build the mask [B, K, C, M] of a chunk: query i sees key j when j <= i < leaves_at[j].
+
+    When no key leaves, it is [1, 1, C, M], or None for a single query, which sees every key.
+    """
     query_offset = torch.arange(num_queries, device=device)[:, None]
     key_offset = torch.arange(num_keys, device=device) - (num_keys - num_queries)  # kept keys: below 0
     causal = key_offset <= query_offset
