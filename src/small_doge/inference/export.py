@@ -156,7 +156,7 @@ def _make_settings(model: DogeForCausalLM, tokenizer: Any, quantize: str, max_le
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
-        "head_size": config.head_dim,
+        "head_size": config.head_dim,  # named so in exported folders and by their readers
         "keep_window_size": config.keep_window_size,
         "max_length": max_length or (config.max_position_embeddings if is_dynamic else None),
         "end_ids": find_end_ids(_as_list(model.generation_config.eos_token_id), tokenizer),

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 # Fused kernels want head dimensions that are multiples of 8; the score rides in the room that padding to one leaves.
 ALIGNMENT = 8
-# Key dimensions that carry the score. It is float32, of 24 significant bits, and in half precision it would be rounded
-# when it becomes part of a key (in bfloat16 by 0.03 at a score near 4, added to every logit of that key). Three parts,
-# each the rounding of what the parts before it left, hold it whole: bfloat16 has 8 bits a part, float16 has 11.
+# Key dimensions that carry the score. It is float32, of 24 significant bits, and a single dimension of a key in half
+# precision would round it (in bfloat16 by up to 0.016 at a score of 4, in every logit of that key). Three parts, each the
+# rounding of what the parts before it left, hold it whole: a part has 8 bits in bfloat16 and 11 in float16.
 SCORE_PARTS = {torch.float32: 1, torch.float64: 1, torch.bfloat16: 3, torch.float16: 3}
 
 

@@ -47,14 +47,6 @@ def test_padding_ranks_below_every_real_key():
     assert rank_keys(score).flatten().tolist() == [3, 1, 2, 0]
 
 
-def test_a_dropped_key_never_comes_back():
-    score = torch.randn(1, 1, 64).exp()
-    kept = select_keys(score, torch.ones(64, 64, dtype=torch.bool).tril()[None, None], 9)[0, 0]
-    for i in range(63):
-        newcomers = kept[i + 1] & ~kept[i]
-        assert set(newcomers.nonzero().flatten().tolist()) <= {i + 1}
-
-
 def test_plan_keeps_everything_while_there_is_room():
     stays, leaves_at = plan_chunk(torch.rand(1, 2, 5), 3, 8)
     assert leaves_at is None
