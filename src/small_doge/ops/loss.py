@@ -84,7 +84,7 @@ def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Computes gradients along with the loss, while a chunk's logits are at hand: three matrix products, not four."""
+    """Computes gradients along with the loss, while a chunk's logits exist: three matrix products, not four."""
 
     @staticmethod
     def forward(

@@ -1,6 +1,6 @@
 """Generation: one query per row, and buffers that hold the best w keys and are overwritten in place.
 
-Shapes: B batch, H query heads, K key-value heads, G = H / K, d head dimension, M keys at hand, w `keep_window_size`.
+Shapes: B batch, H query heads, K key-value heads, G = H / K, d head dimension, M available keys, w `keep_window_size`.
 """
 
 import torch
@@ -62,7 +62,7 @@ def attend_with_buffers(
 
 
 def attend_one(query: torch.Tensor, kept: KeptKeys, scale: float) -> torch.Tensor:
-    """Attend from one query per row, [B, H, 1, d], to all keys at hand; groups share their keys without a copy."""
+    """Attend from one query per row, [B, H, 1, d], to all stored keys; groups share their keys without a copy."""
     batch, heads, _, head_dim = query.shape
     grouped = query.reshape(batch, kept.key.shape[1], -1, head_dim)  # [B, K, G, d]
     logits = (grouped * scale) @ kept.key.transpose(-1, -2)  # [B, K, G, M]

@@ -1,6 +1,6 @@
 """Which keys a query keeps: their scores, the order of keys, and what stays from one chunk to the next.
 
-Shapes: B batch, T tokens, H query heads, K key-value heads, G = H / K, d head dimension, M keys at hand,
+Shapes: B batch, T tokens, H query heads, K key-value heads, G = H / K, d head dimension, M available keys,
 w `keep_window_size`, C queries in a chunk.
 
 The order of keys is total: the larger score first, compared in bfloat16 (`round_for_ranking`), and the more recent key

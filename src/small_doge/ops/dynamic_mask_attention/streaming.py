@@ -1,6 +1,6 @@
 """Dynamic mask attention in chunks: time O(T * (w + C)), memory O(w + C) beside the inputs, exact for any length.
 
-Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, M keys at hand, w `keep_window_size`,
+Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, M available keys, w `keep_window_size`,
 C queries in a chunk.
 """
 
@@ -45,7 +45,7 @@ def streaming_attention(
     """
     num_tokens = query.shape[2]
     chunk_size = chunk_size or choose_chunk_size(keep_window_size)
-    # A tensor of its own, not an expanded view: a cache that takes it over writes into it.
+    # Contiguous: a cache that takes it over writes into it, and the rows of an expanded view share their memory.
     index = torch.arange(start, start + num_tokens, device=key.device).expand(*score.shape[:2], -1).contiguous()
     new = KeptKeys(key, value, score, index)
     outputs, first = [], 0
