@@ -7,7 +7,7 @@ from common import report, time_in_turn
 from torch import nn
 
 from small_doge import DogeConfig, ops
-from small_doge.models.doge.modeling_doge import DogeCDMoE
+from small_doge.models.doge.feed_forward import DogeCDMoE
 
 
 class PlainMoE(nn.Module):

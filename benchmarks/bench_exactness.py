@@ -8,6 +8,7 @@ import argparse
 import copy
 import itertools
 from contextlib import ExitStack
+from importlib import import_module
 from unittest.mock import patch
 
 import numpy as np
@@ -23,7 +24,7 @@ from small_doge.processor.corpus import iterate_mixture
 from small_doge.utils.model_folder import load_tokenizer
 
 
-RANKED_IN = ("small_doge.ops.masking", "small_doge.ops.reference", "small_doge.models.cache")
+RANKED_IN = [import_module(f"small_doge.ops.dynamic_mask_attention.{n}") for n in ("masking", "reference", "decode")]
 UNSEEN = 900_000
 
 
@@ -49,8 +50,9 @@ def run_pieces(model, row, size):
 def make_export(model, length):
     """The float32 graph, token by token."""
     graph = DogeGraph(model, WEIGHT_FORMATS["none"], length)
-    names = ("num_hidden_layers", "num_key_value_heads", "head_size", "vocab_size", "keep_window_size")
-    settings = {name: getattr(model.config, name) for name in names} | {"max_length": length}
+    names = ("num_hidden_layers", "num_key_value_heads", "vocab_size", "keep_window_size")
+    settings = {name: getattr(model.config, name) for name in names}
+    settings |= {"head_size": model.config.head_dim, "max_length": length}
     backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, lanes=1, threads=1)
 
     def run(row):
@@ -91,7 +93,7 @@ def rank_by(ranked):
     stack = ExitStack()
     if ranked != "bfloat16":
         for module in RANKED_IN:
-            stack.enter_context(patch(f"{module}.round_for_ranking", lambda score: score.detach()))
+            stack.enter_context(patch.object(module, "round_for_ranking", lambda score: score.detach()))
     return stack
 
 

@@ -36,7 +36,7 @@ class Ours:
         settings = {
             "num_hidden_layers": config.num_hidden_layers,
             "num_key_value_heads": config.num_key_value_heads,
-            "head_size": config.head_size,
+            "head_size": config.head_dim,
             "vocab_size": config.vocab_size,
             "keep_window_size": config.keep_window_size,
             "max_length": max_length,
@@ -120,7 +120,7 @@ class LlamaCpp:
 def write_llama(gguf, path, config, kind):
     """A GGUF file of architecture llama: no scores, no normalised queries, otherwise the shape of the Doge model."""
     writer = gguf.GGUFWriter(path, "llama")
-    size, inner, hidden = config.head_size, config.intermediate_size, config.hidden_size
+    size, inner, hidden = config.head_dim, config.intermediate_size, config.hidden_size
     heads, kv_heads = config.num_attention_heads * size, config.num_key_value_heads * size
     writer.add_context_length(131072)
     writer.add_embedding_length(hidden)

@@ -10,7 +10,7 @@ from transformers.models.doge import DogeForSequenceClassification as TheirClass
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
 from small_doge.ops import compute_scores
-from small_doge.ops.reference import select_keys
+from small_doge.ops.dynamic_mask_attention.reference import select_keys
 
 
 WINDOW = 16
@@ -93,9 +93,9 @@ def test_logits_agree(tokens, padding):
         mask[0, -3:] = 0
     mask_given = None if padding == "none" else mask
     expected = theirs(ids, attention_mask=mask_given).logits
-    for attn in ("sdpa", "eager"):
+    for attn in ("sdpa", "eager", "streaming"):
         ours.set_attn_implementation(attn)
-        actual = ours(ids, attention_mask=mask_given).logits
+        actual = ours(ids, attention_mask=mask_given, use_cache=False).logits
         torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
 
 
@@ -145,8 +145,9 @@ def test_generate_agrees_past_the_window(options):
     assert torch.equal(ours.generate(ids, **settings), theirs.generate(ids, **settings))
 
 
-def test_saved_folders_load_both_ways(tmp_path):
-    ours, theirs = make_pair(torch.float32)
+@pytest.mark.parametrize("sizes", [{}, {"head_dim": 24}], ids=["derived", "given"])
+def test_saved_folders_load_both_ways(tmp_path, sizes):
+    ours, theirs = make_pair(torch.float32, **sizes)
     ids = draw_tokens(ours, 1, 20)
     ours.save_pretrained(tmp_path / "ours")
     theirs.save_pretrained(tmp_path / "theirs")

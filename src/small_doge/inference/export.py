@@ -136,10 +136,10 @@ def export_onnx(
 
 def _check_head_size(config: Any) -> None:
     """Refuse head sizes that the attention of ONNX Runtime does not have."""
-    if config.head_size % HEAD_SIZE_UNIT:
+    if config.head_dim % HEAD_SIZE_UNIT:
         raise UserError(
             f"hidden_size={config.hidden_size} and num_attention_heads={config.num_attention_heads} give heads of "
-            f"{config.head_size}; ONNX Runtime computes multiples of {HEAD_SIZE_UNIT} alone. Use the checkpoint as it is "
+            f"{config.head_dim}; ONNX Runtime computes multiples of {HEAD_SIZE_UNIT} alone. Use the checkpoint as it is "
             "(chat, generate and bench take it, export writes it with --format hf), or train with other sizes"
         )
 
@@ -156,7 +156,7 @@ def _make_settings(model: DogeForCausalLM, tokenizer: Any, quantize: str, max_le
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
-        "head_size": config.head_size,
+        "head_size": config.head_dim,  # named so in exported folders and by their readers
         "keep_window_size": config.keep_window_size,
         "max_length": max_length or (config.max_position_embeddings if is_dynamic else None),
         "end_ids": find_end_ids(_as_list(model.generation_config.eos_token_id), tokenizer),

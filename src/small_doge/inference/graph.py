@@ -180,7 +180,7 @@ class DogeGraph:
         tokens = b.add("Size", ["input_ids"])
         rows = b.add("Range", [b.number(0), tokens, b.number(1)])
         self.rotary_rows = b.add("Reshape", [rows, shape])
-        width = (config.num_attention_heads + config.num_key_value_heads) * config.head_size
+        width = (config.num_attention_heads + config.num_key_value_heads) * config.head_dim
         self.rotary_shape = b.add("Concat", [shape, b.integers(width)], axis=0)
         if self.evicts:
             self._prepare_eviction()
@@ -328,7 +328,7 @@ class DogeGraph:
 
     def _attention(self, index: int, x: str, scores: str) -> tuple[str, str]:
         b, config, prefix = self.b, self.config, f"model.layers.{index}.self_attn"
-        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
+        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_dim
         projections = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         joint = self._linear(x, f"{prefix}.qkv", projections, self.format.bits)
         sizes = b.integers((heads + kv_heads) * size, kv_heads * size)
@@ -367,7 +367,8 @@ class DogeGraph:
 
         A slot's score is that of its key, or -inf once the key has been evicted: scores are positive, so their absolute
         value ranks the dead last among those that may leave. Keys are in the order of the text, and TopK takes the first
-        among equals, which is the oldest. As in `small_doge.ops.masking`, scores are compared in bfloat16.
+        among equals, which is the oldest. As in `small_doge.ops.dynamic_mask_attention`, scores are
+        compared in bfloat16.
         """
         b, prefix = self.b, f"model.layers.{index}.self_attn"
         weight = b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"])
@@ -484,7 +485,7 @@ class DogeGraph:
 
     def _finish(self) -> onnx.ModelProto:
         config = self.config
-        layers, kv_heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_size
+        layers, kv_heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_dim
         info = helper.make_tensor_value_info
         cache: list[Any] = ["batch", kv_heads, "slots", size]
         inputs: list[Any] = [

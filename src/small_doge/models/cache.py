@@ -1,7 +1,10 @@
-"""A cache that keeps the best w keys per key-value head, and is exact for any length.
+"""The cache of Doge models for `transformers`: the best w keys per key-value head, exact for any length.
 
 The score of a key depends on its token alone, so a key that is not among the w best of a prefix is never again among
-them: what falls out is not needed (docs/architecture.md). Shapes as in `small_doge.ops.masking`.
+them: what falls out is not needed (docs/architecture.md). How keys are kept and attended to is
+`small_doge.ops.dynamic_mask_attention.decode`; this module fits it to the interface of `transformers`.
+
+Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w `keep_window_size`.
 """
 
 from typing import Any
@@ -9,45 +12,49 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ..ops.masking import PADDING_SCORE, KeptKeys, round_for_ranking
-from ..ops.streaming import streaming_attention
+from ..ops.dynamic_mask_attention.decode import attend_with_buffers, empty_buffers
+from ..ops.dynamic_mask_attention.masking import PADDING_SCORE, KeptKeys
 from ..utils.errors import UserError
 
 
 class DynamicMaskLayer(CacheLayerMixin):
-    """One layer's keys, in buffers that grow up to w slots and are then overwritten in place."""
+    """Holds the kept keys of one layer in at most w slots, of which the first `num_kept` are in use.
+
+    The slots are `keys` and `values` [B, K, slots, d], `scores` and `index` [B, K, slots]; None before the first keys.
+    """
 
     is_sliding = False
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    scores: torch.Tensor
+    index: torch.Tensor
 
     def __init__(self, keep_window_size: int) -> None:
         super().__init__()
         self.keep_window_size = keep_window_size
-        self.cumulative_length = 0
-        self.num_kept = 0
-        self.scores: torch.Tensor | None = None
-        self.index: torch.Tensor | None = None
+        self.reset()
 
     @property
     def is_croppable(self) -> bool:
-        """Whether nothing has been evicted yet."""
+        """Tell whether nothing has been evicted yet."""
         return self.cumulative_length <= self.keep_window_size
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Empty buffers with the type, device and head count of the first keys."""
+        """Make empty buffers with the type, device and head count of the first keys."""
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        score_dtype = torch.promote_types(self.dtype, torch.float32)
-        self.scores = torch.empty(self.keys.shape[:3], dtype=score_dtype, device=self.device)
-        self.index = torch.empty(self.keys.shape[:3], dtype=torch.int64, device=self.device)
+        self._set_buffers(empty_buffers(key_states, value_states))
         self.is_initialized = True
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, score: torch.Tensor, scale: float
     ) -> torch.Tensor:
-        """Store new keys and answer new queries.
+        """Attend from new queries to the kept keys and their own, and keep the best w of both.
 
         Args:
-            query: [B, H, T, d]. key, value: [B, K, T, d]. score: [B, K, T], `PADDING_SCORE` for padding.
+            query: [B, H, T, d].
+            key, value: [B, K, T, d].
+            score: [B, K, T], `PADDING_SCORE` for padding.
             scale: of q.k.
 
         Returns:
@@ -55,83 +62,48 @@ class DynamicMaskLayer(CacheLayerMixin):
         """
         if not self.is_initialized:
             self.lazy_initialization(key, value)
-        if query.shape[2] == 1 and not torch.is_grad_enabled():
-            self._store_one(key, value, score)
-            keys, values, scores, _ = self._views()
-            return _attend_one(query, keys, values, scores, scale)
-        past = None
-        if self.num_kept > 0:
-            past = KeptKeys(*self._views())
-            past = past.select(past.index.sort(dim=-1).indices)  # overwritten slots are out of order
-        output, kept = streaming_attention(
-            query, key, value, score, self.keep_window_size, scale, past=past, start=self.cumulative_length
+        output, buffers, self.num_kept = attend_with_buffers(
+            query,
+            key,
+            value,
+            score,
+            self.keep_window_size,
+            scale,
+            buffers=self._buffers(),
+            num_kept=self.num_kept,
+            start=self.cumulative_length,
         )
-        self.keys, self.values, self.scores, self.index = kept.key, kept.value, kept.score, kept.index
-        self.num_kept = kept.key.shape[2]
+        self._set_buffers(buffers)
         self.cumulative_length += query.shape[2]
         return output
 
-    def _views(self) -> tuple[torch.Tensor, ...]:
-        kept = slice(0, self.num_kept)
-        return self.keys[:, :, kept], self.values[:, :, kept], self.scores[:, :, kept], self.index[:, :, kept]
-
-    def _store_one(self, key: torch.Tensor, value: torch.Tensor, score: torch.Tensor) -> None:
-        """Append while there is room; afterwards overwrite the worst key, unless the new one is worse still."""
-        index = torch.full_like(score, self.cumulative_length, dtype=torch.int64)
-        self.cumulative_length += 1
-        if self.num_kept < self.keep_window_size:
-            self._reserve(self.num_kept + 1)
-            end = self.num_kept + 1
-            for buffer, new in self._buffers(key, value, score, index):
-                buffer[:, :, self.num_kept : end] = new
-            self.num_kept += 1
-            return
-        ranked = round_for_ranking(self.scores)
-        lowest = ranked.amin(dim=-1, keepdim=True)
-        oldest_first = self.index.masked_fill(ranked > lowest, torch.iinfo(torch.int64).max)
-        worst = oldest_first.argmin(dim=-1, keepdim=True)
-        better = round_for_ranking(score) >= lowest  # among equals the more recent wins
-        for buffer, new in self._buffers(key, value, score, index):
-            slot = worst if buffer.dim() == 3 else worst.unsqueeze(-1).expand_as(new)
-            keep_new = better if buffer.dim() == 3 else better.unsqueeze(-1)
-            buffer.scatter_(2, slot, torch.where(keep_new, new, buffer.gather(2, slot)))
-
-    def _buffers(self, *new: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return list(zip((self.keys, self.values, self.scores, self.index), new, strict=True))
-
-    def _reserve(self, needed: int) -> None:
-        """Grow the buffers by doubling, up to w slots; never write into tensors that others may hold."""
-        capacity = self.keys.shape[2]
-        if needed <= capacity:
-            return
-        new_capacity = min(self.keep_window_size, max(needed, 2 * capacity, 64))
-        for name in ("keys", "values", "scores", "index"):
-            old = getattr(self, name)
-            grown = old.new_zeros((*old.shape[:2], new_capacity, *old.shape[3:]))
-            grown[:, :, :capacity] = old
-            setattr(self, name, grown)
+    def has_real_key(self) -> torch.Tensor | None:
+        """Tell for each row, [B, 1] bool, whether a key that is not padding is kept; None for an empty cache."""
+        if self.num_kept == 0:
+            return None
+        return (self._kept().score > PADDING_SCORE / 2).any(dim=-1)[:, :1]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Not available: which keys stay depends on their scores, which `attend` takes."""
+        """Refuse: which keys stay depends on their scores, which `attend` takes."""
         raise TypeError("DynamicMaskCache serves Doge models of small_doge only; use DynamicCache with other models")
 
     def get_seq_length(self) -> int:
-        """Tokens seen, evicted ones included."""
+        """Return the number of tokens seen, evicted ones included."""
         return self.cumulative_length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Length and offset of the mask over all tokens seen and to come."""
+        """Return the length and offset of a mask over all tokens seen and to come."""
         return self.cumulative_length + query_length, 0
 
     def get_max_length(self) -> int:
-        """-1: there is no limit to the length, only to what is kept."""
+        """Return -1: there is no limit to the length, only to what is kept."""
         return -1
 
     def reset(self) -> None:
         """Forget everything."""
-        self.keys = self.values = self.scores = self.index = None
+        self.keys = self.values = self.scores = self.index = None  # type: ignore[assignment]
         self.is_initialized = False
         self.cumulative_length = self.num_kept = 0
 
@@ -139,7 +111,7 @@ class DynamicMaskLayer(CacheLayerMixin):
         """Remove the last `-tokens_to_remove` tokens.
 
         Raises:
-            ValueError: a positive number.
+            UserError: a positive number.
             RuntimeError: keys have been evicted, and cannot come back.
         """
         if tokens_to_remove > 0:
@@ -153,19 +125,14 @@ class DynamicMaskLayer(CacheLayerMixin):
             )
         self.num_kept = max(0, self.num_kept + tokens_to_remove)
         self.cumulative_length = self.num_kept
-        self.keys, self.values, self.scores, self.index = self._views()
-
-    def _select_batch(self, rows: torch.Tensor) -> None:
-        if self.is_initialized:
-            views = [x.index_select(0, rows.to(x.device)) for x in self._views()]
-            self.keys, self.values, self.scores, self.index = views
+        self._set_buffers(self._kept())
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Rearrange the batch for beam search."""
         self._select_batch(beam_idx)
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the named rows of the batch."""
+        """Keep the given rows of the batch."""
         self._select_batch(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -173,11 +140,18 @@ class DynamicMaskLayer(CacheLayerMixin):
         if self.is_initialized:
             self._select_batch(torch.arange(len(self.keys)).repeat_interleave(repeats))
 
-    def has_real_key(self) -> torch.Tensor | None:
-        """[B, 1] bool: whether a key that is not padding is kept; None for an empty cache."""
-        if self.num_kept == 0:
-            return None
-        return (self._views()[2] > PADDING_SCORE / 2).any(dim=-1)[:, :1]
+    def _select_batch(self, rows: torch.Tensor) -> None:
+        if self.is_initialized:
+            self._set_buffers(KeptKeys(*(x.index_select(0, rows.to(x.device)) for x in self._kept().tensors())))
+
+    def _buffers(self) -> KeptKeys:
+        return KeptKeys(self.keys, self.values, self.scores, self.index)
+
+    def _kept(self) -> KeptKeys:
+        return self._buffers().view(0, self.num_kept)
+
+    def _set_buffers(self, buffers: KeptKeys) -> None:
+        self.keys, self.values, self.scores, self.index = buffers.tensors()
 
 
 class DynamicMaskCache(Cache):
@@ -192,22 +166,11 @@ class DynamicMaskCache(Cache):
 
     @property
     def max_cache_len(self) -> int:
-        """-1: there is no limit to the length (prefix tuning of `peft` asks)."""
+        """Return -1: there is no limit to the length (prefix tuning of `peft` asks)."""
         return -1
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
+        """Count the bytes of all buffers, empty slots included."""
         tensors = [t for layer in self.layers for t in (layer.keys, layer.values, layer.scores, layer.index)]
         return sum(t.untyped_storage().nbytes() for t in tensors if t is not None)
-
-
-def _attend_one(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, score: torch.Tensor, scale: float
-) -> torch.Tensor:
-    """One query per row over all keys at hand: [B, H, 1, d]. Groups share their keys without a copy."""
-    batch, heads, _, size = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, size)
-    logits = (grouped * scale) @ key.transpose(-1, -2)
-    weights = torch.softmax(logits.to(score.dtype) + score.unsqueeze(2), dim=-1).to(value.dtype)
-    return (weights @ value).reshape(batch, heads, 1, size)

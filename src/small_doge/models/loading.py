@@ -1,4 +1,4 @@
-"""Loading that refuses what does not fit, with a list of it."""
+"""Loads models, and refuses weights that do not fit with a list of them."""
 
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,15 @@ SHOWN = 8
 
 
 def load_model(model_class: Any, path: str | Path, **kwargs: Any) -> Any:
-    """`model_class.from_pretrained` from safetensors only, with every difference an error.
+    """Load a model by `model_class.from_pretrained`, from safetensors only and with every difference an error.
 
     Args:
         model_class: an Auto class or a model class.
         path: local folder or hub name.
         kwargs: passed on.
+
+    Returns:
+        The model.
 
     Raises:
         UserError: no model there, a torn file, or missing, unexpected or wrongly shaped weights, listed.

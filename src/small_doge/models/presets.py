@@ -1,4 +1,4 @@
-"""The sizes of the Doge family. Adding a size is adding an entry here (and a recipe)."""
+"""The sizes of the Doge family. To add a size, add an entry here and a recipe."""
 
 from typing import Any
 

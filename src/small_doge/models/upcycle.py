@@ -1,4 +1,4 @@
-"""A dense checkpoint grows into a mixture of experts with the same outputs."""
+"""Grows a dense checkpoint into a mixture of experts with the same outputs."""
 
 import torch
 
@@ -14,22 +14,23 @@ def upcycle_to_moe(
     router_aux_loss_coef: float = 0.001,
     seed: int = 0,
 ) -> DogeForCausalLM:
-    """Add a router and expert tables to every feed-forward layer (arXiv:2412.11834, growing from dense checkpoints).
+    """Add a router and expert tables to every feed-forward layer of a copy (arXiv:2412.11834).
 
-    The second table starts at zero, so the logits are those of the dense model until training goes on.
+    The table `up_embed`, which the experts' outputs are multiplied by, starts at zero: the logits are those of the
+    dense model until training goes on.
 
     Args:
         model: dense.
         num_experts: E, a square number.
         num_experts_per_tok: k.
         router_aux_loss_coef: weight of the load-balancing loss.
-        seed: of the new weights.
+        seed: for the new weights; the global random state stays as it is.
 
     Returns:
         A new model in the type and on the device of the old one.
 
     Raises:
-        ValueError: the model has experts already, or E or k do not fit.
+        UserError: the model has experts already, or E or k do not fit.
     """
     if model.config.is_moe:
         raise UserError(f"the model has {model.config.num_experts} experts already; upcycling starts from a dense one")

@@ -1,10 +1,22 @@
-"""Pure functions on tensors: dynamic mask attention, expert routing, linear cross-entropy."""
+"""Pure functions on tensors: dynamic mask attention, expert routing, linear cross-entropy.
 
-from .attention import BACKENDS, compute_scores, dynamic_mask_attention
+`small_doge.ops.dynamic_mask_attention` is the function here, and the package of its backends in import statements:
+`from small_doge.ops.dynamic_mask_attention.masking import rank_keys`.
+"""
+
 from .cdmoe import compute_load_balancing_loss, mix_experts, route_tokens
+from .dynamic_mask_attention import (
+    BACKENDS,
+    PADDING_SCORE,
+    DocumentGroup,
+    KeptKeys,
+    compute_scores,
+    document_ids_from_positions,
+    dynamic_mask_attention,
+    group_documents,
+    streaming_attention,
+)
 from .loss import cross_entropy, linear_cross_entropy
-from .masking import PADDING_SCORE, DocumentGroup, KeptKeys, document_ids_from_positions, group_documents
-from .streaming import streaming_attention
 
 
 __all__ = [

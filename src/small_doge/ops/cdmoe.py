@@ -5,6 +5,7 @@ Shapes: N tokens, D hidden size, E experts, kappa = sqrt(E), k experts per token
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,17 @@ GATHER_BUDGET = 2**22
 
 @cache
 def candidate_pairs(top_k: int, num_keys: int) -> tuple[list[int], list[int]]:
-    """Rank pairs (a, b) that can hold one of the k best sums: those with (a + 1)(b + 1) <= k, all better pairs counted."""
+    """List the pairs of ranks (a, b) that can hold one of the k best sums r_x + r_y, as two lists.
+
+    The (a + 1)(b + 1) pairs of ranks up to a and up to b have sums at least as large, so only pairs for which that
+    product is at most k can be among the k best.
+    """
     pairs = [(a, b) for a in range(min(top_k, num_keys)) for b in range(min(top_k // (a + 1), num_keys))]
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def route_tokens(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k experts of each token by the token's own logits.
+    """Choose the k experts of each token by the token's own logits (product keys, arXiv:1907.05242).
 
     The score of expert i * kappa + j is r_x[i] + r_y[j]. Only pairs of the best of each half can win, so the search is
     exact and far cheaper than E sums.
@@ -46,10 +51,10 @@ def route_tokens(router_logits: torch.Tensor, top_k: int) -> tuple[torch.Tensor,
 
 
 class _ExpertProducts(torch.autograd.Function):
-    """<x_n, U_e> for the chosen experts, without keeping the gathered rows for the backward pass."""
+    """Computes <x_n, U_e> for the chosen experts, without keeping the gathered rows for the backward pass."""
 
     @staticmethod
-    def forward(ctx, hidden: torch.Tensor, table: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def forward(ctx: Any, hidden: torch.Tensor, table: torch.Tensor, experts: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(hidden, table, experts)
         products = hidden.new_empty(experts.shape)
         step = max(1, GATHER_BUDGET // (experts.shape[1] * hidden.shape[1]))
@@ -60,7 +65,7 @@ class _ExpertProducts(torch.autograd.Function):
         return products
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         hidden, table, experts = ctx.saved_tensors
         grad = grad.contiguous()
         grad_hidden = grad_table = None
@@ -92,11 +97,17 @@ def mix_experts(
     weights: torch.Tensor,
     activation: Callable[[torch.Tensor], torch.Tensor] = F.silu,
 ) -> torch.Tensor:
-    """Sum over the chosen experts of g_e * act(<x, U_e>) * V_e, with memory bounded by a constant beside the result.
+    """Sum g_e * act(<x, U_e>) * V_e over the chosen experts of each token (arXiv:2412.11834).
+
+    Beside the result, the memory is bounded by a constant (`GATHER_BUDGET`).
 
     Args:
-        hidden: [N, D]. down_embed (U), up_embed (V): [E, D].
-        experts, weights: [N, k] from `route_tokens`.
+        hidden: [N, D].
+        down_embed: U, [E, D].
+        up_embed: V, [E, D].
+        experts: [N, k], expert numbers from `route_tokens`.
+        weights: g, [N, k].
+        activation: applied to each product.
 
     Returns:
         [N, D] in the type of `hidden`.
@@ -111,7 +122,7 @@ def mix_experts(
 def compute_load_balancing_loss(
     router_logits: tuple[torch.Tensor, ...], top_k: int, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """E * sum_e f_e * p_e, averaged over layers: 1 when balanced (Switch Transformer, arXiv:2101.03961, eq. 4 to 6).
+    """Compute E * sum_e f_e * p_e, averaged over layers (Switch Transformer, arXiv:2101.03961, eq. 4 to 6).
 
     f_e is the share of choices that fell on expert e, p_e its mean probability. Scores add, so the softmax over all
     experts factorises: p is the mean outer product of two softmaxes, and no [N, E] tensor exists.
@@ -119,7 +130,10 @@ def compute_load_balancing_loss(
     Args:
         router_logits: one [N, 2 * kappa] per layer.
         top_k: k.
-        mask: [N], true for tokens that count.
+        mask: [N] or [B, T] with B * T = N, true for tokens that count.
+
+    Returns:
+        A float32 scalar, 1 when the experts are balanced.
     """
     losses = []
     for logits in router_logits:

@@ -1,4 +1,7 @@
-"""Normalisation and gating whose backward passes keep their inputs only, and compute the rest again."""
+"""Normalisation and gating that keep only their inputs for the backward pass, and recompute the rest.
+
+Shapes: D the last dimension, the one that is normalised.
+"""
 
 from typing import Any
 
@@ -7,13 +10,14 @@ import torch.nn.functional as F
 
 
 def _normalise(x: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Normalise x [..., D]; returns the result and 1 / rms, [..., 1] in float32 or better."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (wide * rstd).mul_(weight).to(x.dtype), rstd
 
 
 class _RMSNorm(torch.autograd.Function):
-    """Keeps the input and one number a row; the plain form keeps the normalised input as well."""
+    """Keeps the input and one number per row; autograd would keep the normalised input as well."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -34,9 +38,15 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, in the type of x (arXiv:1910.07467).
+    """Compute x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv:1910.07467), in float32 or better.
 
-    Computed in float32 or better. On a GPU, PyTorch's own kernel is both faster and as frugal.
+    Args:
+        x: [..., D].
+        weight: [D].
+        eps: keeps a row of zeros finite.
+
+    Returns:
+        [..., D] in the type of x. On a GPU, PyTorch's own kernel computes it: faster, and it keeps as little.
     """
     if x.is_cuda or torch.compiler.is_compiling():
         return F.rms_norm(x, weight.shape, weight.to(x.dtype), eps)
@@ -46,6 +56,8 @@ def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
 
 
 class _SiluMul(torch.autograd.Function):
+    """Keeps gate and up; autograd would keep silu(gate) as well."""
+
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(gate, up)
@@ -60,7 +72,9 @@ class _SiluMul(torch.autograd.Function):
 
 
 def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """silu(gate) * up, keeping gate and up for the backward pass but not silu(gate)."""
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-        return F.silu(gate).mul_(up) if not torch.is_grad_enabled() else F.silu(gate) * up
+    """Compute silu(gate) * up of equal shapes, keeping gate and up for the backward pass but not silu(gate)."""
+    if not torch.is_grad_enabled():
+        return F.silu(gate).mul_(up)
+    if torch.compiler.is_compiling():
+        return F.silu(gate) * up
     return _SiluMul.apply(gate, up)

@@ -1,6 +1,10 @@
-"""Cross-entropy of a linear head that never holds all logits. Shapes: N tokens, D hidden size, V vocabulary."""
+"""Cross-entropy of a linear head that never holds all logits.
+
+Shapes: N tokens, n tokens of a chunk, D hidden_size, V vocabulary.
+"""
 
 import importlib.util
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +23,15 @@ def linear_cross_entropy(
     ignore_index: int = -100,
     chunk_size: int | None = None,
 ) -> torch.Tensor:
-    """Mean cross-entropy of `hidden @ weight.T` against `targets`, and its gradient, in chunks of tokens.
+    """Compute the mean cross-entropy of `hidden @ weight.T` against `targets`, and its gradient, in chunks of tokens.
 
     Args:
-        hidden: [N, D]. weight: [V, D]. targets: [N]; entries equal to `ignore_index` do not count.
+        hidden: [N, D].
+        weight: [V, D].
+        targets: [N]; entries equal to `ignore_index` do not count.
         num_items_in_batch: divide the sum by this in place of the number of counted targets, so that the parts of an
             accumulated batch add up to the loss of the whole.
+        ignore_index: the target that does not count.
         chunk_size: tokens per chunk; by default as many as `LOGITS_BUDGET` allows.
 
     Returns:
@@ -54,7 +61,7 @@ def cross_entropy(
     num_items_in_batch: torch.Tensor | int | None = None,
     ignore_index: int = -100,
 ) -> torch.Tensor:
-    """Mean cross-entropy of logits [N, V] that are at hand, with the arguments and the result of `linear_cross_entropy`."""
+    """Compute the mean cross-entropy of given logits [N, V], with arguments and result of `linear_cross_entropy`."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     total = F.cross_entropy(logits, targets, ignore_index=ignore_index, reduction="sum")
     return total / count_targets(targets, num_items_in_batch, ignore_index)
@@ -63,7 +70,7 @@ def cross_entropy(
 def count_targets(
     targets: torch.Tensor, num_items_in_batch: torch.Tensor | int | None, ignore_index: int
 ) -> torch.Tensor:
-    """What a sum over targets is divided by: `num_items_in_batch` where it is given, else the counted targets, at least 1."""
+    """Return the divisor of a sum over targets: `num_items_in_batch`, or the number of counted targets; at least 1."""
     if num_items_in_batch is None:
         return (targets != ignore_index).sum().clamp(min=1)
     return torch.as_tensor(num_items_in_batch, device=targets.device).clamp(min=1)
@@ -77,11 +84,11 @@ def _liger_sum(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The gradients are made with the loss, while a chunk's logits are at hand: three products in all, not four."""
+    """Computes gradients along with the loss, while a chunk's logits exist: three matrix products, not four."""
 
     @staticmethod
     def forward(
-        ctx,  # noqa: ANN001
+        ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         targets: torch.Tensor,
@@ -90,45 +97,52 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         has_ignored: bool,
     ) -> torch.Tensor:
-        need_hidden, need_weight = ctx.needs_input_grad[:2]
         matrix = weight.to(dtype)
         total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=total.dtype) if need_weight else None
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.zeros_like(weight, dtype=total.dtype) if ctx.needs_input_grad[1] else None
         for start in range(0, len(hidden), chunk_size):
-            rows = hidden[start : start + chunk_size].to(dtype)
-            goal = targets[start : start + chunk_size]
+            part = slice(start, start + chunk_size)
+            rows, goal = hidden[part].to(dtype), targets[part]
             logits = (rows @ matrix.T).to(total.dtype)
-            if not (need_hidden or need_weight):
+            if grad_hidden is None and grad_weight is None:
                 total += F.cross_entropy(logits, goal, ignore_index=ignore_index, reduction="sum")
                 continue
-            ignored = goal == ignore_index
-            safe = goal.masked_fill(ignored, 0).unsqueeze(-1)
-            goal_logit, largest = logits.gather(1, safe), logits.amax(dim=-1, keepdim=True)
-            grad = torch.softmax(logits, dim=-1, out=logits)
-            # The largest probability never underflows, so it gives the normaliser without another pass of exponentials.
-            log_normaliser = largest - grad.amax(dim=-1, keepdim=True).log()
-            total += (log_normaliser - goal_logit).masked_fill(ignored.unsqueeze(-1), 0.0).sum()
-            grad.scatter_add_(1, safe, torch.full_like(safe, -1, dtype=grad.dtype))
-            if has_ignored:
-                grad.masked_fill_(ignored.unsqueeze(-1), 0.0)
+            loss, grad = _loss_and_gradient(logits, goal, ignore_index, has_ignored)
+            total += loss
             grad = grad.to(dtype)
-            if need_hidden:
-                grad_hidden[start : start + chunk_size] = grad @ matrix
-            if need_weight:
-                if dtype == grad_weight.dtype:
-                    grad_weight.addmm_(grad.T, rows)
-                else:
-                    grad_weight += grad.T @ rows
+            if grad_hidden is not None:
+                grad_hidden[part] = grad @ matrix
+            if grad_weight is not None and dtype == grad_weight.dtype:
+                grad_weight.addmm_(grad.T, rows)
+            elif grad_weight is not None:
+                grad_weight += grad.T @ rows
         ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
-    def backward(ctx, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # noqa: ANN001
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad_output.to(grad_hidden.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_output).to(ctx.weight_dtype)
         return grad_hidden, grad_weight, None, None, None, None, None
+
+
+def _loss_and_gradient(
+    logits: torch.Tensor, targets: torch.Tensor, ignore_index: int, has_ignored: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the summed cross-entropy of logits [n, V], and softmax(logits) - one_hot(targets) in their memory."""
+    ignored = targets == ignore_index
+    safe = targets.masked_fill(ignored, 0).unsqueeze(-1)
+    target_logit, largest = logits.gather(1, safe), logits.amax(dim=-1, keepdim=True)
+    grad = torch.softmax(logits, dim=-1, out=logits)
+    # The largest probability never underflows, so it gives the normaliser without another pass of exponentials.
+    log_normaliser = largest - grad.amax(dim=-1, keepdim=True).log()
+    loss = (log_normaliser - target_logit).masked_fill(ignored.unsqueeze(-1), 0.0).sum()
+    grad.scatter_add_(1, safe, torch.full_like(safe, -1, dtype=grad.dtype))
+    if has_ignored:
+        grad.masked_fill_(ignored.unsqueeze(-1), 0.0)
+    return loss, grad

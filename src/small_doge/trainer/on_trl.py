@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..models.doge.modeling_doge import DogeCDMoE
+from ..models.doge.feed_forward import DogeCDMoE
 from ..ops import compute_load_balancing_loss
 from ..processor.encoder import choose_template
 from ..processor.guarded_tokenizer import guard_tokenizer

@@ -29,7 +29,7 @@ def settings_of(config, max_length=None):
     return {
         "num_hidden_layers": config.num_hidden_layers,
         "num_key_value_heads": config.num_key_value_heads,
-        "head_size": config.head_size,
+        "head_size": config.head_dim,
         "vocab_size": config.vocab_size,
         "keep_window_size": config.keep_window_size,
         "max_length": max_length,

@@ -51,6 +51,17 @@ def test_defaults_are_those_of_transformers():
     assert differing <= {"router_aux_loss_coef"}
 
 
+def test_the_head_dimension_follows_from_the_sizes_and_is_saved_only_where_it_was_given(tmp_path):
+    config = DogeConfig(**TINY)
+    assert config.head_dim == 8 and "head_dim" not in config.to_dict()
+    config.hidden_size = 64
+    assert config.head_dim == 16
+    config = DogeConfig(**{**TINY, "hidden_size": 34}, head_dim=12)  # no multiple of the 4 heads
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["head_dim"] == 12
+    assert AutoConfig.from_pretrained(tmp_path).head_dim == TheirConfig.from_pretrained(tmp_path).head_dim == 12
+
+
 def test_dense_models_have_no_router_loss_even_from_an_older_file(tmp_path):
     TheirConfig(**TINY, router_aux_loss_coef=0.001).save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["router_aux_loss_coef"] == 0.001

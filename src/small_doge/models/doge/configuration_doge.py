@@ -12,7 +12,7 @@ from ..presets import PRESETS
 
 
 class DogeConfig(PreTrainedConfig):
-    """Settings of a Doge model.
+    """Holds the settings of a Doge model.
 
     `DogeConfig(is_moe=True)` gives a `DogeMoeConfig`, which is saved with another `model_type`: its routing differs
     from that of `transformers`, which must refuse it rather than route it wrongly.
@@ -32,6 +32,7 @@ class DogeConfig(PreTrainedConfig):
         rope_parameters: `rope_type`, `rope_theta` and what the type needs.
         num_attention_heads: query heads.
         num_key_value_heads: key-value heads; `num_attention_heads` if None.
+        head_dim: dimensions of an attention head; `hidden_size / num_attention_heads` if not given.
         attention_bias: biases in the attention projections.
         attention_dropout: dropout on attention weights.
         mlp_bias: biases in the feed-forward layer.
@@ -44,10 +45,12 @@ class DogeConfig(PreTrainedConfig):
         output_router_logits: return router logits and the load-balancing loss.
         router_aux_loss_coef: weight of the load-balancing loss; always 0 in a dense model.
         legacy_routing: route as `transformers` does, by other tokens' logits too; only for weights trained that way.
-        pad_token_id: padding token. bos_token_id: first token. eos_token_id: token or tokens that end a text.
+        pad_token_id: padding token.
+        bos_token_id: first token.
+        eos_token_id: token or tokens that end a text.
 
     Raises:
-        ValueError: sizes that don't fit together.
+        UserError: sizes that do not fit together.
     """
 
     model_type = "doge"
@@ -101,6 +104,8 @@ class DogeConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
+        if "head_dim" in kwargs:
+            self.head_dim = kwargs.pop("head_dim")
         self._check_sizes()
         if not self.is_moe:
             # A dense model has no router: a coefficient in an older file would make trainers ask for its loss.
@@ -112,10 +117,10 @@ class DogeConfig(PreTrainedConfig):
         for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads
-        if "head_dim" not in self.__dict__ and self.hidden_size % heads != 0:
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or 0
+        if not self.__dict__.get("head_dim") and self.hidden_size % heads != 0:
             raise UserError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
-        if heads % kv_heads != 0:
+        if kv_heads < 1 or heads % kv_heads != 0:
             raise UserError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
         if self.keep_window_size < 1:
             raise UserError(f"keep_window_size={self.keep_window_size} must be at least 1")
@@ -137,20 +142,25 @@ class DogeConfig(PreTrainedConfig):
             )
 
     @property
-    def head_size(self) -> int:
-        """Dimensions of an attention head."""
-        return getattr(self, "head_dim", None) or self.hidden_size // self.num_attention_heads
+    def head_dim(self) -> int:
+        """Return the dimensions of an attention head: `hidden_size / num_attention_heads` unless one was given."""
+        return self.__dict__.get("head_dim") or self.hidden_size // self.num_attention_heads
+
+    @head_dim.setter
+    def head_dim(self, value: int | None) -> None:
+        # Kept where `to_dict` looks: a file holds it only if it was given, as with the Doge of `transformers`.
+        self.__dict__["head_dim"] = value
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "DogeConfig":
-        """The configuration of a size of the family, such as "Doge-20M" or "Doge-20M-MoE".
+        """Build the configuration of a size of the family, such as "Doge-20M" or "Doge-20M-MoE".
 
         Args:
             name: an entry of `PRESETS`.
             overrides: fields to change.
 
         Raises:
-            ValueError: an unknown name.
+            UserError: an unknown name.
         """
         if name not in PRESETS:
             raise UserError(unknown_name_message("preset", name, PRESETS))
@@ -158,7 +168,11 @@ class DogeConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "DogeConfig":
-        """As in `transformers`, but a `doge` file with experts needs `legacy_routing=True`, said by its reader."""
+        """Build a configuration from a dictionary, as in `transformers`.
+
+        Raises:
+            UserError: the dictionary says `doge` with experts, and `legacy_routing=True` is not among `kwargs`.
+        """
         if "legacy_routing" in kwargs:
             config_dict = {**config_dict, "legacy_routing": kwargs.pop("legacy_routing")}
         foreign = config_dict.get("model_type", "doge") == "doge"
@@ -172,7 +186,7 @@ class DogeConfig(PreTrainedConfig):
 
 
 class DogeMoeConfig(DogeConfig):
-    """`DogeConfig` with experts that each token chooses by itself."""
+    """Holds the settings of a Doge model whose tokens each choose their experts by themselves."""
 
     model_type = "doge_moe"
 

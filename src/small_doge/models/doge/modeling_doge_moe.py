@@ -1,7 +1,8 @@
 """Doge with experts for plain `transformers`: what an exported folder carries for `trust_remote_code=True`.
 
-The export copies this file as it is, so it imports nothing of small_doge. It is `transformers`' own Doge, but each token
-chooses its experts by itself (arXiv:2412.11834); `transformers` splits another axis, which lets a token read others'.
+The export copies this file as it is, so it imports nothing of small_doge. It is `transformers`' own Doge, except that
+each token chooses its experts by its own router logits (arXiv:2412.11834); `transformers` splits another axis, which
+routes a token by other tokens' logits.
 `import small_doge` in place of `trust_remote_code=True` gives the faster attention, the bounded cache and training.
 """
 
@@ -11,7 +12,7 @@ from transformers.models.doge.modeling_doge import DogeCDMoE, DogeForCausalLM
 
 
 class DogeMoeConfig(DogeConfig):
-    """`DogeConfig` of a model whose tokens choose their experts by themselves."""
+    """Holds the settings of a model whose tokens each choose their experts by themselves."""
 
     model_type = "doge_moe"
 
@@ -19,10 +20,10 @@ class DogeMoeConfig(DogeConfig):
 
 
 class CausalCDMoE(DogeCDMoE):
-    """The gated layer beside single-neuron experts; expert i * kappa + j scores r_x[i] + r_y[j] of the token's own."""
+    """Adds experts of one neuron to the gated layer; expert i * kappa + j scores r_x[i] + r_y[j] of the same token."""
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: object) -> tuple[torch.Tensor, torch.Tensor]:
-        """[B, T, D] -> [B, T, D], and router logits [2, B * T, kappa]."""
+        """Transform hidden states [B, T, D]; returns them and the router logits [2, B * T, kappa]."""
         tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
         router_logits = self.router_gate(tokens).unflatten(-1, (2, self.num_keys))
         best = min(self.top_k, self.num_keys)
@@ -39,7 +40,7 @@ class CausalCDMoE(DogeCDMoE):
 
 
 class DogeMoeForCausalLM(DogeForCausalLM):
-    """Doge with a language modelling head and experts. For answering; train with small_doge."""
+    """Predicts the next token with experts. For inference; train with small_doge."""
 
     config_class = DogeMoeConfig
     config: DogeMoeConfig
@@ -50,10 +51,10 @@ class DogeMoeForCausalLM(DogeForCausalLM):
             layer.mlp.__class__ = CausalCDMoE
 
     def forward(self, *args: object, output_router_logits: bool | None = None, **kwargs: object) -> object:
-        """As in `transformers`, without the load-balancing loss.
+        """Compute logits as in `transformers`, without the load-balancing loss.
 
         Raises:
-            ValueError: router logits are asked for, whose loss `transformers` computes for its own routing.
+            ValueError: router logits are asked for; `transformers` would compute the loss of its own routing.
         """
         if output_router_logits:
             raise ValueError("output_router_logits=True is for training: import small_doge before loading")

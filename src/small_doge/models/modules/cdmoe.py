@@ -1,4 +1,7 @@
-"""Cross Domain Mixture of Experts with several retrieval heads, as a module of its own (arXiv:2412.11834)."""
+"""Cross Domain Mixture of Experts with several retrieval heads, as a module of its own (arXiv:2412.11834).
+
+Shapes: B batch, T tokens.
+"""
 
 import math
 
@@ -11,7 +14,7 @@ from ...utils.errors import UserError
 
 
 class CDMoE(nn.Module):
-    """A dense gated layer beside experts of one neuron each, found by product keys.
+    """Adds to a dense gated layer experts of one neuron each, retrieved by product keys (arXiv:1907.05242).
 
     Each head makes a query of `d_private_expert` dimensions from a token and splits it in two halves. Half p scores
     sqrt(n_experts) keys; expert i * sqrt(n_experts) + j scores the sum of key i in the first half and j in the second.
@@ -27,7 +30,7 @@ class CDMoE(nn.Module):
         n_experts_per_head: experts a head chooses.
 
     Raises:
-        ValueError: sizes that don't fit.
+        UserError: sizes that do not fit.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class CDMoE(nn.Module):
             nn.init.normal_(table.weight, std=d_model**-0.5)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """[B, T, d_model] -> [B, T, d_model]."""
+        """Transform hidden states [B, T, d_model] token by token."""
         tokens = hidden_states.reshape(-1, hidden_states.shape[-1])
         queries = self.queries(tokens).view(len(tokens), self.n_experts_heads, 2, -1)
         scores = torch.einsum("nhpd,hkpd->nhpk", queries, self.keys)

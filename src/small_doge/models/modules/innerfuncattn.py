@@ -1,4 +1,7 @@
-"""Inner Function Attention, as a module of its own (arXiv:2407.16958)."""
+"""Inner Function Attention, as a module of its own (arXiv:2407.16958).
+
+Shapes: B batch, T tokens, N tokens so far.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +13,11 @@ from ...utils.errors import UserError
 
 
 class InnerFuncAttn(nn.Module):
-    """Causal attention whose values are retrieved: value = x * (weighted sum of rows of a learned table).
+    """Attends causally with retrieved values: value = x * (weighted sum of rows of a learned table).
 
-    A query u = W_u x scores `n_inner_values` learned keys; the best of them pick rows of a table. Unlike the first
-    release, the rows are weighted by a softmax of their scores (an arg max gives the keys no gradient), the keys start
-    at random (from zero they would never differ), and both queries and keys are rotated, once.
+    A query u = W_u x scores `n_inner_values` learned keys; the best of them select rows of a table. Unlike the first
+    release, the rows are weighted by a softmax of their scores (an arg max gives the keys no gradient), the keys are
+    initialised at random (from zero they would never differ), and both queries and keys are rotated, once.
 
     Args:
         d_model: width of input and output.
@@ -26,7 +29,7 @@ class InnerFuncAttn(nn.Module):
         rope_theta: base of the rotation's wavelengths.
 
     Raises:
-        ValueError: sizes that don't fit, or a sequence longer than `max_position_embeddings`.
+        UserError: sizes that do not fit, or a sequence longer than `max_position_embeddings`.
     """
 
     def __init__(
@@ -63,11 +66,15 @@ class InnerFuncAttn(nn.Module):
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
     ) -> tuple[torch.Tensor, Cache]:
-        """[B, T, d_model] -> [B, T, d_model] and the cache.
+        """Attend from hidden states [B, T, d_model] to those so far.
 
         Args:
-            attention_mask: [B, tokens so far], 1 for real tokens.
+            hidden_states: [B, T, d_model].
+            attention_mask: [B, N], 1 for real tokens.
             past_key_values: keys and values of earlier calls; a new cache if None.
+
+        Returns:
+            [B, T, d_model] and the cache.
         """
         batch, num_tokens, _ = hidden_states.shape
         past_key_values = DynamicCache() if past_key_values is None else past_key_values
@@ -91,7 +98,7 @@ class InnerFuncAttn(nn.Module):
         return self.o_proj(output.transpose(1, 2).reshape(batch, num_tokens, -1)), past_key_values
 
     def retrieve_values(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """[B, T, d_model]: x times the rows it picks, weighted by a softmax of their scores."""
+        """Multiply hidden states [B, T, d_model] by the rows they select, weighted by a softmax of their scores."""
         scores, rows = (self.u_proj(hidden_states) @ self.v_queries.T).topk(self.n_retrieved, dim=-1)
         weights = scores.softmax(dim=-1)
         flat = F.embedding_bag(

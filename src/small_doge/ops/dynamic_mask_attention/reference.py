@@ -1,4 +1,7 @@
-"""The oracle: dynamic mask attention written as its definition reads, with dense masks and no shortcut."""
+"""The oracle: dynamic mask attention written as its definition reads, with dense masks and no shortcut.
+
+Shapes: B batch, T queries, N keys, H query heads, K key-value heads, d head dimension.
+"""
 
 import torch
 
@@ -6,10 +9,10 @@ from .masking import round_for_ranking
 
 
 def select_keys(score: torch.Tensor, allowed: torch.Tensor, keep_window_size: int) -> torch.Tensor:
-    """The kept set S of every query (Dynamic Mask Attention, arXiv:2412.11834; the order of ties is ours).
+    """Select the kept set S of every query (arXiv:2412.11834; the order of ties is ours).
 
     Args:
-        score: [B, K, N] one score per key.
+        score: [B, K, N], one score per key.
         allowed: [B, K or 1, T, N] bool, the keys a query may look at.
         keep_window_size: w.
 
@@ -33,13 +36,16 @@ def reference_attention(
     scale: float,
     dropout: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Softmax over the kept keys of (scale * q.k + score), times v. O(T * N) time and memory.
+    """Compute the softmax over the kept keys of (scale * q.k + score), times v, in O(T * N) time and memory.
 
     Args:
         query: [B, H, T, d].
         key, value: [B, K, N, d].
         score: [B, K, N].
-        allowed: [B, K or 1, T, N] bool.
+        allowed: [B, K or 1, T, N] bool, the keys a query may look at.
+        keep_window_size: w.
+        scale: of q.k.
+        dropout: probability of dropping an attention weight.
 
     Returns:
         Output [B, H, T, d] and weights [B, H, T, N]. A query without any key yields zeros.

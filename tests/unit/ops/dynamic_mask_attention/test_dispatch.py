@@ -3,20 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_doge.ops import dynamic_mask_attention, streaming_attention
-from small_doge.ops.fused import fused_attention
-from small_doge.ops.masking import KeptKeys
+from small_doge.ops import dynamic_mask_attention
 
-
-def make_inputs(batch=2, heads=4, kv_heads=2, tokens=20, size=8, ties=False, dtype=torch.float64):
-    query = torch.randn(batch, heads, tokens, size, dtype=dtype)
-    key, value = (torch.randn(batch, kv_heads, tokens, size, dtype=dtype) for _ in range(2))
-    score = (
-        torch.randint(1, 4, (batch, kv_heads, tokens)).to(dtype)
-        if ties
-        else torch.rand(batch, kv_heads, tokens, dtype=dtype) + 0.2
-    )
-    return [x.requires_grad_() for x in (query, key, value, score)]
+from .inputs import make_inputs
 
 
 def brute_force(query, key, value, score, window, padding=None, documents=None):
@@ -134,41 +123,13 @@ def test_packed_documents_equal_the_documents_alone():
         start += length
 
 
-@pytest.mark.parametrize("level", [0.5, 4.0, 12.0])
-def test_bfloat16_carries_the_score_without_loss(level):
-    torch.manual_seed(1)
-    query, key, value, score = (x.detach() for x in make_inputs(tokens=64, size=16, dtype=torch.float32))
-    score = score * level
-    half = [x.bfloat16() for x in (query, key, value)]
-    exact = dynamic_mask_attention(*(x.float() for x in half), score, keep_window_size=64, backend="reference")
-    actual = dynamic_mask_attention(*half, score, keep_window_size=64).float()
-    assert (actual - exact).abs().max() < 0.02
-
-
-def test_the_score_gets_its_gradient_through_the_key_dimension():
-    inputs = make_inputs(tokens=9)
-    assert torch.autograd.gradcheck(lambda *x: fused_attention(*x, scale=0.3), inputs)
-
-
-def test_streaming_goes_on_from_kept_keys():
-    query, key, value, score = (x.detach() for x in make_inputs(tokens=40, ties=True))
-    whole, _ = streaming_attention(query, key, value, score, 7, 0.35, chunk_size=5)
-    past, outputs = None, []
-    for start, end in [(0, 3), (3, 4), (4, 20), (20, 40)]:
-        part = slice(start, end)
-        out, past = streaming_attention(
-            query[:, :, part], key[:, :, part], value[:, :, part], score[:, :, part], 7, 0.35, past=past, start=start
-        )
-        outputs.append(out)
-        assert isinstance(past, KeptKeys) and past.key.shape[2] == min(end, 7)
-    torch.testing.assert_close(torch.cat(outputs, dim=2), whole)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "flash"}, "backend='flash' is unknown; choose one of auto, reference"),
-        ({"backend": "sdpa"}, "keep_window_size=4 tokens, got 20; use backend='streaming'"),
+        ({"backend": "stream"}, "unknown backend 'stream'; did you mean 'streaming'"),
+        ({"backend": "sdpa"}, "unknown backend 'sdpa'; Known: auto, flex, fused, reference, streaming"),
+        ({"backend": "flex", "dropout": 0.1}, "attention_dropout=0.1 is not supported by the flex backend"),
+        ({"backend": "fused"}, "keep_window_size=4 tokens, got 20; use backend='streaming'"),
         ({"keep_window_size": 0}, "keep_window_size=0 must be at least 1"),
     ],
 )

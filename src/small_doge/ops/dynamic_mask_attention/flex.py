@@ -1,6 +1,11 @@
-"""FlexAttention backend (CUDA): the mask is one number per key, so the block mask needs no T x T tensor."""
+"""FlexAttention backend (CUDA): the mask is one number per key, so the block mask needs no T x T tensor.
 
+Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension.
+"""
+
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
@@ -13,16 +18,20 @@ BLOCK_SIZE = 128
 
 
 @cache
-def _compiled_flex_attention():  # noqa: ANN202 (the compiled function has no nameable type)
+def _compiled_flex_attention() -> Callable[..., Any]:
     return torch.compile(flex_attention, dynamic=False)
 
 
 def build_block_mask(leaving: torch.Tensor, document_ids: torch.Tensor | None) -> BlockMask:
-    """Blocks of queries and keys that can meet, from [B, K, T] leaving indices and [B, T] document numbers.
+    """Find the blocks of queries and keys that can meet.
 
     A block of keys is visited by a block of queries when it is not wholly in their future, some of its keys have not
     left before the first of them, and the documents of the two overlap: a superset of the pairs that meet, which
     `mask_mod` then decides one by one.
+
+    Args:
+        leaving: [B, H or K, T], the first query that no longer sees each key, from `compute_leaving_index`.
+        document_ids: [B, T], or None for one document per row.
     """
     batch, heads, num_tokens = leaving.shape
     blocks = -(-num_tokens // BLOCK_SIZE)
@@ -56,7 +65,20 @@ def flex_dynamic_mask_attention(
     scale: float,
     chunk_size: int | None = None,
 ) -> torch.Tensor:
-    """Same contract as `dynamic_mask_attention`; compiled on CUDA, plain (slow, for tests) elsewhere."""
+    """Attend as `dynamic_mask_attention` does; compiled on CUDA, uncompiled (slow, for tests) elsewhere.
+
+    Args:
+        query: [B, H, T, d].
+        key, value: [B, K, T, d].
+        score: [B, K, T], `PADDING_SCORE` for padded keys.
+        keep_window_size: w.
+        document_ids: [B, T], or None for one document per row.
+        scale: of q.k.
+        chunk_size: queries planned at once; `choose_chunk_size` if None.
+
+    Returns:
+        [B, H, T, d].
+    """
     groups = query.shape[1] // key.shape[1]
     leaving = compute_leaving_index(
         score, keep_window_size, chunk_size or choose_chunk_size(keep_window_size), document_ids
@@ -69,7 +91,7 @@ def flex_dynamic_mask_attention(
     ) -> torch.Tensor:
         return logit + bias[b, h, k]
 
-    attend = _compiled_flex_attention() if query.is_cuda else flex_attention
+    attend: Any = _compiled_flex_attention() if query.is_cuda else flex_attention
     return attend(
         query,
         key,
