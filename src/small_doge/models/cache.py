@@ -7,7 +7,7 @@ them: what falls out is not needed (docs/architecture.md). Shapes as in `small_d
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers import Cache, CacheLayerMixin
 
 from ..ops.masking import PADDING_SCORE, KeptKeys, round_for_ranking
 from ..ops.streaming import streaming_attention

@@ -6,8 +6,8 @@ chooses its experts by itself (arXiv:2412.11834); `transformers` splits another 
 """
 
 import torch
-from transformers.models.doge.configuration_doge import DogeConfig
-from transformers.models.doge.modeling_doge import DogeCDMoE, DogeForCausalLM
+from transformers import DogeConfig, DogeForCausalLM
+from transformers.models.doge.modeling_doge import DogeCDMoE
 
 
 class DogeMoeConfig(DogeConfig):

@@ -3,8 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import DynamicCache
-from transformers.cache_utils import Cache
+from transformers import Cache, DynamicCache
 
 from ...utils.errors import UserError
 
