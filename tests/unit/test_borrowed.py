@@ -216,9 +216,9 @@ def test_every_import_from_within_a_library_is_listed_and_as_near_to_its_top_as_
             found = find_in(module, name)
             if isinstance(found, types.ModuleType):
                 continue
-            for upper in (".".join(parts[:count]) for count in range(1, len(parts))):
-                if found is not None and find_in(upper, name) is found:
-                    wrong.append(f"{where}: {name} can be imported from {upper}")
+            uppers = [".".join(parts[:count]) for count in range(1, len(parts))] if found is not None else []
+            nearer = [upper for upper in uppers if find_in(upper, name) is found]
+            wrong += [f"{where}: {name} can be imported from {upper}" for upper in nearer]
     assert not wrong, "\n".join(wrong)
 
 

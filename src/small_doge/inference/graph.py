@@ -58,8 +58,11 @@ def set_accuracy(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
 
 
 def compute_frequencies(model: Any, max_length: int | None) -> tuple[np.ndarray, float]:
-    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens (of the trained length if None), and the scale
-    of the cosines.
+    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens, and the scale of the cosines.
+
+    Args:
+        model: whose rotation it is.
+        max_length: the trained length if None.
 
     Raises:
         UserError: a rope type whose frequencies change with the length in another way than `dynamic`.

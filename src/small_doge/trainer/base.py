@@ -56,9 +56,10 @@ class RunPromises:
         self.own_rates = OwnRatesCallback()
         self.schedule: WSDScheduler | None = None
         super().__init__(*args, **kwargs)
-        self.add_callback(self.own_rates)
-        self.add_callback(CheckpointCallback(settings, identity, stream))
-        self.add_callback(SaveBeforeEvaluationCallback(self.evaluate))
+        trainer: Any = self
+        trainer.add_callback(self.own_rates)
+        trainer.add_callback(CheckpointCallback(settings, identity, stream))
+        trainer.add_callback(SaveBeforeEvaluationCallback(self.evaluate))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in `transformers`; a schedule of ours that an earlier call has made is not gone on with."""

@@ -155,6 +155,7 @@ class GroupCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        """Say once, while the run goes, that its groups teach nothing."""
         if self.told or not state.is_world_process_zero or not logs or "reward" not in logs:
             return
         message = judge_groups(state.log_history, args)
@@ -165,6 +166,7 @@ class GroupCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Judge groups and rewards of the whole run."""
         if not state.is_world_process_zero:
             return
         messages = [judge_groups(state.log_history, args), judge_rewards(state.log_history)]

@@ -80,7 +80,7 @@ class OwnRatesCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.settings: list[dict[str, Any]] = []
-        self.peaks: list[float] = []
+        self.peaks: list[Any] = []
 
     def remember(self, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         """Note the settings before a checkpoint is loaded over them."""
