@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX_URL ?=
 ARGS ?=
 
-.PHONY: setup demo test test-all bench javascript style types format clean
+.PHONY: setup demo test golden test-all bench javascript style types format clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+golden: setup
+	$(BIN)/python -m tests.golden.runs $(ARGS)
 
 test-all: setup
 	$(BIN)/python -m pytest -m "slow or gpu or (not slow and not gpu)" $(ARGS)

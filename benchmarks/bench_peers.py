@@ -200,8 +200,7 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
                 decode[key].append((time.perf_counter() - start) / steps)
             if "transformers float32" in decode and number < 3:
                 decode["transformers float32"].append(peer.seconds(8))
-        for quantize in formats:
-            rows.append(make_row(name, depth, quantize, decode, prefill))
+        rows += [make_row(name, depth, quantize, decode, prefill) for quantize in formats]
     for llama in llamas.values():
         llama.close()
     return rows

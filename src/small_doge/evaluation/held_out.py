@@ -126,8 +126,8 @@ def score_preferences(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Seq
     texts: list[tuple[list[int], list[int]]] = []
     for pair in pairs:
         prompt = _encode(tokenizer, pair["prompt"], generation=True)
-        for name in ("chosen", "rejected"):
-            texts.append((prompt, _encode(tokenizer, [*pair["prompt"], *pair[name]])[len(prompt) :]))
+        whole = (_encode(tokenizer, [*pair["prompt"], *pair[name]]) for name in ("chosen", "rejected"))
+        texts += [(prompt, tokens[len(prompt) :]) for tokens in whole]
     sums: list[float] = []
     for start in range(0, len(texts), BATCH):
         part = texts[start : start + BATCH]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers import ROPE_INIT_FUNCTIONS
 
 from ..models import DogeConfig
 from ..ops.cdmoe import candidate_pairs
@@ -58,8 +58,11 @@ def set_accuracy(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
 
 
 def compute_frequencies(model: Any, max_length: int | None) -> tuple[np.ndarray, float]:
-    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens (of the trained length if None), and the scale
-    of the cosines.
+    """Inverse frequencies [d / 2] for texts of up to `max_length` tokens, and the scale of the cosines.
+
+    Args:
+        model: whose rotation it is.
+        max_length: the trained length if None.
 
     Raises:
         UserError: a rope type whose frequencies change with the length in another way than `dynamic`.

@@ -10,7 +10,7 @@ Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers import Cache, CacheLayerMixin
 
 from ..ops.dynamic_mask_attention.decode import attend_with_buffers, empty_buffers
 from ..ops.dynamic_mask_attention.masking import PADDING_SCORE, KeptKeys

@@ -18,7 +18,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import get_json_schema, render_jinja_template
+from transformers.utils import get_json_schema
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from ..utils.errors import UserError
 from .cached_bpe import CachedTokenizer, copy_backend

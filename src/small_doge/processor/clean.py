@@ -135,7 +135,7 @@ def _claim(output: Path, key: str) -> None:
 def _plan(names: list[str], output: Path, cleaning: Cleaning, work: Path) -> list[tuple[list, int]]:
     """Pipelines and their numbers of tasks. Each stage of duplicates reads what the one before wrote."""
     from datatrove.pipeline.readers import JsonlReader
-    from datatrove.pipeline.writers.jsonl import JsonlWriter
+    from datatrove.pipeline.writers import JsonlWriter
 
     tasks = sum(len(open_source(name).ranges) for name in names)
     single = [name for name in FILTERS if name in cleaning.filters and not name.endswith("_duplicates")]
@@ -197,7 +197,7 @@ def _hashing() -> Any:
 
 
 def _overlap_config(cleaning: Cleaning) -> Any:
-    from datatrove.pipeline.decont.n_grams import NGramsDecontConfig
+    from datatrove.pipeline.decont import NGramsDecontConfig
 
     return NGramsDecontConfig(n_grams=cleaning.overlap_words, hash_config=_hashing())
 
@@ -207,7 +207,7 @@ def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
 
     Its own indexer is used for the hashes alone: run as a step, it demands lighteval and the network.
     """
-    from datatrove.pipeline.decont.n_grams import NGramsDecontIndexer
+    from datatrove.pipeline.decont import NGramsDecontIndexer
     from datatrove.utils.hashing import create_hash_func
     from datatrove.utils.word_tokenizers import load_word_tokenizer
 
@@ -274,7 +274,7 @@ def _make_reader(names: list[str], text_field: str | None, dropped: Any) -> Any:
 
 
 def _exact_steps(read: Any, work: Path, dropped: Any, writer: Any, tasks: int) -> list[tuple[list, int]]:
-    from datatrove.pipeline.dedup.exact_dedup import (
+    from datatrove.pipeline.dedup import (
         ExactDedupConfig,
         ExactDedupFilter,
         ExactDedupSignature,
@@ -291,12 +291,12 @@ def _exact_steps(read: Any, work: Path, dropped: Any, writer: Any, tasks: int) -
 
 def _near_steps(read: Any, work: Path, dropped: Any, writer: Any, tasks: int) -> list[tuple[list, int]]:
     from datatrove.pipeline.dedup import (
+        MinhashConfig,
         MinhashDedupBuckets,
         MinhashDedupCluster,
         MinhashDedupFilter,
         MinhashDedupSignature,
     )
-    from datatrove.pipeline.dedup.minhash import MinhashConfig
 
     config = MinhashConfig(hash_config=_hashing())
     return [

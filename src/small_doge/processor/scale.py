@@ -160,7 +160,7 @@ def _build_executor(pipeline: list, tasks: int, cluster: Cluster, logs: Path, na
     if cluster.executor == "ray":
         if importlib.util.find_spec("ray") is None:
             raise UserError("executor=ray: Ray is not installed; run: pip install ray")
-        from datatrove.executor.ray import RayPipelineExecutor
+        from datatrove.executor import RayPipelineExecutor
 
         return RayPipelineExecutor(**common, mem_per_cpu_gb=cluster.mem_per_cpu_gb)
     return executor.SlurmPipelineExecutor(

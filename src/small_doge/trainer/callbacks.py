@@ -31,6 +31,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Start the clock, and the bar where there is a terminal."""
         self.started = time.monotonic()
         self.first_tokens, self.first_step = state.num_input_tokens_seen, state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
@@ -45,6 +46,7 @@ class ProgressCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Move the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
@@ -56,6 +58,7 @@ class ProgressCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        """Show what was measured."""
         if not state.is_world_process_zero or not logs:
             return
         speed = self.tokens_per_second(state)
@@ -81,6 +84,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Close the bar."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None
@@ -130,6 +134,7 @@ class LogFileCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Begin the file, or keep of it what the checkpoint knows."""
         if state.is_world_process_zero:
             kept = (
                 [row for row in read_log(self.path) if row["step"] <= state.global_step] if state.global_step else []
@@ -144,6 +149,7 @@ class LogFileCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        """Write a line."""
         if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
             row = {"step": state.global_step, **logs, "tokens": int(state.num_input_tokens_seen)}
             if "loss" in logs:
@@ -176,6 +182,7 @@ class FiniteLossCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        """Raise a `DivergedError` if a loss is not finite."""
         for name in ("loss", "eval_loss"):
             if logs and not math.isfinite(logs.get(name, 0.0)):
                 raise make_diverged_error(f"the {name} is {logs[name]} at step {state.global_step}", args.output_dir)

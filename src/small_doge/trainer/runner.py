@@ -14,10 +14,8 @@ import pyarrow.compute as pc
 import torch
 import yaml
 from datasets import Dataset, DatasetDict, load_from_disk
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
-from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_callback import ProgressCallback as StockProgressCallback
-from transformers.utils.hub import cached_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, PrinterCallback, set_seed
+from transformers import ProgressCallback as StockProgressCallback
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor.measuring import count_scored_bytes
@@ -28,6 +26,7 @@ from ..processor.tokenizer import build_generation_config
 from ..utils import model_folder
 from ..utils.errors import UserError
 from ..utils.files import check_output_path, find_damage, write_json, write_text
+from ..utils.hub import find_hub_file
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.model_folder import check_tokenizer_fits
@@ -305,7 +304,7 @@ def _optimizer_state(model: ModelArguments, resume: Path | None) -> Path | None:
         return None
     state: Path | str | None = Path(model.continue_from) / "optimizer.pt"
     if not Path(model.continue_from).is_dir():
-        state = cached_file(model.continue_from, "optimizer.pt", _raise_exceptions_for_missing_entries=False)
+        state = find_hub_file(model.continue_from, "optimizer.pt")
     if state is None or not Path(state).is_file():
         raise UserError(
             f"continue_from={model.continue_from} has no optimizer.pt, without which the optimizer starts anew and the loss "

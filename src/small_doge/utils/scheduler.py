@@ -123,4 +123,5 @@ class WSDScheduler(LRScheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """The step alone: lengths and rates are those of the run that loads it."""
-        return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "_last_lr": self._last_lr}
+        of_the_run = ("warmup_steps", "stable_steps", "decay_steps", "min_lr_ratio", "decay_type", "base_lrs")
+        return {name: value for name, value in super().state_dict().items() if name not in of_the_run}

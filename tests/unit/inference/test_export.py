@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from small_doge.cli import main as module
 from small_doge.inference import OnnxEngine, TorchEngine, open_engine
+from small_doge.inference.checkpoints import open_checkpoint
 from small_doge.inference.export import export_hf, export_onnx
 from small_doge.utils.errors import UserError
 
@@ -152,8 +153,6 @@ def test_torn_and_foreign_folders_are_named(exported, checkpoint, tmp_path):
     with pytest.raises(UserError, match="is not a folder"):
         OnnxEngine(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is an export already"):
-        from small_doge.inference.checkpoints import open_checkpoint
-
         open_checkpoint(exported / "none")
 
 

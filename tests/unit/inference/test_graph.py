@@ -41,7 +41,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize(
-    "window,limit",
+    ("window", "limit"),
     [(8, None), (64, None), (64, 64)],
     ids=["past the window", "within the window", "limited to the window"],
 )
@@ -139,7 +139,7 @@ def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
     assert not operators(64) & {"If", "TopK"}
 
 
-@pytest.mark.parametrize("window,limit", [(8, None), (64, 64)], ids=["past the window", "limited to the window"])
+@pytest.mark.parametrize(("window", "limit"), [(8, None), (64, 64)], ids=["past the window", "limited to the window"])
 def test_lanes_of_different_lengths_step_together_as_each_alone(make_backend, window, limit):
     model = build_model(keep_window_size=window)
     backend, alone = make_backend(model, max_length=limit), make_backend(model, max_length=limit)

@@ -57,7 +57,7 @@ def test_every_option_of_every_wrong_kind_is_refused_or_harmless(engine, name):
         try:
             answer = engine.submit(PROMPTS[1], **{**SETTINGS, name: value})
         except UserError as error:
-            assert name in str(error), kind
+            assert name in str(error), kind  # noqa: PT017 (either may happen)
         else:
             small = answer.options.max_new_tokens < 10
             assert all(token.id >= 0 for token in engine.follow(answer)) if small else engine.cancel(answer) is None
@@ -261,7 +261,7 @@ def test_an_abandoned_answer_frees_its_lane_even_if_it_is_collected_within_a_ste
 def test_a_grammar_and_options_that_leave_no_token_are_an_error(engine):
     with pytest.raises(UserError, match="json_schema"):
         engine.submit(PROMPTS[0], json_schema={"type": "nonsense"})
-    assert list(engine.stream(PROMPTS[0], logit_bias={t: -1e6 for t in range(512)}, **SETTINGS))
+    assert list(engine.stream(PROMPTS[0], logit_bias=dict.fromkeys(range(512), -1000000.0), **SETTINGS))
 
 
 def test_why_an_answer_ended_is_told(engine):

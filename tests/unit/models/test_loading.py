@@ -4,7 +4,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import build_tiny
 from transformers import AutoModelForCausalLM
 
-from small_doge.models import load_model
+from small_doge.models import DogeForCausalLM, load_model
 
 
 @pytest.fixture
@@ -43,3 +43,12 @@ def test_pickles_are_refused(folder):
     torch.save({}, folder / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no model could be loaded from .*safetensors"):
         load_model(AutoModelForCausalLM, folder)
+
+
+def test_tied_weights_are_saved_once_where_a_state_dict_has_copies_of_them(tmp_path):
+    model = build_tiny()
+    copies = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=copies)
+    saved = load_file(tmp_path / "model.safetensors")
+    assert saved.keys() == copies.keys() - {"lm_head.weight"}
+    assert torch.equal(load_model(DogeForCausalLM, tmp_path).lm_head.weight, model.lm_head.weight)

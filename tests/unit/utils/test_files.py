@@ -19,7 +19,7 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path):
 def test_a_folder_that_fails_does_not_appear_and_keeps_the_old_one(tmp_path):
     with whole_folder(tmp_path / "out", "us") as folder:
         (folder / "x").write_text("1")
-    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", "us") as folder:
+    with pytest.raises(RuntimeError), whole_folder(tmp_path / "out", "us") as folder:  # noqa: PT012
         (folder / "x").write_text("2")
         raise RuntimeError
     assert (tmp_path / "out" / "x").read_text() == "1"

@@ -1,0 +1,1 @@
+"""Doge: its configuration and its models."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.cache_utils import Cache
+from transformers import Cache
 
 from ... import ops
 from ...ops.dynamic_mask_attention.masking import cached_causal_mask, causal_mask, zero_rows_without_keys

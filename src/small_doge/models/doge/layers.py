@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS, dynamic_rope_update
+from transformers import ROPE_INIT_FUNCTIONS, dynamic_rope_update
 
 from ...ops.elementwise import rms_norm
 from .configuration_doge import DogeConfig
@@ -26,6 +26,7 @@ class DogeRMSNorm(nn.Module):
         return rms_norm(hidden_states, self.weight, self.variance_epsilon)
 
     def extra_repr(self) -> str:
+        """Show shape and epsilon where the model is printed."""
         return f"{tuple(self.weight.shape)}, eps={self.variance_epsilon}"
 
 

@@ -11,11 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
+from transformers import (
+    Cache,
+    DynamicCache,
+    GenerationConfig,
+    GenerationMixin,
+    GradientCheckpointingLayer,
+    PreTrainedModel,
+)
 from transformers import initialization as init
-from transformers.cache_utils import Cache, DynamicCache
-from transformers.generation.configuration_utils import GenerationMode
-from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.generation import GenerationMode
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
 from transformers.utils import can_return_tuple, logging
 from transformers.utils.generic import merge_with_config_defaults
@@ -70,11 +76,8 @@ class DogePreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _no_split_modules = ["DogeDecoderLayer"]
     _skip_keys_device_placement = ["past_key_values"]
-    _supports_flash_attn = False
     _supports_sdpa = True
     _supports_flex_attn = True
-    _can_compile_fullgraph = False
-    _supports_attention_backend = True
     _can_record_outputs = {
         "router_logits": OutputRecorder(DogeCDMoE, index=1),
         "hidden_states": DogeDecoderLayer,
@@ -332,6 +335,14 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         if attention_mask is not None and attention_mask.dim() == 2:
             mask = attention_mask[:, -num_tokens:]  # with a cache it covers earlier tokens too
         return ops.compute_load_balancing_loss(router_logits, self.config.num_experts_per_tok, mask)
+
+    def save_pretrained(
+        self, save_directory: Any, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
+    ) -> None:
+        """As in `transformers`; tied weights are saved once, also where `state_dict` has copies of them (ZeRO-3 does)."""
+        if state_dict is not None and self.config.tie_word_embeddings:
+            state_dict = {name: x for name, x in state_dict.items() if name not in self._tied_weights_keys}
+        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
 
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Generate as in `transformers`; `inputs` may also be what `apply_chat_template` returns, with its mask."""

@@ -7,8 +7,8 @@ routes a token by other tokens' logits.
 """
 
 import torch
-from transformers.models.doge.configuration_doge import DogeConfig
-from transformers.models.doge.modeling_doge import DogeCDMoE, DogeForCausalLM
+from transformers import DogeConfig, DogeForCausalLM
+from transformers.models.doge.modeling_doge import DogeCDMoE
 
 
 class DogeMoeConfig(DogeConfig):

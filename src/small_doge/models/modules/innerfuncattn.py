@@ -6,8 +6,7 @@ Shapes: B batch, T tokens, N tokens so far.
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import DynamicCache
-from transformers.cache_utils import Cache
+from transformers import Cache, DynamicCache
 
 from ...utils.errors import UserError
 

@@ -75,6 +75,7 @@ class MarginCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Judge the last margins."""
         rows = [row for row in state.log_history if "rewards/margins" in row]
         if not state.is_world_process_zero or len(rows) < 5:
             return

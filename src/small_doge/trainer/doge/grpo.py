@@ -1,6 +1,7 @@
 """Group relative policy optimisation on TRL's trainer, with rewards that verify: `grpo.py --config RECIPE.yaml`."""
 
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,13 +98,14 @@ class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
     num_generations_eval: int
     eos_token_ids: list[int]
     reward_weights: torch.Tensor
-    _metrics: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         rewards = kwargs["reward_funcs"] if isinstance(kwargs["reward_funcs"], list) else [kwargs["reward_funcs"]]
         if any(getattr(reward, "__name__", "") == "accuracy_reward" for reward in rewards):
             for name in ("train_dataset", "eval_dataset"):
                 _check_references(name, kwargs.get(name))
+        # Shares of the groups since the last line of the log, while it trains and while it is evaluated.
+        self.group_shares: dict[bool, dict[str, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
         super().__init__(*args, **kwargs)
 
     def _calculate_rewards(
@@ -117,10 +119,18 @@ class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
         # TRL's own count of equal rewards looks for a deviation of exactly 0, which rounding hides.
         totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, size)
         equal = totals.amax(dim=1) - totals.amin(dim=1) < EQUAL
-        metrics = self._metrics["train" if training else "eval"]
-        metrics[ZERO_VARIANCE].append(equal.float().mean().item())
-        metrics[CUT_OFF].append(self.accelerator.gather(cut_off).view(-1, size).all(dim=1).float().mean().item())
+        shares = self.group_shares[training]
+        shares[ZERO_VARIANCE].append(equal.float().mean().item())
+        shares[CUT_OFF].append(self.accelerator.gather(cut_off).view(-1, size).all(dim=1).float().mean().item())
         return rewards
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """As in TRL, with the shares of the groups that teach nothing."""
+        training = self.model.training
+        prefix = "" if training else "eval_"
+        logs |= {f"{prefix}{name}": sum(x) / len(x) for name, x in self.group_shares[training].items()}
+        self.group_shares[training].clear()
+        super().log(logs, *args, **kwargs)
 
 
 def _check_references(name: str, rows: Any) -> None:
@@ -153,6 +163,7 @@ class GroupCallback(TrainerCallback):
         logs: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        """Say once, while the run goes, that its groups teach nothing."""
         if self.told or not state.is_world_process_zero or not logs or "reward" not in logs:
             return
         message = judge_groups(state.log_history, args)
@@ -163,6 +174,7 @@ class GroupCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Judge groups and rewards of the whole run."""
         if not state.is_world_process_zero:
             return
         messages = [judge_groups(state.log_history, args), judge_rewards(state.log_history)]
