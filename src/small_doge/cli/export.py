@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from ..inference.checkpoints import open_checkpoint
-from ..inference.export import MADE_BY, MAX_LOSS, export_hf, export_onnx
+from ..inference.export import MADE_BY, MAX_PERPLEXITY_INCREASE, export_hf, export_onnx
 from ..processor.sources import open_source
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output
@@ -35,6 +35,12 @@ class Quantize(StrEnum):
     int4 = "int4"
 
 
+def _refuse_max_loss(value: str | None) -> None:
+    """Name the option that took the place of `--max-loss`."""
+    if value is not None:
+        raise UserError(f"--max-loss is now called --max-perplexity-increase: --max-perplexity-increase {value}")
+
+
 def export_model(
     checkpoint: Annotated[
         str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")
@@ -56,14 +62,15 @@ def export_model(
         str | None,
         typer.Option(help="Held-out texts to measure the loss of quality on; of the embedded corpus if none."),
     ] = None,
-    max_loss: Annotated[
+    max_perplexity_increase: Annotated[
         float | None,
         typer.Option(
             min=0.0,
             help="Increase of the perplexity beyond which the export is refused, as a share "
-            f"({', '.join(f'{name} {loss}' for name, loss in MAX_LOSS.items())}).",
+            f"({', '.join(f'{name} {loss}' for name, loss in MAX_PERPLEXITY_INCREASE.items())}).",
         ),
     ] = None,
+    max_loss: Annotated[str | None, typer.Option(hidden=True, callback=_refuse_max_loss)] = None,
     merge_lora: Annotated[bool, typer.Option("--merge-lora", help="CHECKPOINT is a LoRA adapter: merge it.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
@@ -76,8 +83,8 @@ def export_model(
     model, tokenizer = open_checkpoint(name, merge_lora)
     title = str(output)
     if format is Format.hf:
-        if quantize is not Quantize.int8 or max_length or texts or max_loss is not None:
-            raise UserError("--quantize, --max-length, --texts and --max-loss are for --format onnx")
+        if quantize is not Quantize.int8 or max_length or texts or max_perplexity_increase is not None:
+            raise UserError("--quantize, --max-length, --texts and --max-perplexity-increase are for --format onnx")
         facts = export_hf(model, tokenizer, output, title, overwrite)
     else:
         with console.status("Building the graph and comparing it with PyTorch"):
@@ -89,7 +96,7 @@ def export_model(
                 quantize.value,
                 max_length,
                 rows,
-                max_loss=max_loss,
+                max_perplexity_increase=max_perplexity_increase,
                 name=title,
                 overwrite=overwrite,
             )

@@ -26,9 +26,9 @@ from .loading import FORMAT_VERSION, GRAPH, RUNTIME
 from .onnx_backend import OnnxBackend, import_onnxruntime
 
 
-# Increase of the perplexity on held-out texts beyond which an export is refused.
 MADE_BY = "small-doge export"
-MAX_LOSS = {"none": 0.001, "int8": 0.02, "int4": 0.15}
+# Largest relative increase of the perplexity on held-out texts with which an export is written.
+MAX_PERPLEXITY_INCREASE = {"none": 0.001, "int8": 0.02, "int4": 0.15}
 UNSEEN = 10_000_000  # number of the first document: training stays far below
 HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
 CHECK_PROMPTS, CHECK_TOKENS = 6, 32
@@ -60,8 +60,8 @@ class Quality:
     divergence: float
 
     @property
-    def loss(self) -> float:
-        """Increase of the perplexity, as a share."""
+    def perplexity_increase(self) -> float:
+        """Compute the increase of the perplexity, relative to the checkpoint's; 0.02 is 2%."""
         return self.exported_perplexity / self.perplexity - 1
 
 
@@ -72,7 +72,7 @@ def export_onnx(
     quantize: str = "int8",
     max_length: int | None = None,
     texts: Iterable[str] | None = None,
-    max_loss: float | None = None,
+    max_perplexity_increase: float | None = None,
     name: str = "",
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def export_onnx(
         max_length: of a text, for which a dynamic RoPE's frequencies are fixed; if None, the trained length for a
             dynamic RoPE, and no limit for others.
         texts: for measuring the loss of quality; of the embedded corpus if None.
-        max_loss: increase of the perplexity beyond which nothing is written; `MAX_LOSS` if None.
+        max_perplexity_increase: increase of the perplexity beyond which nothing is written; `MAX_PERPLEXITY_INCREASE` if None.
         name: of the model, for the card.
         overwrite: write into a folder that holds something else; files of other names are kept.
 
@@ -120,7 +120,7 @@ def export_onnx(
     backend = OnnxBackend(serialized, settings, lanes=1)
     rows = _tokenize(texts, tokenizer, model.config.vocab_size, settings["max_length"])
     quality = check_quality(reference, rounded, exact, backend, rows, settings["end_ids"])
-    limit = MAX_LOSS[quantize] if max_loss is None else max_loss
+    limit = MAX_PERPLEXITY_INCREASE[quantize] if max_perplexity_increase is None else max_perplexity_increase
     _refuse(quality, quantize, limit)
     facts = _describe(model, backend, quality, quantize, settings, len(serialized), runtime.__version__, rows)
     with whole_folder(output, MADE_BY, overwrite) as folder:
@@ -334,11 +334,11 @@ def _refuse(quality: Quality, quantize: str, limit: float) -> None:
             f"the exported graph writes other text than PyTorch after {1 - quality.same_greedy:.0%} of the prompts; "
             "nothing was written. Please report it with the model's config.json"
         )
-    if not quality.loss <= limit:
+    if not quality.perplexity_increase <= limit:
         raise UserError(
-            f"{quantize} raises the perplexity by {quality.loss:.2%}, from {quality.perplexity:.4g} to "
+            f"{quantize} raises the perplexity by {quality.perplexity_increase:.2%}, from {quality.perplexity:.4g} to "
             f"{quality.exported_perplexity:.4g}; the limit is {limit:.2%}. Nothing was written. Use more bits, or allow it "
-            f"with --max-loss {quality.loss * 1.1:.2g}"
+            f"with --max-perplexity-increase {quality.perplexity_increase * 1.1:.2g}"
         )
 
 
@@ -374,7 +374,7 @@ def _describe(
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
         "size of model.onnx": f"{size / 1e6:.1f} MB",
         "perplexity of the checkpoint": f"{quality.perplexity:.4f}",
-        "perplexity of the export": f"{quality.exported_perplexity:.4f} ({quality.loss:+.3%})",
+        "perplexity of the export": f"{quality.exported_perplexity:.4f} ({quality.perplexity_increase:+.3%})",
         "measured on": f"{sum(map(len, rows)):,} tokens in {len(rows)} held-out rows",
         "logits against PyTorch with the same weights": f"{quality.logit_difference:.1e} of their spread",
         "same greedy text as PyTorch": f"{quality.same_greedy:.0%} of {min(CHECK_PROMPTS, len(rows))} prompts",
