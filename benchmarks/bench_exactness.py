@@ -51,11 +51,11 @@ def make_export(model, length):
     graph = DogeGraph(model, WEIGHT_FORMATS["none"], length)
     names = ("num_hidden_layers", "num_key_value_heads", "head_size", "vocab_size", "keep_window_size")
     settings = {name: getattr(model.config, name) for name in names} | {"max_length": length}
-    backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, lanes=1, threads=1)
+    backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, num_slots=1, threads=1)
 
     def run(row):
         backend.clear(0)
-        return torch.from_numpy(np.stack([backend.extend(0, np.array([token])).copy() for token in row]))
+        return torch.from_numpy(np.stack([backend.prefill(0, np.array([token])).copy() for token in row]))
 
     return run
 

@@ -41,7 +41,7 @@ def bench_model(
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
         for count in _read_numbers("threads", threads, 1) if threads else [None]:
-            engine = open_engine(name, lanes=max(at_batches), threads=count)
+            engine = open_engine(name, num_slots=max(at_batches), threads=count)
             used = engine.threads if isinstance(engine, OnnxEngine) else describe_device()["threads"]
 
             def say(text: str, used: int = used) -> None:

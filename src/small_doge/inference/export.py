@@ -21,8 +21,7 @@ from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
 from ..utils.files import check_output, whole_folder, write_json, write_manifest, write_text
 from ..utils.model_card import build_model_card
-from .engine import find_end_ids
-from .loading import FORMAT_VERSION, GRAPH, RUNTIME
+from .loading import FORMAT_VERSION, GRAPH, RUNTIME, find_end_ids
 from .onnx_backend import OnnxBackend, import_onnxruntime
 
 
@@ -115,9 +114,9 @@ def export_onnx(
     graph = DogeGraph(model, WEIGHT_FORMATS[quantize], settings["max_length"])
     proto = graph.build()
     reference, rounded = _make_references(model, graph)
-    exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, lanes=1, threads=1)
+    exact = OnnxBackend(set_accuracy(proto, 1).SerializeToString(), settings, num_slots=1, threads=1)
     serialized = set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()
-    backend = OnnxBackend(serialized, settings, lanes=1)
+    backend = OnnxBackend(serialized, settings, num_slots=1)
     rows = _tokenize(texts, tokenizer, model.config.vocab_size, settings["max_length"])
     quality = check_quality(reference, rounded, exact, backend, rows, settings["end_ids"])
     limit = MAX_PERPLEXITY_INCREASE[quantize] if max_perplexity_increase is None else max_perplexity_increase
@@ -159,7 +158,7 @@ def _make_settings(model: DogeForCausalLM, tokenizer: Any, quantize: str, max_le
         "head_size": config.head_size,
         "keep_window_size": config.keep_window_size,
         "max_length": max_length or (config.max_position_embeddings if is_dynamic else None),
-        "end_ids": find_end_ids(_as_list(model.generation_config.eos_token_id), tokenizer),
+        "end_ids": find_end_ids(model.generation_config.eos_token_id, tokenizer),
     }
 
 
@@ -220,10 +219,6 @@ def export_hf(
             folder / "README.md", build_model_card(title, "Trained", facts, settings, title, trust_code=needs_code)
         )
     return facts
-
-
-def _as_list(ids: int | Sequence[int] | None) -> list[int]:
-    return [ids] if isinstance(ids, int) else list(ids or [])
 
 
 def _tokenize(texts: Iterable[str] | None, tokenizer: Any, vocab_size: int, limit: int | None) -> list[list[int]]:
@@ -298,7 +293,7 @@ def _run_row(backend: OnnxBackend, row: Sequence[int]) -> np.ndarray:
     """Logits [T, V] of a row, in pieces of odd sizes as a conversation has them."""
     backend.clear(0)
     pieces = np.split(np.array(row), range(backend.chunk_size // 2 + 1, len(row), backend.chunk_size // 2 + 1))
-    return np.concatenate([backend.extend(0, piece, keep=np.arange(len(piece))) for piece in pieces])
+    return np.concatenate([backend.prefill(0, piece, keep=np.arange(len(piece))) for piece in pieces])
 
 
 def _writes_alike(model: DogeForCausalLM, backend: OnnxBackend, row: Sequence[int], end_ids: Sequence[int]) -> bool:
@@ -314,7 +309,7 @@ def _writes_alike(model: DogeForCausalLM, backend: OnnxBackend, row: Sequence[in
         wanted = model(torch.from_numpy(ids)[None], past_key_values=cache, use_cache=True, logits_to_keep=1).logits[
             0, -1
         ]
-        token, own = int(backend.extend(0, ids).argmax()), int(wanted.argmax())
+        token, own = int(backend.prefill(0, ids).argmax()), int(wanted.argmax())
         if token != own:
             return bool(wanted[own] - wanted[token] <= LOGIT_TOLERANCE * wanted.std())
         if token in end_ids:
@@ -361,11 +356,11 @@ def _describe(
     for _ in range(3):
         backend.clear(0)
         start = time.perf_counter()
-        backend.extend(0, ids)
+        backend.prefill(0, ids)
         middle = time.perf_counter()
         steps = min(32, depth)
         for _ in range(steps):
-            backend.step(1, np.zeros(1, dtype=np.int64))
+            backend.decode(1, np.zeros(1, dtype=np.int64))
         speeds.append((depth / (middle - start), steps / (time.perf_counter() - middle)))
     prefill, decode = (max(values) for values in zip(*speeds, strict=True))
     device = describe_device()

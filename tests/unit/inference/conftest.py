@@ -43,24 +43,26 @@ def make_backend():
     from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
     from small_doge.inference.onnx_backend import OnnxBackend
 
-    def make(model, quantize="none", lanes=4, accuracy=1, max_length=None):
+    def make(model, quantize="none", num_slots=4, accuracy=1, max_length=None):
         graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length)
         proto = set_accuracy(graph.build(), accuracy)
-        backend = OnnxBackend(proto.SerializeToString(), settings_of(model.config, max_length), lanes=lanes, threads=1)
+        backend = OnnxBackend(
+            proto.SerializeToString(), settings_of(model.config, max_length), num_slots=num_slots, threads=1
+        )
         backend.rounded = graph.rounded
         return backend
 
     return make
 
 
-def run_pieces(backend, tokens, pieces, lane=0):
+def run_pieces(backend, tokens, pieces, slot=0):
     """Logits [T, V] of a text taken in by pieces of these sizes, then the rest one by one."""
-    backend.clear(lane)
+    backend.clear(slot)
     sizes = [*pieces, *[1] * (len(tokens) - sum(pieces))]
     logits, start = [], 0
     for size in sizes:
         part = tokens[start : start + size]
-        logits.append(backend.extend(lane, part, keep=np.arange(size)))
+        logits.append(backend.prefill(slot, part, keep=np.arange(size)))
         start += size
     return np.concatenate(logits)
 

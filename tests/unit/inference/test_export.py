@@ -80,7 +80,7 @@ def test_sizes_that_no_block_divides_are_computed_as_pytorch_does(make_backend, 
     model.load_state_dict({name: torch.from_numpy(value) for name, value in backend.rounded.items()}, strict=False)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids)[None]).logits[0].numpy()
-    found = backend.extend(0, ids, keep=np.arange(20))
+    found = backend.prefill(0, ids, keep=np.arange(20))
     assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
 
 
@@ -207,7 +207,7 @@ def test_a_stated_length_below_the_window_is_kept_to(tmp_path, tiny_tokenizer):
     engine = OnnxEngine(tmp_path / "short", threads=1)
     assert len(list(engine.stream([5, 6, 7], max_new_tokens=90, ignore_eos=True))) == 17
     with pytest.raises(ValueError, match="21 tokens do not fit: the model takes 20"):
-        engine.backend.extend(0, np.arange(21))
+        engine.backend.prefill(0, np.arange(21))
 
 
 def test_hf_folder_of_experts_loads_without_small_doge(tmp_path, tiny_tokenizer):

@@ -16,14 +16,14 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
+from small_doge.inference.detokenizer import Detokenizer
 from small_doge.inference.sampling import Sampler, SamplingOptions
-from small_doge.inference.text import TextStream
 from small_doge.utils.errors import UserError
 
 
 def draw_many(logits, count=4000, **options):
     sampler = Sampler(SamplingOptions(seed=1, **options), [], len(logits))
-    return Counter(sampler.draw(logits).id for _ in range(count))
+    return Counter(sampler.sample(logits).id for _ in range(count))
 
 
 @settings(max_examples=25, deadline=None)
@@ -69,9 +69,9 @@ def test_probabilities_are_those_of_transformers(seed, temperature, top_k, top_p
 def test_penalties_count_what_was_written():
     logits = np.array([2.0, 1.9, 1.8, 0.0], dtype=np.float32)
     sampler = Sampler(SamplingOptions(presence_penalty=0.15), [], 4)
-    assert [sampler.draw(logits).id for _ in range(4)] == [0, 1, 0, 0]
+    assert [sampler.sample(logits).id for _ in range(4)] == [0, 1, 0, 0]
     sampler = Sampler(SamplingOptions(frequency_penalty=0.15), [], 4)
-    assert [sampler.draw(logits).id for _ in range(4)] == [0, 1, 0, 2]
+    assert [sampler.sample(logits).id for _ in range(4)] == [0, 1, 0, 2]
 
 
 def test_bias_bans_and_forces():
@@ -88,7 +88,7 @@ def test_same_seed_gives_the_same_and_none_another():
 
     def draw(seed):
         sampler = Sampler(SamplingOptions(temperature=1.0, seed=seed), [], 1000)
-        return [sampler.draw(logits).id for _ in range(8)]
+        return [sampler.sample(logits).id for _ in range(8)]
 
     assert draw(3) == draw(3) != draw(4)
     assert draw(None) != draw(None)
@@ -111,7 +111,7 @@ def test_values_out_of_range_are_named(options, message):
 
 
 def stream(tokenizer, text, stop=()):
-    decoder = TextStream(tokenizer, stop)
+    decoder = Detokenizer(tokenizer, stop)
     pieces = [decoder.push(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
     return pieces, decoder.finish(), decoder
 
