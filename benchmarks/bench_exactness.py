@@ -16,7 +16,8 @@ from common import report
 from transformers import AutoModelForCausalLM
 
 from small_doge import DynamicMaskCache
-from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
+from small_doge.inference.graph import DogeGraph, set_accuracy
+from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 from small_doge.models import load_model
 from small_doge.processor.corpus import iterate_mixture

@@ -18,7 +18,8 @@ from common import build_peer, report
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.inference.benchmark import prefill_prompt
-from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph
+from small_doge.inference.graph import DogeGraph
+from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 
 

@@ -97,7 +97,8 @@ def export_onnx(
     """
     runtime = import_onnxruntime()
     try:
-        from .graph import ACCURACY_LEVEL, WEIGHT_FORMATS, DogeGraph, set_accuracy
+        from .graph import DogeGraph, set_accuracy
+        from .graph_weights import ACCURACY_LEVEL, WEIGHT_FORMATS
     except ImportError as error:
         raise UserError("exporting needs onnx: pip install 'small-doge[export]'") from error
     if quantize not in WEIGHT_FORMATS:

@@ -40,7 +40,8 @@ def settings_of(config, max_length=None):
 def make_backend():
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
+    from small_doge.inference.graph import DogeGraph, set_accuracy
+    from small_doge.inference.graph_weights import WEIGHT_FORMATS
     from small_doge.inference.onnx_backend import OnnxBackend
 
     def make(model, quantize="none", num_slots=4, accuracy=1, max_length=None):

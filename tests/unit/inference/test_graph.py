@@ -129,9 +129,10 @@ def test_text_of_many_windows_needs_no_more_memory_and_gives_what_the_bounded_ca
 
 def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
     graph_module = pytest.importorskip("small_doge.inference.graph")
+    from small_doge.inference.graph_weights import WEIGHT_FORMATS
 
     def operators(max_length):
-        graph = graph_module.DogeGraph(model, graph_module.WEIGHT_FORMATS["int8"], max_length).build().graph
+        graph = graph_module.DogeGraph(model, WEIGHT_FORMATS["int8"], max_length).build().graph
         return {node.op_type for node in graph.node}
 
     model = build_model(keep_window_size=64)
