@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from ..inference.checkpoints import open_checkpoint
-from ..inference.export import MADE_BY, MAX_PERPLEXITY_INCREASE, export_hf, export_onnx
+from ..inference.export import MADE_BY, export_hf, export_onnx
+from ..inference.export_checks import MAX_PERPLEXITY_INCREASE
 from ..processor.sources import open_source
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output

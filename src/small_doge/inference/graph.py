@@ -77,6 +77,7 @@ class DogeGraph:
 
     def __init__(self, model: DogeForCausalLM, weight_format: WeightFormat, max_length: int | None) -> None:
         self.config: DogeConfig = model.config
+        self.num_kv_heads = self.config.num_key_value_heads or self.config.num_attention_heads
         self.max_length = max_length
         self.state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
         self.format = weight_format
@@ -126,14 +127,14 @@ class DogeGraph:
         tokens = b.add("Size", ["input_ids"])
         rows = b.add("Range", [b.number(0), tokens, b.number(1)])
         self.rotary_rows = b.add("Reshape", [rows, shape])
-        width = (config.num_attention_heads + config.num_key_value_heads) * config.head_size
+        width = (config.num_attention_heads + self.num_kv_heads) * config.head_size
         self.rotary_shape = b.add("Concat", [shape, b.integers(width)], axis=0)
         is_needed = self.max_length is None or self.max_length > config.keep_window_size
         self.eviction = Eviction(
             b,
             config.keep_window_size,
             config.num_attention_heads,
-            config.num_key_value_heads,
+            self.num_kv_heads,
             self.num_new,
             self.num_past,
             is_needed,
@@ -181,7 +182,7 @@ class DogeGraph:
     def _attention(self, index: int, x: str, scores: str) -> tuple[str, str]:
         """Add attention over x [B, T, D]; return its output, and the scores after the step."""
         b, config, prefix = self.builder, self.config, f"model.layers.{index}.self_attn"
-        heads, kv_heads, size = config.num_attention_heads, config.num_key_value_heads, config.head_size
+        heads, kv_heads, size = config.num_attention_heads, self.num_kv_heads, config.head_size
         projections = [f"{prefix}.{name}" for name in ("q_proj", "k_proj", "v_proj")]
         joint = self.weights.linear(x, f"{prefix}.qkv", projections, self.format.bits)
         sizes = b.integers((heads + kv_heads) * size, kv_heads * size)
@@ -278,7 +279,7 @@ class DogeGraph:
     def _finish(self) -> onnx.ModelProto:
         """Declare inputs and outputs, and make a model of the nodes."""
         config = self.config
-        layers, kv_heads, size = config.num_hidden_layers, config.num_key_value_heads, config.head_size
+        layers, kv_heads, size = config.num_hidden_layers, self.num_kv_heads, config.head_size
         info = helper.make_tensor_value_info
         cache: list[Any] = ["batch", kv_heads, "slots", size]
         inputs: list[Any] = [

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tests.conftest import TINY
+from tests.conftest import TINY, build_tiny
 
 from small_doge import DogeConfig, DogeForCausalLM
+from small_doge.inference import Engine, TorchEngine
 
 
 SIZES = {**TINY, "hidden_size": 64, "vocab_size": 97, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
@@ -54,6 +55,33 @@ def make_backend():
         return backend
 
     return make
+
+
+@pytest.fixture
+def engine(tiny_tokenizer):
+    return TorchEngine(build_tiny(vocab_size=len(tiny_tokenizer)), tiny_tokenizer, num_slots=2)
+
+
+@pytest.fixture(params=["onnx", "torch"])
+def make_engine(request, make_backend):
+    def make(num_slots=4, max_length=None, tokenizer=None, **overrides):
+        model = build_model(**overrides)
+        if request.param == "torch":
+            engine = TorchEngine(model, tokenizer, num_slots=num_slots)
+            engine.backend.max_length = max_length
+            return engine
+        return Engine(make_backend(model, num_slots=num_slots, max_length=max_length), tokenizer, [3], "the model")
+
+    return make
+
+
+@torch.no_grad()
+def write_greedily(prompt, count, **overrides):
+    """The likeliest tokens by full forward passes, without any cache."""
+    model, ids = build_model(**overrides), list(prompt)
+    for _ in range(count):
+        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
 
 
 def run_pieces(backend, tokens, pieces, slot=0):

@@ -16,7 +16,6 @@ from transformers.generation import (
     TopPLogitsWarper,
 )
 
-from small_doge.inference.detokenizer import Detokenizer
 from small_doge.inference.sampling import Sampler, SamplingOptions
 from small_doge.utils.errors import UserError
 
@@ -92,46 +91,3 @@ def test_same_seed_gives_the_same_and_none_another():
 
     assert draw(3) == draw(3) != draw(4)
     assert draw(None) != draw(None)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"temperature": -1}, "temperature=-1 must be a number of at least 0"),
-        ({"top_p": 1.5}, "top_p=1.5 must be a number from 0 to 1"),
-        ({"top_p": 0}, "top_p=0 leaves no token"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0 must be a whole number of at least 1"),
-        ({"min_p": float("nan")}, "min_p=nan must be"),
-        ({"stop": [""]}, "stop holds an empty text"),
-    ],
-)
-def test_values_out_of_range_are_named(options, message):
-    with pytest.raises(UserError, match=message):
-        SamplingOptions(**options)
-
-
-def stream(tokenizer, text, stop=()):
-    decoder = Detokenizer(tokenizer, stop)
-    pieces = [decoder.push(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
-    return pieces, decoder.finish(), decoder
-
-
-@settings(max_examples=50, deadline=None)
-@given(text=st.text(max_size=40))
-def test_streamed_pieces_are_the_text(tiny_tokenizer, text):
-    pieces, rest, _ = stream(tiny_tokenizer, text)
-    ids = tiny_tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert "".join(pieces) + rest == tiny_tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def test_half_characters_are_never_given_out(tiny_tokenizer):
-    pieces, _, _ = stream(tiny_tokenizer, "naïve 日本語 🐶 done")
-    assert not any("\ufffd" in piece for piece in pieces)
-
-
-@settings(max_examples=50, deadline=None)
-@given(text=st.text(alphabet="ab\n", max_size=30), stop=st.text(alphabet="ab\n", min_size=1, max_size=4))
-def test_nothing_from_a_stop_text_on_is_given_out(tiny_tokenizer, text, stop):
-    pieces, rest, decoder = stream(tiny_tokenizer, text, [stop])
-    assert "".join(pieces) + rest == text.split(stop)[0] == decoder.text
-    assert decoder.stopped == (stop if stop in text else None)

@@ -1,126 +1,76 @@
-"""What a request may hold, and what none can do to the others: bad options, failures and interruptions at any point."""
+"""The scheduler: requests together as alone, and none harmed by failures and interruptions of others at any point."""
 
 import gc
-from dataclasses import fields
+import threading
 
 import numpy as np
 import pytest
-import torch
-from tests.conftest import build_tiny
 
-from small_doge.inference import TorchEngine, open_engine
+from small_doge.inference import TorchEngine
+from small_doge.inference.detokenizer import Detokenizer
 from small_doge.inference.engine import Engine
-from small_doge.inference.sampling_options import SamplingOptions
+from small_doge.inference.prefix_cache import PrefixCache
+from small_doge.inference.request import Request
+from small_doge.inference.sampling import Sampler
+from small_doge.inference.scheduler import Scheduler
 from small_doge.utils.errors import UserError
 
-from .conftest import build_model
+from .conftest import build_model, distinct_tokens
 
 
 PROMPTS = [[5, 17, 3], [9, 2, 44, 8, 1], [60, 61, 62, 63, 64, 65, 66, 67, 68, 69]]
 SETTINGS = {"max_new_tokens": 9, "ignore_eos": True}
-WRONG = {
-    "object": object(),
-    "text": "x",
-    "bytes": b"x",
-    "nan": float("nan"),
-    "inf": float("inf"),
-    "minus inf": float("-inf"),
-    "minus one": -1,
-    "half": 0.5,
-    "huge": 10**400,
-    "yes": True,
-    "none": None,
-    "list": [object()],
-    "nested": [[1]],
-    "list of nan": [float("nan")],
-    "map": {"a": "b"},
-    "map of nan": {1: float("nan")},
-    "map of inf": {1: float("-inf")},
-    "map to none": {1: None},
-    "numpy nan": np.float32("nan"),
-    "array": np.zeros((2, 2)),
-    "tensor": torch.zeros(3),
-    "set": {1.5},
-    "function": len,
-}
+LONG_PROMPTS = [distinct_tokens(n, 97, seed=n).tolist() for n in (1, 20, 7, 33, 12, 5)]
 
 
-@pytest.fixture
-def engine(tiny_tokenizer):
-    return TorchEngine(build_tiny(vocab_size=len(tiny_tokenizer)), tiny_tokenizer, num_slots=2)
+def test_answers_computed_together_are_those_computed_alone(make_engine):
+    engine = make_engine(num_slots=3, keep_window_size=8)
+    lengths = [5, 17, 9, 3, 12, 8]
+    alone = [
+        list(make_engine(keep_window_size=8).stream(prompt, max_new_tokens=length, ignore_eos=True))
+        for prompt, length in zip(LONG_PROMPTS, lengths, strict=True)
+    ]
+    requests = [
+        engine.submit(prompt, max_new_tokens=length, ignore_eos=True)
+        for prompt, length in zip(LONG_PROMPTS, lengths, strict=True)
+    ]
+    together = [[token.id for token in engine.follow(request)] for request in requests]
+    assert together == alone
+    assert not engine.scheduler.running and engine.scheduler.prefilling is None
 
 
-@pytest.mark.parametrize("name", [f.name for f in fields(SamplingOptions)])
-def test_every_option_of_every_wrong_kind_is_refused_or_harmless(engine, name):
-    expected = list(engine.stream(PROMPTS[0], **SETTINGS))
-    for kind, value in WRONG.items():
-        try:
-            request = engine.submit(PROMPTS[1], **{**SETTINGS, name: value})
-        except UserError as error:
-            assert name in str(error), kind
-        else:
-            small = request.options.max_new_tokens < 10
-            assert all(token.id >= 0 for token in engine.follow(request)) if small else engine.cancel(request) is None
-        assert list(engine.stream(PROMPTS[0], **SETTINGS)) == expected, kind
+def test_answers_asked_for_from_several_threads_are_computed_together(make_engine):
+    engine, results = make_engine(num_slots=4), {}
+    expected = {
+        i: list(make_engine().stream(p, max_new_tokens=20, ignore_eos=True)) for i, p in enumerate(LONG_PROMPTS)
+    }
+
+    def work(number):
+        results[number] = list(engine.stream(LONG_PROMPTS[number], max_new_tokens=20, ignore_eos=True))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(LONG_PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert results == expected
+
+
+def test_closing_a_stream_frees_its_slot_and_leaves_the_others_alone(make_engine):
+    engine = make_engine(num_slots=3)
+    streams = [engine.stream(prompt, max_new_tokens=30, ignore_eos=True) for prompt in LONG_PROMPTS[:5]]
+    heads = [next(stream) for stream in streams[:3]]
+    streams[0].close()
+    streams[3].close()  # before it was asked for anything
+    late = engine.submit(LONG_PROMPTS[5], max_new_tokens=30, ignore_eos=True)
+    engine.cancel(late)  # before its prompt was begun
+    assert late.finish_reason == "cancelled" and not engine.scheduler.waiting
+    rest = list(streams[1])
+    assert [heads[1], *rest] == list(make_engine().stream(LONG_PROMPTS[1], max_new_tokens=30, ignore_eos=True))
+    assert len(list(streams[4])) == 30
+    streams[2].close()
+    assert len(late.output_ids) == 0
     assert not engine.scheduler.running and not engine.scheduler.waiting and engine.scheduler.prefilling is None
-
-
-RIGHT = {
-    "max_new_tokens": [np.int64(3), torch.tensor(3), np.array(3)],
-    "temperature": [np.float32(0.5), torch.tensor(0.5), 1],
-    "stop_token_ids": [np.array([3, 4]), torch.tensor([3]), (1, 2), {5}, None],
-    "ignore_eos": [np.bool_(True)],
-    "seed": [np.uint32(7), 2**63],
-    "logit_bias": [{"5": 1}, {np.int64(5): np.float32(1)}, None],
-    "json_schema": ["true", {}],
-    "stop": ["a", ["a"], None],
-}
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_numbers_of_other_libraries_and_of_json_are_numbers(engine, name):
-    for value in RIGHT[name]:
-        assert list(engine.stream(PROMPTS[0], **{"max_new_tokens": 3, name: value}))
-
-
-@pytest.mark.parametrize("prompt", ["text", [1.5], [True], [[1, 2]], [None], ["1"], 5, {1: 2}, np.zeros((2, 2)), b"a"])
-def test_a_prompt_that_is_no_list_of_tokens_is_refused(engine, prompt):
-    with pytest.raises(UserError, match="prompt"):
-        engine.stream(prompt)
-
-
-@pytest.mark.parametrize("prompt", [np.array([1, 2]), torch.tensor([1, 2]), (1, 2), range(1, 3), iter([1, 2])])
-def test_a_prompt_may_be_any_flat_sequence(engine, prompt):
-    assert engine.submit(prompt).prompt_ids == [1, 2]
-
-
-@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
-def test_slots_and_threads_are_checked(tiny_tokenizer, number):
-    with pytest.raises(UserError, match="num_slots=.* must be a whole number of at least 1"):
-        TorchEngine(build_tiny(), num_slots=number)
-    for name in ("num_slots", "threads"):
-        with pytest.raises(UserError, match=f"{name}=.* must be a whole number of at least 1"):
-            open_engine("nowhere", **{name: number})
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_end_the_answer_with_an_error(engine, monkeypatch, bad):
-    prefill, asked = engine.backend.prefill, []
-
-    def spoil(slot, ids):
-        logits = prefill(slot, ids).copy()
-        asked.append(slot)
-        if len(asked) == 3:
-            logits[7] = bad
-        return logits
-
-    monkeypatch.setattr(engine.backend, "prefill", spoil)
-    request = engine.submit(PROMPTS[0], **SETTINGS)
-    with pytest.raises(UserError, match="not finite"):
-        list(engine.follow(request))
-    assert request.finish_reason == "error" and len(request.output) == 2
-    assert "not finite" in engine.explain_finish(request)
-    assert len(list(engine.stream(PROMPTS[0], **SETTINGS))) == 9
 
 
 class Boom(Exception):
@@ -172,11 +122,6 @@ PLACES = {
 
 def break_at(monkeypatch, engine, place, name, number, error, after):
     """Raise before or after the n-th call of a function."""
-    from small_doge.inference.detokenizer import Detokenizer
-    from small_doge.inference.prefix_cache import PrefixCache
-    from small_doge.inference.request import Request
-    from small_doge.inference.sampling import Sampler
-    from small_doge.inference.scheduler import Scheduler
 
     owner = {
         "backend": type(engine.backend),
@@ -261,47 +206,6 @@ def test_an_abandoned_answer_frees_its_slot_even_if_it_is_collected_within_a_ste
     assert not engine.scheduler.running and engine.scheduler.prefilling is None
 
 
-def test_a_grammar_and_options_that_leave_no_token_are_an_error(engine):
-    with pytest.raises(UserError, match="json_schema"):
-        engine.submit(PROMPTS[0], json_schema={"type": "nonsense"})
-    assert list(engine.stream(PROMPTS[0], logit_bias={t: -1e6 for t in range(512)}, **SETTINGS))
-
-
-def test_why_an_answer_ended_is_told(engine):
-    engine.backend.max_length = 8
-    short, long = (
-        engine.submit(PROMPTS[0], max_new_tokens=2, ignore_eos=True),
-        engine.submit(PROMPTS[0], ignore_eos=True),
-    )
-    for request in (short, long):
-        list(engine.follow(request))
-    assert engine.explain_finish(short) == "cut off at max_new_tokens=2"
-    assert "cut off at 8 tokens of prompt and answer" in engine.explain_finish(long)
-
-
-def test_stop_texts_may_be_special_tokens(engine, tiny_tokenizer, monkeypatch):
-    turn, ids = "<|eot_id|>", tiny_tokenizer("An answer.", add_special_tokens=False)["input_ids"]
-    end = tiny_tokenizer.convert_tokens_to_ids(turn)
-    written = [*ids, end, *ids]
-
-    for stop in (turn, f"er.{turn}", f"{turn}An"):
-        request = engine.submit(PROMPTS[0], max_new_tokens=20, ignore_eos=True, stop=stop)
-        rest = iter(written)
-        monkeypatch.setattr(request.sampler, "_pick", lambda logits, rest=rest: next(rest))
-        text = "".join(engine.follow_text(request))
-        assert text == "An answ" if stop.startswith("er") else text == "An answer.", stop
-        assert request.finish_reason == "stop"
-
-
-def test_half_a_character_at_the_end_is_given_out_as_the_replacement_character(engine, tiny_tokenizer, monkeypatch):
-    ids = tiny_tokenizer("é", add_special_tokens=False)["input_ids"]
-    assert len(ids) > 1
-    request = engine.submit(PROMPTS[0], max_new_tokens=len(ids) - 1, ignore_eos=True)
-    rest = iter(ids)
-    monkeypatch.setattr(request.sampler, "_pick", lambda logits: next(rest))
-    assert "".join(engine.follow_text(request)) == "\ufffd"
-
-
 def test_the_same_holds_on_onnx_runtime(make_backend):
     engine = Engine(make_backend(build_model(), num_slots=2), None, [3], "the model")
     expected = [list(engine.stream(p, **SETTINGS)) for p in PROMPTS]
@@ -370,3 +274,17 @@ def test_a_call_from_within_a_step_is_refused_and_changes_nothing(engine, monkey
     monkeypatch.setattr(request.sampler, "sample", call_again)
     assert [token.id for token in engine.follow(request)] == expected and len(refused) == 9
     assert not engine.scheduler.running and not engine.scheduler.waiting and engine.scheduler.prefilling is None
+
+
+def test_slots_are_those_of_running_and_prefilled_requests(engine):
+    requests = [
+        engine.submit(prompt, max_new_tokens=n, ignore_eos=True) for n, prompt in zip((4, 9, 6), PROMPTS, strict=True)
+    ]
+    scheduler, seen = engine.scheduler, set()
+    while any(request.finish_reason is None for request in requests):
+        scheduler.step()
+        assert [request.slot for request in scheduler.running] == list(range(len(scheduler.running)))
+        if scheduler.prefilling is not None:
+            assert scheduler.prefilling.slot == len(scheduler.running)
+        seen |= {request.slot for request in requests}
+    assert seen == {0, 1, None} and not any(request.slot for request in requests)
