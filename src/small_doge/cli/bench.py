@@ -22,15 +22,26 @@ console = Console()
 
 def bench_model(
     model: options.ModelArgument = None,
-    depths: Annotated[str, typer.Option(help="Tokens before those that are timed.")] = "0,512,2048,8192",
-    batch_sizes: Annotated[str, typer.Option(help="Sequences at once.")] = "1,8",
-    threads: Annotated[str | None, typer.Option(help="Processor threads; what a probe chooses if none.")] = None,
-    new_tokens: Annotated[int, typer.Option(min=1, help="Tokens to time.")] = 32,
+    depths: Annotated[
+        str,
+        typer.Option(help="Numbers of tokens in the cache at which decoding is measured, separated by commas."),
+    ] = "0,512,2048,8192",
+    batch_sizes: Annotated[
+        str, typer.Option(help="Numbers of sequences that are decoded together, separated by commas.")
+    ] = "1,8",
+    threads: Annotated[
+        str | None,
+        typer.Option(
+            help="Numbers of processor threads, separated by commas; one chosen by a quick measurement if not set."
+        ),
+    ] = None,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Number of tokens to decode in each measurement.")] = 32,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for bench.json and bench.png; the model's if none.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for bench.json and bench.png; the model's folder if not set."),
     ] = None,
 ) -> None:
-    """Measure prompts, decoding, the first token and memory, by depth, threads and batch size."""
+    """Measure prefill and decoding speed, time to the first token and memory, by depth, threads and batch size."""
     quiet_libraries()
     name = resolve_model(model)
     folder = output or (Path(name) if Path(name).is_dir() else Path())
@@ -70,7 +81,7 @@ def bench_model(
 
 
 def _find_refusal(folder: Path) -> UserError | None:
-    """Why results can't be written to a folder, or None."""
+    """Return the reason why results can't be written to a folder, or None."""
     try:
         check_output_path(folder)
     except UserError as error:
@@ -79,6 +90,11 @@ def _find_refusal(folder: Path) -> UserError | None:
 
 
 def _read_numbers(name: str, text: str, least: int) -> list[int]:
+    """Read integers that are separated by commas.
+
+    Raises:
+        UserError: there are others, or smaller ones than `least`.
+    """
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:

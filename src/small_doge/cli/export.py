@@ -22,14 +22,14 @@ console = Console()
 
 
 class Format(StrEnum):
-    """What is written."""
+    """Formats of an export."""
 
     onnx = "onnx"
     hf = "hf"
 
 
 class Quantize(StrEnum):
-    """Bits of the weights."""
+    """Weight formats of an onnx export."""
 
     none = "none"
     int8 = "int8"
@@ -42,40 +42,58 @@ def _refuse_max_loss(value: str | None) -> None:
         raise UserError(f"--max-loss is now called --max-perplexity-increase: --max-perplexity-increase {value}")
 
 
+def _list_limits() -> str:
+    """List the largest perplexity increase of each weight format."""
+    return ", ".join(f"{limit} for {name}" for name, limit in MAX_PERPLEXITY_INCREASE.items())
+
+
 def export_model(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")
+        str | None, typer.Argument(help="Checkpoint folder or hub name; the demo's newest stage if not set.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write; beside the checkpoint if none.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; a new one beside the checkpoint if not set."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="onnx for ONNX Runtime, hf for transformers.")] = Format.onnx,
+    format: Annotated[
+        Format, typer.Option(help="Format to write: onnx for ONNX Runtime, hf for transformers.")
+    ] = Format.onnx,
     quantize: Annotated[
-        Quantize, typer.Option(help="Weights of an onnx export: float32, or blocks of 8 or 4 bits.")
+        Quantize,
+        typer.Option(
+            help="Weights of an onnx export: float32 (none), or quantized in blocks to 8 bits (int8) or 4 bits (int4)."
+        ),
     ] = Quantize.int8,
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Longest text of an onnx export, for which a dynamic RoPE is fixed; the trained one."
+            min=2,
+            help="Maximum number of tokens, prompt and answer together, that an onnx export accepts. If not set, there "
+            "is no limit, except for a model with dynamic RoPE: it is exported for the length it was trained on.",
         ),
     ] = None,
     texts: Annotated[
         str | None,
-        typer.Option(help="Held-out texts to measure the loss of quality on; of the embedded corpus if none."),
+        typer.Option(
+            help="Held-out texts to measure the perplexity of an onnx export on: a file, a folder or another source of "
+            "data. If not set, texts of the embedded corpus that no training uses."
+        ),
     ] = None,
     max_perplexity_increase: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Increase of the perplexity beyond which the export is refused, as a share "
-            f"({', '.join(f'{name} {loss}' for name, loss in MAX_PERPLEXITY_INCREASE.items())}).",
+            help="Refuse an onnx export whose perplexity on held-out texts is higher than the checkpoint's by more than "
+            f"this fraction; 0.02 allows 2%. If not set: {_list_limits()}.",
         ),
     ] = None,
     max_loss: Annotated[str | None, typer.Option(hidden=True, callback=_refuse_max_loss)] = None,
-    merge_lora: Annotated[bool, typer.Option("--merge-lora", help="CHECKPOINT is a LoRA adapter: merge it.")] = False,
+    merge_lora: Annotated[
+        bool, typer.Option("--merge-lora", help="Merge the LoRA adapter in CHECKPOINT into its base model first.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
-    """Write a model as one portable folder, checked against PyTorch, with a card of its speed and loss of quality."""
+    """Export a model as one portable folder, checked against PyTorch, with a card of its quality and speed."""
     quiet_libraries()
     name = resolve_model(checkpoint)
     label = format.value if format is Format.hf or quantize is Quantize.none else quantize.value
@@ -107,10 +125,10 @@ def export_model(
 
 
 def _read_texts(name: str) -> list[str]:
-    """The `text` of each row of a file, folder or other source.
+    """Read the `text` of each row of a file, folder or other source.
 
     Raises:
-        UserError: there is none.
+        UserError: no row has a text.
     """
     source = open_source(name, all_splits=True)
     rows = (record.row for part in source.parts for record in source.read(part))

@@ -24,7 +24,7 @@ Threads = Annotated[
 
 # What a command line gives for an option, where that is not the field's own type.
 COMMAND_LINE_TYPES = {"stop": list[str] | None, "json_schema": str | None}
-COMMAND_LINE_HELP = {"json_schema": "A file with it, or the schema itself."}
+COMMAND_LINE_HELP = {"json_schema": "Give a file, or the schema itself."}
 
 
 def with_sampling_options(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

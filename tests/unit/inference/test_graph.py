@@ -74,14 +74,14 @@ def test_quantised_graph_gives_the_logits_of_pytorch_with_the_dequantised_weight
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_pieces_give_the_same_as_the_full_selection(make_backend, data):
-    window = data.sample(st.integers(1, 12))
+    window = data.draw(st.integers(1, 12))
     model = build_model(keep_window_size=window, num_hidden_layers=1)
-    length = data.sample(st.integers(1, 60))
+    length = data.draw(st.integers(1, 60))
     pieces, left = [], length
     while left:
-        pieces.append(data.sample(st.integers(1, left)))
+        pieces.append(data.draw(st.integers(1, left)))
         left -= pieces[-1]
-    tokens = distinct_tokens(length, 97, seed=data.sample(st.integers(0, 9)))
+    tokens = distinct_tokens(length, 97, seed=data.draw(st.integers(0, 9)))
     backend = make_backend(model)
     expected = reference(model, tokens)
     np.testing.assert_allclose(run_pieces(backend, tokens, pieces), expected, atol=3e-5 * np.abs(expected).max())
