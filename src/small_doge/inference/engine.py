@@ -6,7 +6,6 @@ waits for. Calls from several threads are computed together.
 
 import secrets
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -205,7 +204,7 @@ class Engine:
         """Check a prompt and its options, and make a request of them."""
         checked = SamplingOptions.from_names(options, sampling)
         if checked.seed is None:  # a recovered request must sample the same tokens again
-            checked = replace(checked, seed=secrets.randbits(64))
+            checked.seed = secrets.randbits(64)
         ids = self._check_prompt(prompt_ids)
         make_detokenizer = None
         if with_text or checked.stop:  # stop texts are found in the text

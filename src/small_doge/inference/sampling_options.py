@@ -88,13 +88,12 @@ class SamplingOptions:
     )
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "top_k"):
-            self._check(name, check_integer)
-        for name in ("seed", "logprobs"):
-            if getattr(self, name) is not None:
-                self._check(name, check_integer)
-        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"):
-            self._check(name, check_number)
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.type in (int, float) or (option.type == int | None and value is not None):
+                check: Any = check_number if option.type is float else check_integer
+                low, high = option.metadata["min"], option.metadata["max"]
+                setattr(self, option.name, check(option.name, value, low, high))
         self.stop = _check_stop(self.stop)
         self.stop_token_ids = check_tokens(
             "stop_token_ids", () if self.stop_token_ids is None else self.stop_token_ids
@@ -104,11 +103,6 @@ class SamplingOptions:
         self.json_schema = _check_schema(self.json_schema)
         if self.top_p == 0:
             raise UserError("top_p=0 leaves no token; for the most likely token set temperature=0")
-
-    def _check(self, name: str, check: Any) -> None:
-        """Replace a number by its checked value."""
-        limits = self.__dataclass_fields__[name].metadata
-        setattr(self, name, check(name, getattr(self, name), limits["min"], limits["max"]))
 
     @classmethod
     def from_names(cls, options: dict[str, Any], base: "SamplingOptions | None" = None) -> "SamplingOptions":
