@@ -1,5 +1,6 @@
 """`small-doge bench`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,20 +49,13 @@ def bench_model(
     refusal = _find_refusal(folder)
     if refusal is not None and output is not None:
         raise refusal
-    at_depths, at_batches = _read_numbers("depths", depths, 0), _read_numbers("batch-sizes", batch_sizes, 1)
-    rows: list[dict[str, Any]] = []
-    with console.status("") as status:
-        for count in _read_numbers("threads", threads, 1) if threads else [None]:
-            engine = open_engine(name, num_slots=max(at_batches), threads=count)
-            used = engine.threads if isinstance(engine, OnnxEngine) else describe_device()["threads"]
-
-            def say(text: str, used: int = used) -> None:
-                if "left out" in text:
-                    console.print(text, style="yellow")
-                status.update(f"{used} threads, {text}")
-
-            found = measure_engine(engine, at_depths, at_batches, new_tokens, say)
-            rows += [{"threads": used, **row} for row in found]
+    rows = _measure(
+        name,
+        _read_numbers("threads", threads, 1) if threads else [None],
+        _read_numbers("depths", depths, 0),
+        _read_numbers("batch-sizes", batch_sizes, 1),
+        new_tokens,
+    )
     if not rows:
         raise UserError(f"--depths {depths}: the model takes fewer tokens than each of them and --new-tokens")
     kind = "ONNX Runtime" if is_exported(name) else "PyTorch"
@@ -78,6 +72,30 @@ def bench_model(
     plot_rows(rows, folder / "bench.png", f"{name}, {kind}")
     record_files(folder, "bench.json", "bench.png")
     console.print(f"Written: {folder / 'bench.json'}, {folder / 'bench.png'}", soft_wrap=True, highlight=False)
+
+
+def _measure(
+    name: str,
+    thread_counts: Sequence[int | None],
+    depths: Sequence[int],
+    batch_sizes: Sequence[int],
+    new_tokens: int,
+) -> list[dict[str, Any]]:
+    """Open the model for each number of threads, and measure it while saying what is measured."""
+    rows: list[dict[str, Any]] = []
+    with console.status("") as status:
+        for count in thread_counts:
+            engine = open_engine(name, num_slots=max(batch_sizes), threads=count)
+            used = engine.threads if isinstance(engine, OnnxEngine) else describe_device()["threads"]
+
+            def say(text: str, used: int = used) -> None:
+                if "left out" in text:
+                    console.print(text, style="yellow")
+                status.update(f"{used} threads, {text}")
+
+            found = measure_engine(engine, depths, batch_sizes, new_tokens, say)
+            rows += [{"threads": used, **row} for row in found]
+    return rows
 
 
 def _find_refusal(folder: Path) -> UserError | None:

@@ -66,4 +66,5 @@ def _explain_finish(engine: Engine, request: Request) -> None:
 
 
 def _note(text: str) -> None:
+    """Write a note to standard error."""
     typer.secho(f"[{text}]", err=True, dim=True)

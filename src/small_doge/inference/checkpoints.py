@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoModelForCausalLM
 
@@ -11,6 +10,7 @@ from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
+from .detokenizer import Tokenizer
 from .loading import is_exported
 
 
@@ -20,7 +20,7 @@ logger = get_logger(__name__)
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeForCausalLM, Any]:
+def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeForCausalLM, Tokenizer | None]:
     """Load a model and its tokenizer; None if it has no tokenizer.
 
     Args:
@@ -56,7 +56,7 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
     return model, tokenizer
 
 
-def _merge(folder: Path) -> tuple[DogeForCausalLM, Any]:
+def _merge(folder: Path) -> tuple[DogeForCausalLM, Tokenizer | None]:
     """Load the base model of a LoRA adapter, and merge the adapter into it."""
     try:
         from peft import PeftModel

@@ -16,7 +16,7 @@ from ..utils.files import check_output, whole_folder, write_json, write_manifest
 from ..utils.model_card import build_model_card
 from .detokenizer import Tokenizer
 from .export_card import build_card, collect_facts
-from .export_checks import check_quality, make_references, refuse_bad_quality, tokenize_held_out
+from .export_checks import Quality, check_quality, make_references, refuse_bad_quality, tokenize_held_out
 from .loading import FORMAT_VERSION, GRAPH, RUNTIME, find_end_ids
 from .onnx_backend import OnnxBackend, import_onnxruntime
 
@@ -67,22 +67,14 @@ def export_onnx(
     settings = _make_settings(model, tokenizer, quantize, max_length)
     graph, exact, exported = _build_graph(model, settings)
     # 3. Compare it with PyTorch, on held-out texts.
-    reference, rounded = make_references(model, graph)
     backend = OnnxBackend(exported, settings, num_slots=1)
     rows = tokenize_held_out(texts, tokenizer, model.config.vocab_size, settings["max_length"])
-    exact_backend = OnnxBackend(exact, settings, num_slots=1, threads=1)
-    quality = check_quality(reference, rounded, exact_backend, backend, rows, settings["end_ids"])
+    quality = _compare(model, graph, exact, backend, rows, settings)
     refuse_bad_quality(quality, quantize, max_perplexity_increase)
-    # 4. Write the folder.
+    # 4. Write the folder, with a card.
     facts = collect_facts(model, backend, quality, quantize, settings, len(exported), runtime.__version__, rows)
-    with whole_folder(output, MADE_BY, overwrite) as folder:
-        (folder / GRAPH).write_bytes(exported)
-        _save_tokenizer(tokenizer, folder)
-        model.config.save_pretrained(folder)
-        model.generation_config.save_pretrained(folder)
-        write_json(folder / RUNTIME, settings)
-        write_text(folder / "README.md", build_card(name or output.name, facts, settings))
-        write_manifest(folder)
+    card = build_card(name or output.name, facts, settings)
+    _write_folder(output, model, tokenizer, exported, settings, card, overwrite)
     return facts
 
 
@@ -140,6 +132,40 @@ def _build_graph(model: DogeForCausalLM, settings: dict[str, Any]) -> tuple[Any,
     proto = graph.build()
     exact = set_accuracy(proto, 1).SerializeToString()
     return graph, exact, set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()
+
+
+def _compare(
+    model: DogeForCausalLM,
+    graph: Any,
+    exact: bytes,
+    backend: OnnxBackend,
+    rows: list[list[int]],
+    settings: dict[str, Any],
+) -> Quality:
+    """Compare a `DogeGraph`, its bytes without rounding of activations, and its backend with PyTorch."""
+    reference, rounded = make_references(model, graph)
+    exact_backend = OnnxBackend(exact, settings, num_slots=1, threads=1)
+    return check_quality(reference, rounded, exact_backend, backend, rows, settings["end_ids"])
+
+
+def _write_folder(
+    output: Path,
+    model: DogeForCausalLM,
+    tokenizer: Tokenizer | None,
+    graph: bytes,
+    settings: dict[str, Any],
+    card: str,
+    overwrite: bool,
+) -> None:
+    """Write an exported folder, whole or not at all."""
+    with whole_folder(output, MADE_BY, overwrite) as folder:
+        (folder / GRAPH).write_bytes(graph)
+        _save_tokenizer(tokenizer, folder)
+        model.config.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)
+        write_json(folder / RUNTIME, settings)
+        write_text(folder / "README.md", card)
+        write_manifest(folder)
 
 
 def export_hf(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ..models import DogeForCausalLM, DynamicMaskCache
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
+from .detokenizer import Tokenizer
 from .onnx_backend import OnnxBackend
 
 
@@ -73,7 +74,7 @@ def make_references(model: DogeForCausalLM, graph: "DogeGraph") -> tuple[DogeFor
 
 
 def tokenize_held_out(
-    texts: Iterable[str] | None, tokenizer: Any, vocab_size: int, limit: int | None
+    texts: Iterable[str] | None, tokenizer: Tokenizer | None, vocab_size: int, limit: int | None
 ) -> list[list[int]]:
     """Tokenize held-out texts.
 

@@ -176,15 +176,18 @@ def _unwrap(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
+    """Show a value in an error message, cut to 80 characters."""
     shown = repr(value)
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _describe_range(low: float, high: float | None) -> str:
+    """Say which numbers are accepted."""
     return f"of at least {low:g}" if high is None else f"from {low:g} to {high:g}"
 
 
 def _check_switch(name: str, value: Any) -> bool:
+    """Return a truth value of any library as a `bool`."""
     plain = _unwrap(value)
     if not isinstance(plain, bool):
         raise UserError(f"{name}={_show(value)} must be True or False")
@@ -192,6 +195,7 @@ def _check_switch(name: str, value: Any) -> bool:
 
 
 def _check_stop(value: Any) -> tuple[str, ...]:
+    """Return one stop text, or several, as a tuple."""
     if value is None:
         return ()
     texts = (value,) if isinstance(value, str) else value
@@ -216,6 +220,7 @@ def _check_bias(value: Any) -> dict[int, float]:
 
 
 def _check_schema(value: Any) -> dict | str | None:
+    """Check that a JSON schema is text, or can be written as JSON."""
     if value is None or isinstance(value, str):
         return value
     if not isinstance(value, Mapping):
