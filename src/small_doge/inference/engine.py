@@ -58,7 +58,10 @@ class Engine:
             UserError: an unknown option, a value out of range, a prompt that does not fit, or a model without tokenizer.
         """
         request = self._make_request(self._to_ids(prompt), options)
-        return "".join(token.text for token in self.follow(request))
+        text = ""
+        for token in self.follow(request):
+            text += token.text
+        return text
 
     def generate_batch(self, prompts: Iterable[str | Sequence[int]], **options: Any) -> list[str]:
         """Generate the texts that follow several prompts, computed together; raises as `generate` does."""

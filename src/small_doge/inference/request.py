@@ -65,15 +65,18 @@ class Request:
     def append_token(self, logits: np.ndarray) -> None:
         """Sample the next token from logits [V], append it to the output, and set the finish reason if it is the last.
 
-        Raises:
-            UserError: the logits are not finite, or the options and the grammar exclude every token.
+        An error, such as logits that are not finite, finishes the request and is not raised.
         """
-        token = self.sampler.sample(logits)
-        if self.detokenizer is not None:
-            token.text = self.detokenizer.push(token.id)
-        token.finish_reason = self._find_finish_reason(token.id)
-        if token.finish_reason is not None and self.detokenizer is not None:
-            token.text += self.detokenizer.finish()
+        try:
+            token = self.sampler.sample(logits)
+            if self.detokenizer is not None:
+                token.text = self.detokenizer.push(token.id)
+            token.finish_reason = self._find_finish_reason(token.id)
+            if token.finish_reason is not None and self.detokenizer is not None:
+                token.text += self.detokenizer.finish()
+        except Exception as error:  # noqa: BLE001 (whatever it is, it must not reach the other requests)
+            self.fail(error)
+            return
         self.output.append(token)
         self.finish_reason = token.finish_reason
 

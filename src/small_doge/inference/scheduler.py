@@ -141,7 +141,7 @@ class Scheduler:
                 request.fail(error)
             return
         for request, row in zip(requests, logits, strict=True):
-            self._append_token(request, row)
+            request.append_token(row)
 
     def _prefill(self, request: Request) -> None:
         """Compute a chunk of a prompt; after the last one, let the request run."""
@@ -161,14 +161,7 @@ class Scheduler:
             self.prefix_cache.store(slot, tuple(request.prompt_ids))
         self.running.append(request)
         self.prefilling = None
-        self._append_token(request, logits)
-
-    def _append_token(self, request: Request, logits: np.ndarray) -> None:
-        """Sample a token for a request; an error finishes it alone."""
-        try:
-            request.append_token(logits)
-        except Exception as error:  # noqa: BLE001
-            request.fail(error)
+        request.append_token(logits)
 
     def _free_finished(self) -> None:
         """Free the slots of finished requests."""

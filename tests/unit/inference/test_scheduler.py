@@ -111,7 +111,6 @@ PLACES = {
         "_admit",
         "_prefill",
         "_decode",
-        "_append_token",
         "_finish",
         "_free_finished",
         "_recover",
