@@ -17,7 +17,8 @@ from common import report
 from transformers import AutoModelForCausalLM
 
 from small_doge import DynamicMaskCache
-from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph, set_accuracy
+from small_doge.inference.graph import DogeGraph, set_accuracy
+from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 from small_doge.models import load_model
 from small_doge.processor.corpus import iterate_mixture
@@ -53,11 +54,11 @@ def make_export(model, length):
     names = ("num_hidden_layers", "num_key_value_heads", "vocab_size", "keep_window_size")
     settings = {name: getattr(model.config, name) for name in names}
     settings |= {"head_size": model.config.head_dim, "max_length": length}
-    backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, lanes=1, threads=1)
+    backend = OnnxBackend(set_accuracy(graph.build(), 1).SerializeToString(), settings, num_slots=1, threads=1)
 
     def run(row):
         backend.clear(0)
-        return torch.from_numpy(np.stack([backend.extend(0, np.array([token])).copy() for token in row]))
+        return torch.from_numpy(np.stack([backend.prefill(0, np.array([token])).copy() for token in row]))
 
     return run
 

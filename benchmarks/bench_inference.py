@@ -10,7 +10,7 @@ from bench_peers import PAUSE, Ours
 from common import report
 
 from small_doge import DogeConfig, DogeForCausalLM
-from small_doge.inference.benchmark import fill
+from small_doge.inference.benchmark import prefill_prompt
 
 
 def measure_depths(model, quantize, threads, depths, rounds, steps):
@@ -18,14 +18,14 @@ def measure_depths(model, quantize, threads, depths, rounds, steps):
     random = np.random.default_rng(0)
     backends = {depth: Ours(model, quantize, threads).backend for depth in depths}
     for depth, backend in backends.items():
-        fill(backend, 0, random.integers(0, backend.vocab_size, depth))
+        prefill_prompt(backend, 0, random.integers(0, backend.vocab_size, depth))
     times = {depth: [] for depth in depths}
     for _ in range(rounds):
         for depth, backend in backends.items():
             time.sleep(PAUSE)
             for token in random.integers(0, backend.vocab_size, (steps, 1)):
                 start = time.perf_counter()
-                backend.step(1, token)
+                backend.decode(1, token)
                 times[depth].append(time.perf_counter() - start)
     return [
         {
@@ -39,24 +39,24 @@ def measure_depths(model, quantize, threads, depths, rounds, steps):
     ]
 
 
-def measure_lanes(model, quantize, threads, depth, lanes, rounds, steps):
+def measure_slots(model, quantize, threads, depth, slots, rounds, steps):
     """Tokens per second of one sequence and of several, taken in turn."""
-    backend = Ours(model, quantize, threads, lanes=lanes).backend
+    backend = Ours(model, quantize, threads, num_slots=slots).backend
     prompt = np.random.default_rng(0).integers(0, backend.vocab_size, max(1, depth))
-    for lane in range(lanes):
-        fill(backend, lane, prompt)
+    for slot in range(slots):
+        prefill_prompt(backend, slot, prompt)
     ratios, best = [], {}
     for _ in range(rounds):
         speeds = {}
-        for count in (1, lanes):
+        for count in (1, slots):
             start = time.perf_counter()
             for _ in range(steps):
-                backend.step(count, np.zeros(count, dtype=np.int64))
+                backend.decode(count, np.zeros(count, dtype=np.int64))
             speeds[count] = count * steps / (time.perf_counter() - start)
             best[count] = max(best.get(count, 0), speeds[count])
-        ratios.append(speeds[lanes] / speeds[1])
-    ratio = {"ratio": statistics.median(ratios), "one_tok_s": best[1], "all_tok_s": best[lanes]}
-    return {"weights": quantize, "depth": depth, "lanes": lanes, **ratio}
+        ratios.append(speeds[slots] / speeds[1])
+    ratio = {"ratio": statistics.median(ratios), "one_tok_s": best[1], "all_tok_s": best[slots]}
+    return {"weights": quantize, "depth": depth, "slots": slots, **ratio}
 
 
 def main():
@@ -64,12 +64,12 @@ def main():
     parser.add_argument("--models", nargs="+", default=["Doge-20M", "Doge-60M"])
     parser.add_argument("--formats", nargs="+", default=["int8", "int4"])
     parser.add_argument("--depths", nargs="+", type=int, default=[4096, 16384, 65536])
-    parser.add_argument("--lanes", type=int, default=8)
+    parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=32, help="tokens timed in a round")
     args = parser.parse_args()
-    depths, lanes = [], []
+    depths, slots = [], []
     for name in args.models:
         torch.manual_seed(0)
         rope = {"rope_type": "default", "rope_theta": 10_000.0}
@@ -80,10 +80,10 @@ def main():
             found = measure_depths(model, quantize, args.threads, args.depths, args.rounds, args.steps)
             depths += [{"model": name, **row} for row in found]
             for depth in (0, 512):
-                row = measure_lanes(model, quantize, args.threads, depth, args.lanes, args.rounds, args.steps)
-                lanes.append({"model": name, **row})
+                row = measure_slots(model, quantize, args.threads, depth, args.slots, args.rounds, args.steps)
+                slots.append({"model": name, **row})
     report("depths", depths)
-    report("lanes", lanes)
+    report("slots", slots)
 
 
 if __name__ == "__main__":

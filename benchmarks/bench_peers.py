@@ -17,8 +17,9 @@ import torch
 from common import build_peer, report
 
 from small_doge import DogeConfig, DogeForCausalLM
-from small_doge.inference.benchmark import fill
-from small_doge.inference.graph import WEIGHT_FORMATS, DogeGraph
+from small_doge.inference.benchmark import prefill_prompt
+from small_doge.inference.graph import DogeGraph
+from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 
 
@@ -31,7 +32,7 @@ PAUSE = 0.05
 class Ours:
     """An exported graph, for texts of up to `max_length` tokens or of any length."""
 
-    def __init__(self, model, quantize, threads, lanes=1, max_length=None):
+    def __init__(self, model, quantize, threads, num_slots=1, max_length=None):
         config = model.config
         settings = {
             "num_hidden_layers": config.num_hidden_layers,
@@ -42,14 +43,14 @@ class Ours:
             "max_length": max_length,
         }
         graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length).build()
-        self.backend = OnnxBackend(graph.SerializeToString(), settings, lanes=lanes, threads=threads)
+        self.backend = OnnxBackend(graph.SerializeToString(), settings, num_slots=num_slots, threads=threads)
 
     def prefill(self, ids):
-        fill(self.backend, 0, np.array(ids))
+        prefill_prompt(self.backend, 0, np.array(ids))
 
     def decode(self, count):
         for _ in range(count):
-            self.backend.step(1, np.zeros(1, dtype=np.int64)).argmax()
+            self.backend.decode(1, np.zeros(1, dtype=np.int64)).argmax()
 
 
 class Transformers:

@@ -37,7 +37,7 @@ FORMATS = ["none", "int8", "int4"]
 def export(folder, tokenizer, **sizes):
     from small_doge.inference.export import export_onnx
 
-    export_onnx(build_model(**{**MODEL, **sizes}), tokenizer, folder, folder.name, max_loss=10)
+    export_onnx(build_model(**{**MODEL, **sizes}), tokenizer, folder, folder.name, max_perplexity_increase=10)
     return folder
 
 

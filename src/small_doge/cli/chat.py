@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,44 +23,44 @@ from . import options
 
 logger = get_logger(__name__)
 
-HELP = """/system TEXT  set what the model is told first, and start over
-/reset        start over
-/save FILE    write the conversation as JSON
-/help         this
-/exit         end (or Ctrl-D); Ctrl-C stops an answer"""
-# An answer gets one part in so many of the model's length, or --max-new-tokens if that is less.
+HELP = """/system TEXT  set the system message, and start a new conversation
+/reset        start a new conversation
+/save FILE    write the conversation to a JSON file
+/help         show this list
+/exit         end the chat (or Ctrl-D); Ctrl-C stops an answer"""
+# Room is kept for an answer of --max-new-tokens, at most one ROOM-th of the model's length.
 ROOM = 4
 COMMANDS = ("system", "reset", "save", "help", "exit")
 
 
+@options.with_sampling_options(
+    "max_new_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    max_new_tokens=512,
+)
 def chat(
+    *,
     model: options.ModelArgument = None,
-    system: Annotated[str | None, typer.Option(help="What the model is told first.")] = None,
-    max_new_tokens: options.MaxNewTokens = 512,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
-    seed: options.Seed = None,
+    system: Annotated[
+        str | None, typer.Option(help="System message at the beginning of the conversation; none if not set.")
+    ] = None,
+    sampling: SamplingOptions,
     threads: options.Threads = None,
 ) -> None:
-    """Talk with a model. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends."""
+    """Chat with a model in the terminal. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the chat.
+
+    Answers go to standard output, everything else to standard error, so that a pipe gets the answers alone.
+    """
     quiet_libraries()
-    sampling = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-    }
-    SamplingOptions.from_names(sampling)  # refuses wrong values before the model is loaded
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=True)  # standard output is for answers
     name = resolve_model(model)
     with console.status(f"Loading {name}"):
-        engine = open_engine(name, lanes=1, threads=threads)
+        engine = open_engine(name, num_slots=1, threads=threads)
         engine.render([{"role": "user", "content": "?"}])  # refuses a model without a template before any typing
     conversation = Conversation(engine, sampling, console, system)
     console.print(f"{name}. /help lists the commands, Ctrl-D ends.", style="dim", soft_wrap=True)
@@ -83,8 +83,13 @@ def chat(
 
 
 def _read_line() -> str:
-    """A line of the user, without a prompt where it comes through a pipe; bytes that are no text become U+FFFD."""
-    line = input("> " if sys.stdin.isatty() else "").strip()
+    """Read a line, with a prompt if a person types it; bytes that are not UTF-8 become U+FFFD."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    if prompt and not sys.stdout.isatty():  # input() would write it among the answers
+        sys.stderr.write(prompt)
+        sys.stderr.flush()
+        prompt = ""
+    line = input(prompt).strip()
     text = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if text != line:
         logger.warning("the input is not UTF-8; what could not be read became \ufffd")
@@ -92,7 +97,7 @@ def _read_line() -> str:
 
 
 def _is_conversation(path: Path) -> bool:
-    """Whether a file is what /save writes."""
+    """Tell whether a file is a conversation that /save wrote."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -101,6 +106,7 @@ def _is_conversation(path: Path) -> bool:
 
 
 def _enable_line_editing() -> None:
+    """Let arrow keys edit the line and recall earlier ones, where the platform has that."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")
     with contextlib.suppress(ImportError):  # not on every platform
@@ -109,16 +115,16 @@ def _enable_line_editing() -> None:
 
 @dataclass
 class Conversation:
-    """What was said, and who answers."""
+    """A conversation with a model: answers are written to standard output, everything else to `console`."""
 
     engine: Engine
-    sampling: dict[str, Any]
+    sampling: SamplingOptions
     console: Console
     system: str | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def obey(self, line: str) -> None:
-        """Follow a command; a mistake is told and changes nothing."""
+        """Run a command of the chat; a mistake is reported and changes nothing."""
         name, _, rest = line[1:].partition(" ")
         rest = rest.strip()
         if name == "reset":
@@ -135,6 +141,7 @@ class Conversation:
             self.console.print(unknown_name_message("command", name, COMMANDS), style="red", markup=False)
 
     def _save(self, path: str) -> None:
+        """Write the conversation as JSON, or report why it can't be written."""
         try:
             target = Path(path).expanduser()
             if not path or target.is_dir():
@@ -149,11 +156,12 @@ class Conversation:
             self.console.print(f"Saved {len(self.messages)} messages to {path}", style="dim", markup=False)
 
     def _all_messages(self, start: int = 0) -> list[dict[str, str]]:
+        """List the messages from number `start` on, after the system message."""
         first = [{"role": "system", "content": self.system}] if self.system else []
         return first + self.messages[start:]
 
     def ask(self, text: str) -> None:
-        """Stream the answer; what was said so far is kept when it is stopped, and nothing when it fails."""
+        """Stream the answer to a message. A stopped answer is kept as far as it got, a failed one not at all."""
         before = list(self.messages)
         self.messages.append({"role": "user", "content": text})
         try:
@@ -167,43 +175,45 @@ class Conversation:
             self.console.print(f"{kind}{error}", style="red", markup=False)
 
     def _answer(self) -> None:
+        """Stream the answer to the last message, and report its speed."""
         start = time.perf_counter()
-        answer = self.engine.submit(self._fit(), **self.sampling)
-        pieces, first = self.engine.follow_text(answer), None
+        request = self.engine.submit(self._fit(), self.sampling)
+        pieces, first = self.engine.follow_text(request), None
         parts: list[str] = []
         try:
             for piece in pieces:
                 first = first or time.perf_counter()
                 parts.append(piece)
-                self.console.file.write(piece)
-                self.console.file.flush()
+                sys.stdout.write(piece)
+                sys.stdout.flush()
         except KeyboardInterrupt:
             self.console.print(" [stopped]", style="yellow", markup=False, end="")
         finally:
             pieces.close()
+            print(flush=True)
         self.messages.append({"role": "assistant", "content": "".join(parts)})
-        end, count = time.perf_counter(), len(answer.written)
+        end, count = time.perf_counter(), len(request.output)
         first = first or end
         speed = f", {(count - 1) / (end - first):,.0f} tok/s" if count > 1 and end > first else ""
-        reason = self.engine.explain_end(answer)
+        reason = self.engine.explain_finish(request)
         length = f", {reason.replace('max_new_tokens=', '--max-new-tokens ')}" if reason else ""
         self.console.print(
-            f"\n{count} tokens{speed}, first after {1000 * (first - start):,.0f} ms, prompt {len(answer.prompt)} tokens "
-            f"({answer.cached} cached){length}",
+            f"{count} tokens{speed}, first after {1000 * (first - start):,.0f} ms, prompt {len(request.prompt_ids)} tokens "
+            f"({request.num_cached_tokens} cached){length}",
             style="dim",
         )
 
     def _fit(self) -> list[int]:
-        """The tokens of the conversation, with room for an answer.
+        """Tokenize the conversation, with room for an answer.
 
-        The oldest turns are not shown to the model where the conversation has outgrown it, or the texts that it was
-        trained on; they stay in what /save writes.
+        If the conversation is longer than the model takes, or than the texts it was trained on, its oldest turns are
+        left out. /save writes them all the same.
         """
         limits = [n for n in (self.engine.backend.max_length, self.engine.trained_length) if n is not None]
         limit, first = min(limits, default=None), 0
         while True:
             ids = self.engine.render(self._all_messages(first))
-            room = min(self.sampling["max_new_tokens"], limit // ROOM) if limit is not None else 0
+            room = min(self.sampling.max_new_tokens, limit // ROOM) if limit is not None else 0
             if limit is None or len(ids) + room <= limit or first == len(self.messages) - 1:
                 break
             first += 2

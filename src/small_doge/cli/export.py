@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 
 from ..inference.checkpoints import open_checkpoint
-from ..inference.export import MADE_BY, MAX_LOSS, export_hf, export_onnx
+from ..inference.export import MADE_BY, export_hf, export_onnx
+from ..inference.export_checks import MAX_PERPLEXITY_INCREASE
 from ..processor.sources import open_source
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output
@@ -21,53 +22,78 @@ console = Console()
 
 
 class Format(StrEnum):
-    """What is written."""
+    """Formats of an export."""
 
     onnx = "onnx"
     hf = "hf"
 
 
 class Quantize(StrEnum):
-    """Bits of the weights."""
+    """Weight formats of an onnx export."""
 
     none = "none"
     int8 = "int8"
     int4 = "int4"
 
 
+def _refuse_max_loss(value: str | None) -> None:
+    """Name the option that took the place of `--max-loss`."""
+    if value is not None:
+        raise UserError(f"--max-loss is now called --max-perplexity-increase: --max-perplexity-increase {value}")
+
+
+def _list_limits() -> str:
+    """List the largest perplexity increase of each weight format."""
+    return ", ".join(f"{limit} for {name}" for name, limit in MAX_PERPLEXITY_INCREASE.items())
+
+
 def export_model(
     checkpoint: Annotated[
-        str | None, typer.Argument(help="Model folder or hub name; the demo's newest stage if none.")
+        str | None, typer.Argument(help="Checkpoint folder or hub name; the demo's newest stage if not set.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write; beside the checkpoint if none.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; a new one beside the checkpoint if not set."),
     ] = None,
-    format: Annotated[Format, typer.Option(help="onnx for ONNX Runtime, hf for transformers.")] = Format.onnx,
+    format: Annotated[
+        Format, typer.Option(help="Format to write: onnx for ONNX Runtime, hf for transformers.")
+    ] = Format.onnx,
     quantize: Annotated[
-        Quantize, typer.Option(help="Weights of an onnx export: float32, or blocks of 8 or 4 bits.")
+        Quantize,
+        typer.Option(
+            help="Weights of an onnx export: float32 (none), or quantized in blocks to 8 bits (int8) or 4 bits (int4)."
+        ),
     ] = Quantize.int8,
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Longest text of an onnx export, for which a dynamic RoPE is fixed; the trained one."
+            min=2,
+            help="Maximum number of tokens, prompt and answer together, that an onnx export accepts. If not set, there "
+            "is no limit, except for a model with dynamic RoPE: it is exported for the length it was trained on.",
         ),
     ] = None,
     texts: Annotated[
         str | None,
-        typer.Option(help="Held-out texts to measure the loss of quality on; of the embedded corpus if none."),
+        typer.Option(
+            help="Held-out texts to measure the perplexity of an onnx export on: a file, a folder or another source of "
+            "data. If not set, texts of the embedded corpus that no training uses."
+        ),
     ] = None,
-    max_loss: Annotated[
+    max_perplexity_increase: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Increase of the perplexity beyond which the export is refused, as a share "
-            f"({', '.join(f'{name} {loss}' for name, loss in MAX_LOSS.items())}).",
+            help="Refuse an onnx export whose perplexity on held-out texts is higher than the checkpoint's by more than "
+            f"this fraction; 0.02 allows 2%. If not set: {_list_limits()}.",
         ),
     ] = None,
-    merge_lora: Annotated[bool, typer.Option("--merge-lora", help="CHECKPOINT is a LoRA adapter: merge it.")] = False,
+    max_loss: Annotated[str | None, typer.Option(hidden=True, callback=_refuse_max_loss)] = None,
+    merge_lora: Annotated[
+        bool, typer.Option("--merge-lora", help="Merge the LoRA adapter in CHECKPOINT into its base model first.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
-    """Write a model as one portable folder, checked against PyTorch, with a card of its speed and loss of quality."""
+    """Export a model as one portable folder, checked against PyTorch, with a card of its quality and speed."""
     quiet_libraries()
     name = resolve_model(checkpoint)
     label = format.value if format is Format.hf or quantize is Quantize.none else quantize.value
@@ -76,8 +102,8 @@ def export_model(
     model, tokenizer = open_checkpoint(name, merge_lora)
     title = str(output)
     if format is Format.hf:
-        if quantize is not Quantize.int8 or max_length or texts or max_loss is not None:
-            raise UserError("--quantize, --max-length, --texts and --max-loss are for --format onnx")
+        if quantize is not Quantize.int8 or max_length or texts or max_perplexity_increase is not None:
+            raise UserError("--quantize, --max-length, --texts and --max-perplexity-increase are for --format onnx")
         facts = export_hf(model, tokenizer, output, title, overwrite)
     else:
         with console.status("Building the graph and comparing it with PyTorch"):
@@ -89,7 +115,7 @@ def export_model(
                 quantize.value,
                 max_length,
                 rows,
-                max_loss=max_loss,
+                max_perplexity_increase=max_perplexity_increase,
                 name=title,
                 overwrite=overwrite,
             )
@@ -99,10 +125,10 @@ def export_model(
 
 
 def _read_texts(name: str) -> list[str]:
-    """The `text` of each row of a file, folder or other source.
+    """Read the `text` of each row of a file, folder or other source.
 
     Raises:
-        UserError: there is none.
+        UserError: no row has a text.
     """
     source = open_source(name, all_splits=True)
     rows = (record.row for file_range in source.ranges for record in source.read(file_range))

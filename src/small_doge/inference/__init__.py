@@ -1,10 +1,10 @@
-"""Running a trained model: export to ONNX, engines on ONNX Runtime and PyTorch, sampling, batching."""
+"""Inference: export to ONNX, engines on ONNX Runtime and PyTorch, continuous batching, sampling."""
 
-from .answer import Answer
 from .engine import Engine
 from .loading import OnnxEngine, TorchEngine, is_exported, open_engine
-from .options import SamplingOptions
+from .request import Request
 from .sampling import Token
+from .sampling_options import SamplingOptions
 
 
-__all__ = ["Answer", "Engine", "OnnxEngine", "SamplingOptions", "Token", "TorchEngine", "is_exported", "open_engine"]
+__all__ = ["Engine", "OnnxEngine", "Request", "SamplingOptions", "Token", "TorchEngine", "is_exported", "open_engine"]

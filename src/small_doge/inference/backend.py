@@ -1,4 +1,4 @@
-"""What an engine needs of whatever computes the model."""
+"""The interface between the scheduler and whatever computes the model."""
 
 from typing import Any, Protocol
 
@@ -6,43 +6,47 @@ import numpy as np
 
 
 class Backend(Protocol):
-    """Computes the model for several sequences, each in a lane. Lanes 0 to n - 1 can take a step together.
+    """Computes the model for several sequences, each of which has a slot for its keys and values.
 
     Attributes:
-        vocab_size: V.
-        keep_window_size: w.
-        max_length: tokens that a sequence may have, or None.
-        lanes: sequences at once.
-        chunk_size: tokens that `extend` takes at most.
+        vocab_size: V, the number of token ids.
+        keep_window_size: keys that a head keeps of a sequence.
+        max_length: largest number of tokens in a sequence; None for no limit.
+        num_slots: sequences that are held at the same time.
+        chunk_size: largest number of tokens in one `prefill`.
     """
 
     vocab_size: int
     keep_window_size: int
     max_length: int | None
-    lanes: int
+    num_slots: int
     chunk_size: int
 
-    def clear(self, lane: int) -> None:
-        """Forget the sequence of a lane."""
+    def prefill(self, slot: int, ids: np.ndarray) -> np.ndarray:
+        """Append token ids [T], at most `chunk_size`, to a slot's sequence; return the logits [V] after the last."""
+
+    def decode(self, count: int, ids: np.ndarray) -> np.ndarray:
+        """Append one token id [count] to each of the slots 0 to count - 1.
+
+        Returns:
+            Logits [count, V], valid until the next call.
+        """
+
+    def clear(self, slot: int) -> None:
+        """Remove a slot's sequence."""
 
     def move(self, source: int, target: int) -> None:
-        """Let the sequence of one lane go on in another, whose own is forgotten."""
+        """Move a sequence to another slot, replacing the one there."""
 
-    def extend(self, lane: int, ids: np.ndarray) -> np.ndarray:
-        """Take in tokens [T], at most `chunk_size`, and return the logits [V] after the last."""
+    def save(self, slot: int) -> Any:
+        """Copy a slot's state."""
 
-    def step(self, count: int, tokens: np.ndarray) -> np.ndarray:
-        """Take in a token [n] for each of the lanes 0 to count - 1; logits [n, V], valid until the next call."""
+    def load(self, slot: int, state: Any, length: int) -> None:
+        """Start a slot with the first `length` tokens of a copied state: all of them if any key was evicted."""
 
-    def save(self, lane: int) -> Any:
-        """A copy of a lane's state."""
-
-    def load(self, lane: int, saved: Any, length: int) -> None:
-        """Begin a lane with the first `length` tokens of a saved state; fewer than all only before any eviction."""
-
-    def get_length(self, lane: int) -> int:
-        """Tokens that a lane has taken in."""
+    def get_length(self, slot: int) -> int:
+        """Count the tokens of a slot's sequence."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all lanes' keys, values and scores."""
+        """Count the bytes of all slots' keys, values and scores."""

@@ -1,4 +1,4 @@
-"""How fast a model answers here: prompts, tokens one by one, memory, by depth, threads and batch size."""
+"""Benchmark of an engine: prefill, decoding, time to the first token and memory, by depth and batch size."""
 
 import os
 import time
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .backend import Backend
 from .engine import Engine
 
 
@@ -21,18 +22,19 @@ def measure_engine(
     new_tokens: int = 32,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict[str, Any]]:
-    """A row for each depth and batch size that the model can take.
+    """Measure every depth and batch size that the model can take.
 
     Args:
-        engine: with as many lanes as the largest batch size.
-        depths: tokens before those that are timed.
-        batch_sizes: sequences at once.
-        new_tokens: to time.
-        say: is told what is being measured, and what is left out.
+        engine: one with as many slots as the largest batch size.
+        depths: numbers of tokens in the cache before decoding is timed.
+        batch_sizes: numbers of sequences that are decoded together.
+        new_tokens: number of decoding steps to time.
+        say: is called with what is being measured, and with what is left out.
 
     Returns:
-        Rows with `depth`, `batch`, `prefill_tok_s` (None at depth 0), `first_token_ms`, `decode_tok_s` (of all
-        sequences together), `state_mib` (keys, values, scores) and `process_mib`: the best of three rounds.
+        A row for each, the best of three rounds: `depth`, `batch`, `prefill_tok_s` (None at depth 0), `first_token_ms`,
+        `decode_tok_s` (tokens per second of all sequences together), `state_mib` (keys, values and scores) and
+        `process_mib` (resident memory of the process), both in MiB.
     """
     limit, rows = engine.backend.max_length, []
     for depth in [depth for depth in depths if limit is not None and depth + new_tokens > limit]:
@@ -46,20 +48,21 @@ def measure_engine(
 
 
 def _measure(engine: Engine, depth: int, batch: int, new_tokens: int) -> dict[str, Any]:
+    """Measure one depth and batch size."""
     import psutil
 
     backend, random = engine.backend, np.random.default_rng(0)
     prompt = random.integers(0, backend.vocab_size, max(1, depth))
     first, decode = np.inf, np.inf
     for _ in range(ROUNDS):
-        for lane in range(batch):
+        for slot in range(batch):
             start = time.perf_counter()
-            fill(backend, lane, prompt)
+            prefill_prompt(backend, slot, prompt)
             first = min(first, time.perf_counter() - start)
         tokens = random.integers(0, backend.vocab_size, (new_tokens, batch))
         start = time.perf_counter()
-        for step in tokens:
-            backend.step(batch, step)
+        for ids in tokens:
+            backend.decode(batch, ids)
         decode = min(decode, (time.perf_counter() - start) / new_tokens)
     row = {
         "depth": depth,
@@ -70,21 +73,21 @@ def _measure(engine: Engine, depth: int, batch: int, new_tokens: int) -> dict[st
         "state_mib": round(backend.nbytes / 2**20, 2),
         "process_mib": round(psutil.Process(os.getpid()).memory_info().rss / 2**20, 1),
     }
-    for lane in range(batch):
-        backend.clear(lane)
+    for slot in range(batch):
+        backend.clear(slot)
     return row
 
 
-def fill(backend: Any, lane: int, prompt: np.ndarray) -> np.ndarray:
-    """Take a prompt into an empty lane; logits [V] after it."""
-    backend.clear(lane)
+def prefill_prompt(backend: Backend, slot: int, prompt: np.ndarray) -> np.ndarray:
+    """Compute a prompt of one token at least in an empty slot, chunk by chunk; return the logits [V] after it."""
+    backend.clear(slot)
     for start in range(0, len(prompt), backend.chunk_size):
-        logits = backend.extend(lane, prompt[start : start + backend.chunk_size])
+        logits = backend.prefill(slot, prompt[start : start + backend.chunk_size])
     return logits
 
 
 def plot_rows(rows: Iterable[dict[str, Any]], path: str | Path, title: str) -> None:
-    """Tokens per second by depth: decoding for each number of threads and batch size, and prompts."""
+    """Plot tokens per second by depth, for each number of threads and batch size, and write the figure."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,8 +1,7 @@
-"""Opening what a run left behind: a model, or an adapter and the model that it belongs to."""
+"""Loading a checkpoint: a model, or an adapter and the model that it belongs to."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 from transformers import AutoModelForCausalLM
 
@@ -11,6 +10,7 @@ from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
+from .detokenizer import Tokenizer
 from .loading import is_exported
 
 
@@ -20,15 +20,15 @@ logger = get_logger(__name__)
 ADAPTER_CONFIG = "adapter_config.json"
 
 
-def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeForCausalLM, Any]:
-    """A model and its tokenizer (None where there is none).
+def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeForCausalLM, Tokenizer | None]:
+    """Load a model and its tokenizer; None if it has no tokenizer.
 
     Args:
-        name: folder or hub name.
-        merge_lora: `name` is a folder with a LoRA adapter, to be merged into its base.
+        name: a folder or hub name.
+        merge_lora: whether `name` is a folder with a LoRA adapter, to be merged into its base model.
 
     Raises:
-        UserError: nothing that can be loaded, a model of another family, an adapter without `merge_lora` or the reverse.
+        UserError: nothing can be loaded, the model is of another family, or `merge_lora` does not fit the folder.
     """
     folder = Path(name)
     if is_exported(folder):
@@ -56,7 +56,8 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
     return model, tokenizer
 
 
-def _merge(folder: Path) -> tuple[DogeForCausalLM, Any]:
+def _merge(folder: Path) -> tuple[DogeForCausalLM, Tokenizer | None]:
+    """Load the base model of a LoRA adapter, and merge the adapter into it."""
     try:
         from peft import PeftModel
     except ImportError as error:

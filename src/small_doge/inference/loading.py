@@ -1,15 +1,20 @@
-"""Which engine serves a name: an exported folder, or a checkpoint."""
+"""Opening a model for inference: an exported folder on ONNX Runtime, or a checkpoint on PyTorch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError
 from ..utils.files import find_damage
 from ..utils.model_folder import load_tokenizer
-from .engine import Engine, find_end_ids
-from .options import check_integer
+from .detokenizer import Tokenizer
+from .engine import Engine
+from .sampling_options import check_integer
 
+
+if TYPE_CHECKING:
+    from ..models import DogeForCausalLM
 
 GRAPH = "model.onnx"
 RUNTIME = "runtime.json"
@@ -17,41 +22,50 @@ FORMAT_VERSION = 1
 
 
 class OnnxEngine(Engine):
-    """Answers from an exported folder, on ONNX Runtime.
+    """Generates text with an exported folder, on ONNX Runtime.
 
-    Memory and time per token stay the same however long a text gets: a lane holds at most `keep_window_size` keys per
-    head, and 256 more.
+    Memory and time per token are bounded for texts of any length: a slot holds at most `keep_window_size` keys per head,
+    and 256 more.
 
     Args:
         folder: what `small-doge export --format onnx` wrote.
-        lanes: answers that are computed together.
-        threads: of one operator; None lets a probe choose.
+        num_slots: requests that are computed together.
+        threads: processor threads of an operator; None chooses them by a quick measurement.
+
+    Attributes:
+        settings: the content of `runtime.json`.
+        threads: processor threads of an operator.
 
     Raises:
-        UserError: no such folder, a torn file, a folder of something else.
+        UserError: the folder does not exist, holds something else, or has a damaged file.
     """
 
-    def __init__(self, folder: str | Path, lanes: int = 8, threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, num_slots: int = 8, threads: int | None = None) -> None:
         from .onnx_backend import OnnxBackend
 
         folder = Path(folder)
         self.settings = read_runtime(folder)
-        backend = OnnxBackend(folder / GRAPH, self.settings, lanes, threads)
+        backend = OnnxBackend(folder / GRAPH, self.settings, num_slots, threads)
         trained = read_trained_length(folder)
         super().__init__(backend, load_tokenizer(folder), self.settings["end_ids"], str(folder), trained)
         self.threads = backend.threads
 
 
 class TorchEngine(Engine):
-    """Answers from a checkpoint, on PyTorch.
+    """Generates text with a checkpoint, on PyTorch.
 
     Args:
-        model: folder or hub name, or a `DogeForCausalLM`.
-        tokenizer: of the model; that of the folder if None.
-        lanes: answers that are computed at the same time.
+        model: a folder, a hub name, or a `DogeForCausalLM`.
+        tokenizer: tokenizer of the model; the one in its folder if None.
+        num_slots: requests that are advanced in turn.
+
+    Raises:
+        UserError: there is no such model, or it is of another family.
     """
 
-    def __init__(self, model: Any, tokenizer: Any = None, lanes: int = 8) -> None:
+    def __init__(
+        self, model: "str | Path | DogeForCausalLM", tokenizer: Tokenizer | None = None, num_slots: int = 8
+    ) -> None:
         from ..models import DogeForCausalLM
         from .checkpoints import open_checkpoint
         from .torch_backend import TorchBackend
@@ -62,41 +76,58 @@ class TorchEngine(Engine):
             tokenizer = tokenizer or own
         if not isinstance(model, DogeForCausalLM):
             raise UserError(f"{name} is a {type(model).__name__}, not a Doge model")
-        ids = model.generation_config.eos_token_id
-        end_ids = find_end_ids([ids] if isinstance(ids, int) else ids or [], tokenizer)
+        end_ids = find_end_ids(model.generation_config.eos_token_id, tokenizer)
         trained = model.config.max_position_embeddings
-        super().__init__(TorchBackend(model.eval(), lanes), tokenizer, end_ids, name, trained)
+        super().__init__(TorchBackend(model.eval(), num_slots), tokenizer, end_ids, name, trained)
 
 
-def open_engine(name: str | Path, lanes: int = 8, threads: int | None = None) -> Engine:
-    """The engine for an exported folder, a checkpoint or a hub name."""
-    check_integer("lanes", lanes, 1)
+def open_engine(name: str | Path, num_slots: int = 8, threads: int | None = None) -> Engine:
+    """Open an exported folder, a checkpoint or a hub name.
+
+    Args:
+        name: a folder or hub name.
+        num_slots: requests that are computed together.
+        threads: processor threads; None chooses them for an exported folder, and leaves PyTorch's setting for others.
+
+    Raises:
+        UserError: there is no such model, or it can't be used.
+    """
+    check_integer("num_slots", num_slots, 1)
     threads = None if threads is None else check_integer("threads", threads, 1)
     if is_exported(name):
-        return OnnxEngine(name, lanes, threads)
+        return OnnxEngine(name, num_slots, threads)
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    return TorchEngine(name, lanes=lanes)
+    return TorchEngine(name, num_slots=num_slots)
+
+
+def find_end_ids(eos_token_id: int | Sequence[int] | None, tokenizer: Tokenizer | None) -> list[int]:
+    """Collect the token ids that end an output: those of the generation settings, and the tokenizer's."""
+    from ..processor.tokenizer import build_generation_config
+
+    named = [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id or []
+    own = [] if tokenizer is None else build_generation_config(tokenizer).eos_token_id
+    return sorted({*named, *(token_id for token_id in own if token_id is not None)})
 
 
 def read_trained_length(folder: Path) -> int | None:
-    """What the `config.json` of an export says."""
+    """Read how many tokens the longest training text had, from the `config.json` of an export; None if unknown."""
     path = folder / "config.json"
     return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None
 
 
 def is_exported(name: str | Path) -> bool:
-    """Whether a folder holds an exported graph."""
+    """Tell whether a folder holds an exported graph."""
     return any((Path(name) / file).exists() for file in (RUNTIME, GRAPH))
 
 
 def read_runtime(folder: Path) -> dict[str, Any]:
-    """The runtime configuration of an exported folder whose files are whole.
+    """Read the runtime configuration of an exported folder, after checking that its files are whole.
 
     Raises:
-        UserError: it is not there, is another's, or is damaged.
+        UserError: it is missing, of another format, or damaged.
     """
     if not folder.is_dir():
         raise UserError(

@@ -1,5 +1,6 @@
-"""ONNX Runtime behind the engine: an exported folder."""
+"""The ONNX Runtime backend: an exported graph, and the keys, values and scores of its slots."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,20 @@ from typing import Any
 import numpy as np
 
 from ..utils.errors import UserError
-from .options import check_integer
+from .sampling_options import check_integer
 
 
-# Slots beyond w in a lane. Evicted keys stay there, masked, until the lane is compacted.
-SPARE_SLOTS = 256
-FIRST_SLOTS = 256
+# Keys per head beyond w. Evicted keys stay there, masked, until the slot is compacted.
+SPARE_KEYS = 256
+INITIAL_KEYS = 256
 
 
 def import_onnxruntime() -> Any:
-    """The library, or an error that says how to get it."""
+    """Import ONNX Runtime, with its warnings turned off.
+
+    Raises:
+        UserError: it is not installed; the message says how to install it.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -26,21 +31,34 @@ def import_onnxruntime() -> Any:
 
 
 @dataclass
-class _Lanes:
-    """What stays bound between the steps of some lanes: the binding, its values, and the buffers behind them."""
+class _Buffers:
+    """Inputs and the output of one shape, which stay bound between calls, with the values that bind them."""
 
-    binding: Any
+    ids: np.ndarray
+    positions: np.ndarray
+    keep: np.ndarray
+    logits: np.ndarray
     values: list[Any]
-    shape: tuple[int, int] | None = None
-    ids: np.ndarray | None = None
-    positions: np.ndarray | None = None
-    keep: np.ndarray | None = None
-    logits: np.ndarray | None = None
 
 
 @dataclass
-class SavedLane:
-    """Keys and values [2 L, K, n, d], scores [L K, n] and the number of tokens of a sequence."""
+class _Binding:
+    """What is bound for a range of slots: their caches, and the buffers of the last shape."""
+
+    binding: Any
+    caches: list[Any]
+    buffers: _Buffers | None = None
+
+
+@dataclass
+class SlotState:
+    """A copy of a slot without evicted keys.
+
+    Attributes:
+        cache: keys and values [2 L, K, n, d].
+        scores: [L K, n].
+        length: tokens of the sequence.
+    """
 
     cache: np.ndarray
     scores: np.ndarray
@@ -48,251 +66,282 @@ class SavedLane:
 
 
 class OnnxBackend:
-    """A session, and the keys, values and scores of its lanes.
+    """A session of ONNX Runtime, and the keys, values and scores of its slots.
 
-    Keys lie in the order of the text. A lane holds at most w + `SPARE_SLOTS` slots per head; when they are full, those
-    of evicted keys are squeezed out.
+    Keys lie in the order of the text. A slot holds at most w + `SPARE_KEYS` keys per head; when it is full, the evicted
+    ones are removed.
+
+    Shapes: L layers, K key-value heads, d head size, V token ids, w `keep_window_size`, T new tokens, S slots.
 
     Args:
         graph: file or bytes of the model.
         settings: `num_hidden_layers`, `num_key_value_heads`, `head_size`, `vocab_size`, `keep_window_size`,
             `max_length`.
-        lanes: sequences at once.
-        threads: of one operator; None lets a probe choose.
+        num_slots: sequences that are held at the same time.
+        threads: processor threads of an operator; None chooses them by a quick measurement.
+
+    Raises:
+        UserError: ONNX Runtime is not installed, or a number is out of range.
     """
 
     def __init__(
-        self, graph: str | Path | bytes, settings: dict[str, Any], lanes: int = 8, threads: int | None = None
+        self, graph: str | Path | bytes, settings: dict[str, Any], num_slots: int = 8, threads: int | None = None
     ) -> None:
         self.runtime = import_onnxruntime()
         self.graph = graph if isinstance(graph, bytes) else str(graph)
-        self.layers, self.kv_heads = settings["num_hidden_layers"], settings["num_key_value_heads"]
-        self.head_size, self.vocab_size = settings["head_size"], settings["vocab_size"]
-        self.keep_window_size, self.max_length = settings["keep_window_size"], settings["max_length"]
-        self.lanes = check_integer("lanes", lanes, 1)
+        self.num_layers: int = settings["num_hidden_layers"]
+        self.num_kv_heads: int = settings["num_key_value_heads"]
+        self.head_size: int = settings["head_size"]
+        self.vocab_size: int = settings["vocab_size"]
+        self.keep_window_size: int = settings["keep_window_size"]
+        self.max_length: int | None = settings["max_length"]
+        self.num_slots = check_integer("num_slots", num_slots, 1)
         threads = None if threads is None else check_integer("threads", threads, 1)
-        self.chunk_size = SPARE_SLOTS
-        self.last = np.zeros(1, dtype=np.int64)  # the token whose scores a step gives
-        self._allocate(min(FIRST_SLOTS, self._most_slots()), rows=1)
-        self.filled = [0] * lanes  # slots in use, those of evicted keys included
-        self.lengths = [0] * lanes  # tokens taken in
-        self.latest: tuple[int, int, Any] | None = None  # lane, count and the scores after the last step
+        self.chunk_size = SPARE_KEYS
+        self.keep_first = np.zeros(1, dtype=np.int64)  # `logits_to_keep` of a single token
+        self.num_keys = [0] * num_slots  # keys in each slot, evicted ones included
+        self.lengths = [0] * num_slots  # tokens of each slot's sequence
+        # First slot, count and scores of the last call, while the runtime alone has them.
+        self.latest: tuple[int, int, Any] | None = None
+        self.key_capacity = min(INITIAL_KEYS, self._get_max_keys())
+        self.cache, self.scores = self._make_cache(self.key_capacity, num_slots=1)
+        self.bindings: dict[tuple[int, int], _Binding] = {}
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
 
-    def _most_slots(self) -> int:
-        most = self.keep_window_size + SPARE_SLOTS
-        return most if self.max_length is None else min(most, self.max_length)
+    def _get_max_keys(self) -> int:
+        """Return how many keys per head a slot can hold."""
+        bound = self.keep_window_size + SPARE_KEYS
+        return bound if self.max_length is None else min(bound, self.max_length)
+
+    # Threads.
 
     def _open(self, threads: int) -> Any:
+        """Open a session."""
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         return self.runtime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
 
     def _choose_threads(self) -> tuple[int, Any]:
-        """Half the threads as long as that is faster: small models lose more by waiting than they gain by sharing."""
+        """Halve the threads as long as that is faster: small models lose more by waiting than they gain by sharing."""
         import psutil
 
         threads = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
         best = (threads, self._open(threads))
         if threads == 1:
             return best
-        best_time = self._time_steps(best[1])
+        best_time = self._time_decode(best[1])
         while threads > 1:
             threads = (threads + 1) // 2 if threads > 2 else 1
             session = self._open(threads)
-            seconds = self._time_steps(session)
+            seconds = self._time_decode(session)
             if seconds > best_time:
                 break
             best, best_time = (threads, session), seconds
         return best
 
-    def _time_steps(self, session: Any) -> float:
-        import time
-
-        self.session, best = session, np.inf
-        self._forget_bindings()
+    def _time_decode(self, session: Any) -> float:
+        """Measure how many seconds the first token of a sequence takes, the best of twelve."""
+        self.session, best = session, float("inf")
+        self.bindings = {}
         for _ in range(12):
             self.clear(0)
             start = time.perf_counter()
-            self.step(1, np.zeros(1, dtype=np.int64))
+            self.decode(1, np.zeros(1, dtype=np.int64))
             best = min(best, time.perf_counter() - start)
         self.clear(0)
-        self._forget_bindings()
+        self.bindings = {}
         return best
-
-    # Memory.
-
-    def _allocate(self, slots: int, rows: int) -> None:
-        """Buffers for `rows` lanes of `slots` slots, with what is there."""
-        if hasattr(self, "cache"):
-            self._sync()
-        cache = np.zeros((2 * self.layers, rows, self.kv_heads, slots, self.head_size), dtype=np.float32)
-        scores = np.full((rows, self.layers * self.kv_heads, slots), -np.inf, dtype=np.float32)
-        if hasattr(self, "cache"):
-            old_rows, old_slots = self.cache.shape[1], self.slots
-            cache[:, :old_rows, :, :old_slots] = self.cache
-            scores[:old_rows, :, :old_slots] = self.scores
-        self.cache, self.scores, self.slots = cache, scores, slots
-        self._forget_bindings()
-
-    def _forget_bindings(self) -> None:
-        self.bindings: dict[tuple[int, int], _Lanes] = {}
-
-    def _reserve(self, lane: int, count: int, new: int) -> None:
-        """Room for `new` more slots in the lanes from `lane` to `lane + count - 1`."""
-        lanes = slice(lane, lane + count)
-        needed = max(self.filled[lanes]) + new
-        living = min(max(self.lengths[lanes]), self.keep_window_size)
-        if needed > min(self._most_slots(), living + new + SPARE_SLOTS):
-            for row in range(lane, lane + count):
-                self._compact(row)
-            needed = living + new
-        if needed > self._most_slots():
-            raise UserError(f"{living + new} tokens do not fit: the model takes {self.max_length}")
-        slots, rows = self.slots, self.cache.shape[1]
-        while slots < needed:
-            slots = min(2 * slots, self._most_slots())
-        while rows < lane + count:
-            rows = min(2 * rows, self.lanes)
-        if slots > self.slots or rows > self.cache.shape[1]:
-            self._allocate(slots, rows)
-
-    def _compact(self, lane: int) -> None:
-        """Squeeze out the slots of evicted keys; the others keep their order."""
-        filled, kept = self.filled[lane], min(self.lengths[lane], self.keep_window_size)
-        if filled == kept:
-            return
-        self._sync()
-        scores = self.scores[lane, :, :filled]
-        # A stable sort puts the living first, in their order.
-        order = np.argsort(np.isneginf(scores), axis=-1, kind="stable")[:, :kept]
-        self.scores[lane, :, :kept] = np.take_along_axis(scores, order, axis=-1)
-        self.scores[lane, :, kept:] = -np.inf
-        order = order.reshape(self.layers, self.kv_heads, kept)
-        for (layer, head), moved in np.ndenumerate((order != np.arange(kept)).argmax(axis=-1)):
-            for kind in (0, 1):
-                rows = self.cache[2 * layer + kind, lane, head]
-                rows[moved:kept] = rows[order[layer, head, moved:]]
-        self.filled[lane] = kept
 
     # Computation.
 
-    def _bind(self, lane: int, count: int) -> "_Lanes":
-        """Inputs and outputs of some lanes, with their caches in place."""
-        key = (lane, count)
-        if key not in self.bindings:
-            binding, values = self.session.io_binding(), []
-            for index in range(2 * self.layers):
-                name = f"{'value' if index % 2 else 'key'}.{index // 2}"
-                value = self.runtime.OrtValue.ortvalue_from_numpy(self.cache[index, lane : lane + count])
-                binding.bind_ortvalue_input(f"past_{name}", value)
-                binding.bind_ortvalue_output(f"present_{name}", value)
-                values.append(value)
-            self.bindings[key] = _Lanes(binding, values)
-        return self.bindings[key]
+    def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
+        """Append token ids [T], at most `chunk_size`, to a slot's sequence.
 
-    def _run(self, lane: int, count: int, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """Tokens [count, T] for some lanes; logits [count, len(keep), V], valid until the next call."""
-        new = ids.shape[1]
-        self._reserve(lane, count, new)
-        rows = slice(lane, lane + count)
-        filled = max(self.filled[rows])
-        lanes = self._bind(lane, count)
-        binding = lanes.binding
-        if lanes.shape != (new, len(keep)):
-            # The buffers stay bound, so that a step costs Python as little as may be.
-            lanes.shape = (new, len(keep))
-            lanes.ids, lanes.positions = np.zeros((2, count, new), dtype=np.int64)
-            lanes.keep = np.zeros(len(keep), dtype=np.int64)
-            lanes.logits = np.zeros((count, len(keep), self.vocab_size), dtype=np.float32)
-            named = {"input_ids": lanes.ids, "position_ids": lanes.positions, "logits_to_keep": lanes.keep}
-            lanes.values[2 * self.layers :] = [self.runtime.OrtValue.ortvalue_from_numpy(x) for x in named.values()]
-            for name, value in zip(named, lanes.values[2 * self.layers :], strict=True):
-                binding.bind_ortvalue_input(name, value)
-            lanes.values.append(self.runtime.OrtValue.ortvalue_from_numpy(lanes.logits))
-            binding.bind_ortvalue_output("logits", lanes.values[-1])
-        lanes.ids[:], lanes.keep[:] = ids, keep
-        np.add(np.array(self.lengths[rows])[:, None], np.arange(new), out=lanes.positions)
-        if self.latest is not None and self.latest[:2] == (lane, count):
-            scores = self.latest[2]
-        else:
-            self._sync()
-            part = np.ascontiguousarray(self.scores[rows, :, :filled])
-            scores = self.runtime.OrtValue.ortvalue_from_numpy(part)
-        binding.bind_ortvalue_input("past_scores", scores)
-        binding.bind_output("present_scores")
-        self.session.run_with_iobinding(binding)
-        self.latest = (
-            lane,
-            count,
-            self.runtime.OrtValue(binding.get_outputs_as_ortvaluevector()[2 * self.layers + 1]),
-        )
-        self.filled[rows] = [filled + new] * count
-        self.lengths[rows] = [length + new for length in self.lengths[rows]]
-        return lanes.logits
+        Args:
+            slot: the slot.
+            ids: token ids.
+            keep: indices [n] of the tokens whose logits are wanted; None for the last.
 
-    def _sync(self) -> None:
-        """Bring `scores` up to date with the last step, whose own were handed on within the runtime."""
-        if self.latest is not None:
-            lane, count, value = self.latest
-            scores = value.numpy()
-            self.scores[lane : lane + count, :, : scores.shape[2]] = scores
-            self.latest = None
+        Returns:
+            Logits [V] after the last token, or [n, V].
 
-    def extend(self, lane: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
-        """Take in tokens [T], at most `chunk_size`; logits [V] after the last, or [n, V] of those in `keep`."""
+        Raises:
+            UserError: the sequence would be longer than `max_length`.
+        """
         ids = np.asarray(ids, dtype=np.int64)[None]
-        logits = self._run(lane, 1, ids, np.array([ids.shape[1] - 1]) if keep is None else keep)
+        logits = self._run(slot, 1, ids, np.array([ids.shape[1] - 1]) if keep is None else keep)
         return (logits[0, -1] if keep is None else logits[0]).copy()
 
-    def step(self, count: int, tokens: np.ndarray) -> np.ndarray:
-        """A token for each of the first lanes; logits [n, V], valid until the next call."""
-        return self._run(0, count, tokens[:, None], self.last)[:, 0]
+    def decode(self, count: int, ids: np.ndarray) -> np.ndarray:
+        """Append one token id [count] to each of the first slots; return logits [count, V], valid until the next call."""
+        return self._run(0, count, ids[:, None], self.keep_first)[:, 0]
 
-    def clear(self, lane: int) -> None:
-        """Forget the sequence of a lane."""
-        self._sync()
-        self.filled[lane] = self.lengths[lane] = 0
-        if lane < self.cache.shape[1]:
-            self.scores[lane] = -np.inf
+    def _run(self, first: int, count: int, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """Compute token ids [S, T] for S = `count` slots; return logits [S, len(keep), V], valid until the next call."""
+        # 1. Make room for the new keys.
+        num_new = ids.shape[1]
+        self._reserve(first, count, num_new)
+        slots = slice(first, first + count)
+        num_keys = max(self.num_keys[slots])  # shorter sequences have keys of score -inf at their end
+        # 2. Bind caches and buffers, which stay bound as long as shapes stay the same, and fill the buffers.
+        bound, buffers = self._bind(first, count, num_new, len(keep))
+        buffers.ids[:], buffers.keep[:] = ids, keep
+        np.add(np.array(self.lengths[slots])[:, None], np.arange(num_new), out=buffers.positions)
+        # 3. Hand over the scores; those of the last call are within the runtime already.
+        if self.latest is not None and self.latest[:2] == (first, count):
+            scores = self.latest[2]
+        else:
+            self._sync_scores()
+            scores = self.runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.scores[slots, :, :num_keys]))
+        bound.binding.bind_ortvalue_input("past_scores", scores)
+        bound.binding.bind_output("present_scores")
+        # 4. Run, and take note of the new scores, keys and lengths.
+        self.session.run_with_iobinding(bound.binding)
+        present_scores = bound.binding.get_outputs_as_ortvaluevector()[2 * self.num_layers + 1]
+        self.latest = (first, count, self.runtime.OrtValue(present_scores))
+        self.num_keys[slots] = [num_keys + num_new] * count
+        self.lengths[slots] = [length + num_new for length in self.lengths[slots]]
+        return buffers.logits
+
+    def _bind(self, first: int, count: int, num_new: int, num_kept: int) -> tuple[_Binding, _Buffers]:
+        """Bind the caches of some slots in place, and buffers for `num_new` tokens and `num_kept` rows of logits."""
+        bound = self.bindings.get((first, count))
+        if bound is None:
+            bound = self.bindings[first, count] = self._bind_caches(first, count)
+        buffers = bound.buffers
+        if buffers is None or buffers.positions.shape[1] != num_new or len(buffers.keep) != num_kept:
+            bound.buffers = None  # an interruption must not leave buffers that are no longer bound
+            buffers = bound.buffers = self._bind_buffers(bound.binding, count, num_new, num_kept)
+        return bound, buffers
+
+    def _bind_caches(self, first: int, count: int) -> _Binding:
+        """Bind the keys and values of some slots as inputs and outputs, so that nothing is copied."""
+        binding, caches = self.session.io_binding(), []
+        for index in range(2 * self.num_layers):
+            name = f"{'value' if index % 2 else 'key'}.{index // 2}"
+            value = self.runtime.OrtValue.ortvalue_from_numpy(self.cache[index, first : first + count])
+            binding.bind_ortvalue_input(f"past_{name}", value)
+            binding.bind_ortvalue_output(f"present_{name}", value)
+            caches.append(value)
+        return _Binding(binding, caches)
+
+    def _bind_buffers(self, binding: Any, count: int, num_new: int, num_kept: int) -> _Buffers:
+        """Bind new buffers for the other inputs, the scores excepted, and for the logits."""
+        ids, positions = np.zeros((2, count, num_new), dtype=np.int64)
+        keep = np.zeros(num_kept, dtype=np.int64)
+        logits = np.zeros((count, num_kept, self.vocab_size), dtype=np.float32)
+        values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in (ids, positions, keep, logits)]
+        for name, value in zip(("input_ids", "position_ids", "logits_to_keep"), values[:3], strict=True):
+            binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output("logits", values[3])
+        return _Buffers(ids, positions, keep, logits, values)
+
+    # Memory.
+
+    def _make_cache(self, key_capacity: int, num_slots: int) -> tuple[np.ndarray, np.ndarray]:
+        """Allocate keys and values [2 L, S, K, capacity, d], and scores [S, L K, capacity] of -inf."""
+        shape = (2 * self.num_layers, num_slots, self.num_kv_heads, key_capacity, self.head_size)
+        scores = np.full((num_slots, self.num_layers * self.num_kv_heads, key_capacity), -np.inf, dtype=np.float32)
+        return np.zeros(shape, dtype=np.float32), scores
+
+    def _grow(self, key_capacity: int, num_slots: int) -> None:
+        """Move the slots to larger arrays."""
+        self._sync_scores()
+        cache, scores = self._make_cache(key_capacity, num_slots)
+        cache[:, : self.cache.shape[1], :, : self.key_capacity] = self.cache
+        scores[: self.cache.shape[1], :, : self.key_capacity] = self.scores
+        self.cache, self.scores, self.key_capacity = cache, scores, key_capacity
+        self.bindings = {}
+
+    def _reserve(self, first: int, count: int, num_new: int) -> None:
+        """Make room for `num_new` more keys in the slots from `first` to `first + count - 1`."""
+        slots = slice(first, first + count)
+        needed = max(self.num_keys[slots]) + num_new
+        living = min(max(self.lengths[slots]), self.keep_window_size)
+        if needed > min(self._get_max_keys(), living + num_new + SPARE_KEYS):
+            for slot in range(first, first + count):
+                self._compact(slot)
+            needed = living + num_new
+        if needed > self._get_max_keys():
+            raise UserError(f"{living + num_new} tokens do not fit: the model takes {self.max_length}")
+        capacity, num_slots = self.key_capacity, self.cache.shape[1]
+        while capacity < needed:
+            capacity = min(2 * capacity, self._get_max_keys())
+        while num_slots < first + count:
+            num_slots = min(2 * num_slots, self.num_slots)
+        if capacity > self.key_capacity or num_slots > self.cache.shape[1]:
+            self._grow(capacity, num_slots)
+
+    def _compact(self, slot: int) -> None:
+        """Remove evicted keys; the others keep their order."""
+        num_keys, kept = self.num_keys[slot], min(self.lengths[slot], self.keep_window_size)
+        if num_keys == kept:
+            return
+        self._sync_scores()
+        scores = self.scores[slot, :, :num_keys]
+        # A stable sort puts the living keys first, in their order.
+        order = np.argsort(np.isneginf(scores), axis=-1, kind="stable")[:, :kept]
+        self.scores[slot, :, :kept] = np.take_along_axis(scores, order, axis=-1)
+        self.scores[slot, :, kept:] = -np.inf
+        order = order.reshape(self.num_layers, self.num_kv_heads, kept)
+        for (layer, head), moved in np.ndenumerate((order != np.arange(kept)).argmax(axis=-1)):
+            for kind in (0, 1):
+                rows = self.cache[2 * layer + kind, slot, head]
+                rows[moved:kept] = rows[order[layer, head, moved:]]
+        self.num_keys[slot] = kept
+
+    def _sync_scores(self) -> None:
+        """Copy the scores of the last call to `scores`."""
+        if self.latest is not None:
+            first, count, value = self.latest
+            scores = value.numpy()
+            self.scores[first : first + count, :, : scores.shape[2]] = scores
+            self.latest = None
+
+    # Slots.
+
+    def clear(self, slot: int) -> None:
+        """Remove a slot's sequence."""
+        self._sync_scores()
+        self.num_keys[slot] = self.lengths[slot] = 0
+        if slot < self.cache.shape[1]:
+            self.scores[slot] = -np.inf
 
     def move(self, source: int, target: int) -> None:
-        """Let the sequence of one lane go on in another."""
-        filled = self.filled[source]
-        if not filled:  # it has not begun, and may have no memory yet
+        """Move a sequence to another slot, replacing the one there."""
+        num_keys = self.num_keys[source]
+        if not num_keys:  # its prefill has not begun, and it may have no memory yet
             self.clear(target)
             return
         self._reserve(target, 1, 0)
-        self._sync()
-        self.cache[:, target, :, :filled] = self.cache[:, source, :, :filled]
+        self._sync_scores()
+        self.cache[:, target, :, :num_keys] = self.cache[:, source, :, :num_keys]
         self.scores[target] = self.scores[source]
-        self.filled[target], self.lengths[target] = self.filled[source], self.lengths[source]
+        self.num_keys[target], self.lengths[target] = self.num_keys[source], self.lengths[source]
         self.clear(source)
 
-    def save(self, lane: int) -> SavedLane:
-        """A copy of a lane's state, without evicted keys."""
-        self._compact(lane)
-        self._sync()
-        filled = self.filled[lane]
-        return SavedLane(
-            self.cache[:, lane, :, :filled].copy(), self.scores[lane, :, :filled].copy(), self.lengths[lane]
-        )
+    def save(self, slot: int) -> SlotState:
+        """Copy a slot's state, without evicted keys."""
+        self._compact(slot)
+        self._sync_scores()
+        kept = slice(0, self.num_keys[slot])
+        return SlotState(self.cache[:, slot, :, kept].copy(), self.scores[slot, :, kept].copy(), self.lengths[slot])
 
-    def load(self, lane: int, saved: SavedLane, length: int) -> None:
-        """Begin a lane with the first `length` tokens of a saved state."""
-        self.clear(lane)
-        filled = saved.scores.shape[1] if length == saved.length else length
-        self._reserve(lane, 1, filled)
-        self.cache[:, lane, :, :filled] = saved.cache[:, :, :filled]
-        self.scores[lane, :, :filled] = saved.scores[:, :filled]
-        self.filled[lane], self.lengths[lane] = filled, length
+    def load(self, slot: int, state: SlotState, length: int) -> None:
+        """Start a slot with the first `length` tokens of a copied state: all of them if any key was evicted."""
+        self.clear(slot)
+        num_keys = state.scores.shape[1] if length == state.length else length
+        self._reserve(slot, 1, num_keys)
+        self.cache[:, slot, :, :num_keys] = state.cache[:, :, :num_keys]
+        self.scores[slot, :, :num_keys] = state.scores[:, :num_keys]
+        self.num_keys[slot], self.lengths[slot] = num_keys, length
 
-    def get_length(self, lane: int) -> int:
-        """Tokens that a lane has taken in."""
-        return self.lengths[lane]
+    def get_length(self, slot: int) -> int:
+        """Count the tokens of a slot's sequence."""
+        return self.lengths[slot]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all lanes' keys, values and scores."""
+        """Count the bytes of all slots' keys, values and scores."""
         return self.cache.nbytes + self.scores.nbytes

@@ -1,4 +1,4 @@
-"""Blocks of weights in 8 or 4 bits, in the layout of ONNX Runtime's MatMulNBits and GatherBlockQuantized.
+"""Block quantization of weights to 8 or 4 bits, in the layout of ONNX Runtime's MatMulNBits and GatherBlockQuantized.
 
 Symmetric: a block of `block_size` neighbours along the input dimension shares one float32 scale s; a weight is
 s * (q - 2**(bits - 1)) with q an unsigned number of `bits` bits.
@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 
 @dataclass
 class QuantizedMatrix:
-    """A matrix [N, K] in blocks.
+    """A matrix [N, K], quantized in blocks.
 
     Attributes:
         packed: [N, blocks, block_size * bits / 8] uint8; of 4 bits the lower half of a byte comes first.
@@ -30,7 +30,7 @@ class QuantizedMatrix:
     width: int
 
     def dequantize(self) -> np.ndarray:
-        """The matrix [N, K] that the quantised one stands for, float32."""
+        """Compute the float32 matrix [N, K] that the quantized one stands for."""
         numbers = self.packed
         if self.bits == 4:
             numbers = np.stack((numbers & 15, numbers >> 4), axis=-1).reshape(*numbers.shape[:2], -1)
@@ -39,7 +39,7 @@ class QuantizedMatrix:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of numbers and scales."""
+        """Count the bytes of numbers and scales."""
         return self.packed.nbytes + self.scales.nbytes
 
 
@@ -50,10 +50,10 @@ ROWS_AT_ONCE = 4096
 
 
 def quantize(weight: np.ndarray, bits: int, block_size: int = 32) -> QuantizedMatrix:
-    """Round a float matrix [N, K] to `bits` bits, with the scale of each block that leaves the least squared error.
+    """Quantize a float matrix [N, K] to `bits` bits, with the scale for each block that gives the least squared error.
 
     Raises:
-        ValueError: bits other than 4 and 8, or weights that are not finite.
+        UserError: `bits` is neither 4 nor 8, or a weight is not finite.
     """
     if bits not in (4, 8):
         raise UserError(f"bits={bits} must be 4 or 8")
@@ -64,15 +64,15 @@ def quantize(weight: np.ndarray, bits: int, block_size: int = 32) -> QuantizedMa
     padded = np.zeros((rows, blocks * block_size), dtype=np.float32)
     padded[:, :width] = weight
     padded = padded.reshape(rows, blocks, block_size)
-    parts = [_round_blocks(padded[i : i + ROWS_AT_ONCE], bits) for i in range(0, rows, ROWS_AT_ONCE)]
-    numbers, scales = (np.concatenate(x) for x in zip(*parts, strict=True))
+    rounded = [_round_blocks(padded[i : i + ROWS_AT_ONCE], bits) for i in range(0, rows, ROWS_AT_ONCE)]
+    numbers, scales = (np.concatenate(x) for x in zip(*rounded, strict=True))
     if bits == 4:
         numbers = numbers[..., 0::2] | (numbers[..., 1::2] << 4)
     return QuantizedMatrix(numbers, scales, bits, block_size, width)
 
 
 def _round_blocks(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers [n, blocks, block_size] uint8 and scales [n, blocks]."""
+    """Quantize blocks [n, blocks, block_size]; return numbers of the same shape, uint8, and scales [n, blocks]."""
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if bits == 8:
         scales = np.abs(blocks).max(axis=-1) / high
@@ -91,9 +91,11 @@ def _round_blocks(blocks: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray
 
 
 def _round(blocks: np.ndarray, scales: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Divide blocks by their scales, and round to integers from `low` to `high`."""
     safe = np.where(scales == 0, 1, scales)[..., None]
     return np.clip(np.rint(blocks / safe), low, high)
 
 
 def _to_numbers(blocks: np.ndarray, scales: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Round as `_round` does, and shift to unsigned numbers."""
     return (_round(blocks, scales, low, high) - low).astype(np.uint8)

@@ -1,47 +1,53 @@
-"""Choosing the next token: penalties, temperature, top-k, top-p, min-p, bias, grammars, log-probabilities."""
+"""Sampling the next token: penalties, temperature, top-k, top-p, min-p, bias, grammars, log-probabilities."""
 
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..utils.errors import UserError
-from .options import SamplingOptions
+from .detokenizer import Tokenizer
+from .sampling_options import SamplingOptions
+
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass
 class Token:
-    """A token of an answer.
+    """A token of an output.
 
     Attributes:
-        id: its number.
-        logprob: natural logarithm of the probability that the model gave it, or None if not asked for.
-        top_logprobs: the likeliest tokens and their log-probabilities.
-        text: what the answer's text grew by, where text was asked for.
-        finish_reason: of the answer, if this is its last token.
+        id: its token id.
+        logprob: natural logarithm of the probability that the model gave it; None if not requested.
+        top_logprobs: log-probabilities of the most likely tokens, by token id.
+        text: the text that it completed, if text was requested.
+        finish_reason: the finish reason of the request if this is its last token, else None.
     """
 
     id: int
     logprob: float | None = None
     top_logprobs: dict[int, float] = field(default_factory=dict)
     text: str = ""
-    finish_reason: str | None = None
+    finish_reason: FinishReason | None = None
 
 
 class Sampler:
-    """Draws the tokens of one answer.
+    """Samples the tokens of one request.
 
     Args:
-        options: how to draw.
-        prompt: tokens of the prompt, for the repetition penalty.
-        vocab_size: V.
-        matcher: an `llguidance.LLMatcher` that the answer must satisfy, or None.
+        options: how to sample.
+        prompt_ids: token ids of the prompt, for the repetition penalty.
+        vocab_size: V, the number of token ids.
+        matcher: an `llguidance.LLMatcher` that the output must satisfy, or None.
     """
 
-    def __init__(self, options: SamplingOptions, prompt: Sequence[int], vocab_size: int, matcher: Any = None) -> None:
+    def __init__(
+        self, options: SamplingOptions, prompt_ids: Sequence[int], vocab_size: int, matcher: Any = None
+    ) -> None:
         options.check_tokens_of(vocab_size)
         self.options = options
         self.matcher = matcher
@@ -49,53 +55,54 @@ class Sampler:
         self.counts: Counter[int] = Counter()
         self.seen = np.zeros(vocab_size, dtype=bool) if options.repetition_penalty != 1 else None
         if self.seen is not None:
-            self.seen[list(prompt)] = True
+            self.seen[list(prompt_ids)] = True
 
-    def draw(self, logits: np.ndarray) -> Token:
-        """The next token for logits [V] float32, which are left as they are.
+    def sample(self, logits: np.ndarray) -> Token:
+        """Sample the next token from logits [V] float32, which are not changed.
 
         Raises:
-            UserError: logits that are not finite, or no token that may follow.
+            UserError: the logits are not finite, or the options and the grammar exclude every token.
         """
         options = self.options
         if not np.isfinite(logits.sum()):
             raise UserError("the model computed logits that are not finite: its weights are damaged, or overflow")
-        token = self._pick(self._adjust(logits))
-        result = Token(token)
+        token_id = self._pick(self._adjust(logits))
+        token = Token(token_id)
         if options.logprobs is not None:
             logprobs = logits - _log_sum_exp(logits)
             count = min(options.logprobs, len(logits))
             best = np.argsort(-logprobs)[:count]
-            result = Token(token, float(logprobs[token]), {int(i): float(logprobs[i]) for i in best})
-        self.accept(token)
-        return result
+            token = Token(token_id, float(logprobs[token_id]), {int(i): float(logprobs[i]) for i in best})
+        self.accept(token_id)
+        return token
 
-    def accept(self, token: int) -> None:
-        """Take note of a token of the answer."""
-        self.counts[token] += 1
+    def accept(self, token_id: int) -> None:
+        """Record a token of the output for the penalties and the grammar."""
+        self.counts[token_id] += 1
         if self.seen is not None:
-            self.seen[token] = True
-        if self.matcher is not None and not self.matcher.consume_token(token):
-            raise UserError(f"json_schema: the grammar does not take token {token} ({self.matcher.get_error()})")
+            self.seen[token_id] = True
+        if self.matcher is not None and not self.matcher.consume_token(token_id):
+            raise UserError(f"json_schema: the grammar does not accept token {token_id} ({self.matcher.get_error()})")
 
-    def replay(self, tokens: Sequence[int]) -> None:
-        """Be as after drawing these tokens, from the state of the beginning."""
-        for token in tokens:
-            self.accept(token)
-        if self.options.temperature != 0:
-            self.random.random(len(tokens))
+    def replay(self, output_ids: Sequence[int]) -> None:
+        """Advance a new sampler to its state after sampling these tokens."""
+        for token_id in output_ids:
+            self.accept(token_id)
+        if self.options.temperature != 0:  # each of them took one random number
+            self.random.random(len(output_ids))
 
     def _adjust(self, logits: np.ndarray) -> np.ndarray:
+        """Apply penalties, biases and the grammar to logits [V]."""
         options = self.options
         if self.seen is not None:
             scaled = np.where(logits > 0, logits / options.repetition_penalty, logits * options.repetition_penalty)
             logits = np.where(self.seen, scaled, logits)
         if options.logit_bias or ((options.presence_penalty or options.frequency_penalty) and self.counts):
             logits = logits.copy()
-            for token, count in self.counts.items():
-                logits[token] -= options.presence_penalty + options.frequency_penalty * count
-            for token, bias in options.logit_bias.items():
-                logits[token] += bias
+            for token_id, count in self.counts.items():
+                logits[token_id] -= options.presence_penalty + options.frequency_penalty * count
+            for token_id, bias in options.logit_bias.items():
+                logits[token_id] += bias
         if self.matcher is not None:
             mask = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8)
             allowed = np.unpackbits(mask, bitorder="little")[: len(logits)].astype(bool)
@@ -103,6 +110,7 @@ class Sampler:
         return logits
 
     def _pick(self, logits: np.ndarray) -> int:
+        """Choose a token id by temperature, top-k, top-p and min-p, from adjusted logits [V]."""
         options = self.options
         if not logits.max() > -np.inf:
             raise UserError("no token may follow: the options and the grammar leave none")
@@ -113,7 +121,7 @@ class Sampler:
         else:
             tokens = np.arange(len(logits))
         chosen = logits[tokens].astype(np.float64)
-        with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone
+        with np.errstate(over="ignore"):  # a tiny temperature leaves only the most likely token
             probabilities = np.exp((chosen - chosen.max()) / options.temperature)
         probabilities /= probabilities.sum()
         if options.top_p < 1:
@@ -128,23 +136,24 @@ class Sampler:
 
 
 def _log_sum_exp(logits: np.ndarray) -> float:
+    """Compute the logarithm of the sum of exponentials of logits [V]."""
     top = logits.max()
     return float(top + np.log(np.exp((logits - top).astype(np.float64)).sum()))
 
 
 class Grammars:
-    """Makes matchers of JSON schemas for one tokenizer.
+    """Compiles JSON schemas to matchers of token ids, for one tokenizer.
 
     Args:
-        tokenizer: of `transformers`.
-        vocab_size: V.
-        end_ids: tokens that end an answer.
+        tokenizer: a fast one.
+        vocab_size: V, the number of token ids.
+        end_ids: token ids that end an output.
 
     Raises:
-        UserError: llguidance is not there.
+        UserError: llguidance is not installed.
     """
 
-    def __init__(self, tokenizer: Any, vocab_size: int, end_ids: Sequence[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
         try:
             import llguidance.hf
         except ImportError as error:
@@ -153,15 +162,15 @@ class Grammars:
         self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(end_ids) or None)
 
     def match(self, schema: dict | str) -> Any:
-        """An `LLMatcher` of a JSON schema.
+        """Compile a JSON schema to an `llguidance.LLMatcher`.
 
         Raises:
-            UserError: it is not one.
+            UserError: it is no JSON schema, or uses what llguidance does not support.
         """
         text = schema if isinstance(schema, str) else json.dumps(schema)
         text = "{}" if text.strip() == "true" else text  # both mean any JSON; options need an object
         try:
-            # Free white space lets a small model write it for ever.
+            # Where any white space is allowed, a small model may generate it for ever.
             grammar = self.make.grammar_from_json_schema(text, {"whitespace_flexible": False})
         except ValueError as error:
             raise UserError(f"json_schema is not a usable JSON schema: {error}") from error

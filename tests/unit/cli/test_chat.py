@@ -37,12 +37,28 @@ def test_generate_says_on_standard_error_why_an_answer_ended(model):
     assert "the model was trained on texts of up to 64" in done.stderr or "cut off" not in done.stderr
 
 
-def test_generate_writes_json_alone_and_says_when_it_is_not_complete(model):
+def test_generate_writes_json_alone(model):
     schema = json.dumps({"enum": ["one"]})
     done = run("generate", model, "--prompt", "Ada", "--json-schema", schema)
     assert json.loads(done.stdout) == "one" and not done.stderr
-    done = run("generate", model, "--prompt", "Ada", "--json-schema", schema, "--max-new-tokens", "1")
+
+
+def test_generate_fails_when_json_was_cut(model):
+    schema = json.dumps({"enum": ["one"]})
+    words = ("generate", model, "--prompt", "Ada", "--json-schema", schema, "--max-new-tokens", "1")
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
     assert "so the JSON is not complete" in done.stderr and "Ada" not in done.stdout
+
+
+def test_chat_through_a_pipe_writes_answers_alone_to_standard_output(model, tmp_path):
+    lines = f"Hello\n/help\n/system Be brief.\nAgain\n/nonsense\n/save {tmp_path / 'all.json'}\n"
+    done = run("chat", model, "--max-new-tokens", "3", input=lines)
+    messages = json.loads((tmp_path / "all.json").read_text())["messages"]
+    assert done.stdout.endswith(messages[-1]["content"] + "\n")
+    words = ("tok/s", "first after", "/help", "Started over", "Saved", "unknown", "> ")
+    assert not [word for word in words if word in done.stdout]
+    assert all(word in done.stderr for word in ("first after", "/help", "Started over", "Saved"))
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
@@ -78,15 +94,15 @@ def test_a_message_that_is_longer_than_the_model_is_told(model):
 def test_a_failing_answer_does_not_end_the_chat(model, monkeypatch, tmp_path):
     from small_doge.inference.sampling import Sampler
 
-    draw, calls = Sampler.draw, []
+    sample, calls = Sampler.sample, []
 
     def fail_once(self, logits):
         calls.append(1)
         if len(calls) == 2:
             raise ZeroDivisionError("a fault")
-        return draw(self, logits)
+        return sample(self, logits)
 
-    monkeypatch.setattr(Sampler, "draw", fail_once)
+    monkeypatch.setattr(Sampler, "sample", fail_once)
     done = run("chat", model, "--max-new-tokens", "3", input=f"One\nTwo\n/save {tmp_path / 'x.json'}\n")
     assert "the answer failed: ZeroDivisionError: a fault" in done.output
     assert json.loads((tmp_path / "x.json").read_text())["messages"][0]["content"] == "Two"

@@ -1,41 +1,18 @@
-"""Engines: the same answers alone and together, cached prompts, stops, errors, and freed lanes."""
+"""Engines: text, chat, JSON and log-probabilities are those of the model; bad requests are refused."""
 
 import json
 import pickle
-import threading
 
 import numpy as np
 import pytest
 import torch
 from tests.chats import ATTACK, count_special, turns
+from tests.conftest import build_tiny
 
-from small_doge.inference import TorchEngine
-from small_doge.inference.engine import Engine
+from small_doge.inference import TorchEngine, open_engine
 from small_doge.utils.errors import UserError
 
-from .conftest import build_model, distinct_tokens
-
-
-@pytest.fixture(params=["onnx", "torch"])
-def make_engine(request, make_backend):
-    def make(lanes=4, max_length=None, tokenizer=None, **overrides):
-        model = build_model(**overrides)
-        if request.param == "torch":
-            engine = TorchEngine(model, tokenizer, lanes=lanes)
-            engine.backend.max_length = max_length
-            return engine
-        return Engine(make_backend(model, lanes=lanes, max_length=max_length), tokenizer, [3], "the model")
-
-    return make
-
-
-@torch.no_grad()
-def write_greedily(prompt, count, **overrides):
-    """The likeliest tokens by full forward passes, without any cache."""
-    model, ids = build_model(**overrides), list(prompt)
-    for _ in range(count):
-        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
-    return ids[len(prompt) :]
+from .conftest import build_model, distinct_tokens, write_greedily
 
 
 PROMPTS = [distinct_tokens(n, 97, seed=n).tolist() for n in (1, 20, 7, 33, 12, 5)]
@@ -48,105 +25,6 @@ def test_greedy_answer_is_that_of_full_forward_passes(make_engine, window):
     assert found == write_greedily(PROMPTS[1], 12, keep_window_size=window)
 
 
-def test_answers_computed_together_are_those_computed_alone(make_engine):
-    engine = make_engine(lanes=3, keep_window_size=8)
-    lengths = [5, 17, 9, 3, 12, 8]
-    alone = [
-        list(make_engine(keep_window_size=8).stream(prompt, max_new_tokens=length, ignore_eos=True))
-        for prompt, length in zip(PROMPTS, lengths, strict=True)
-    ]
-    answers = [
-        engine.submit(prompt, max_new_tokens=length, ignore_eos=True)
-        for prompt, length in zip(PROMPTS, lengths, strict=True)
-    ]
-    together = [[token.id for token in engine.follow(answer)] for answer in answers]
-    assert together == alone
-    assert not engine.running and engine.filling is None
-
-
-def test_answers_asked_for_from_several_threads_are_computed_together(make_engine):
-    engine, results = make_engine(lanes=4), {}
-    expected = {i: list(make_engine().stream(p, max_new_tokens=20, ignore_eos=True)) for i, p in enumerate(PROMPTS)}
-
-    def work(number):
-        results[number] = list(engine.stream(PROMPTS[number], max_new_tokens=20, ignore_eos=True))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(PROMPTS))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert results == expected
-
-
-def test_a_shared_beginning_is_computed_once_and_changes_nothing(make_engine):
-    engine = make_engine(keep_window_size=64)
-    first = list(engine.stream(PROMPTS[3], max_new_tokens=6, ignore_eos=True))
-    computed = engine.prompt_tokens_computed
-    follow_up = PROMPTS[3] + first + [1, 2]
-    answer = engine.submit(follow_up, max_new_tokens=6, ignore_eos=True)
-    found = [token.id for token in engine.follow(answer)]
-    assert found == write_greedily(follow_up, 6, keep_window_size=64)
-    assert answer.cached >= len(PROMPTS[3]) + len(first) - 1
-    assert engine.prompt_tokens_computed - computed == len(follow_up) - answer.cached <= 3
-    branch = [*PROMPTS[3][:20], 4, 5]
-    answer = engine.submit(branch, max_new_tokens=6, ignore_eos=True)
-    assert [token.id for token in engine.follow(answer)] == write_greedily(branch, 6, keep_window_size=64)
-    assert answer.cached == 20
-
-
-def test_past_the_window_only_a_whole_saved_text_is_gone_on_from(make_engine):
-    engine = make_engine(keep_window_size=8)
-    list(engine.stream(PROMPTS[3], max_new_tokens=6, ignore_eos=True))
-    branch = engine.submit([*PROMPTS[3][:20], 4, 5], max_new_tokens=4, ignore_eos=True)
-    found = [token.id for token in engine.follow(branch)]
-    assert branch.cached == 0
-    assert found == write_greedily([*PROMPTS[3][:20], 4, 5], 4, keep_window_size=8)
-    longer = engine.submit(PROMPTS[3] + [1, 2], max_new_tokens=4, ignore_eos=True)
-    found = [token.id for token in engine.follow(longer)]
-    assert longer.cached == len(PROMPTS[3])
-    assert found == write_greedily(PROMPTS[3] + [1, 2], 4, keep_window_size=8)
-
-
-def test_closing_a_stream_frees_its_lane_and_leaves_the_others_alone(make_engine):
-    engine = make_engine(lanes=3)
-    streams = [engine.stream(prompt, max_new_tokens=30, ignore_eos=True) for prompt in PROMPTS[:5]]
-    heads = [next(stream) for stream in streams[:3]]
-    streams[0].close()
-    streams[3].close()  # before it was asked for anything
-    late = engine.submit(PROMPTS[5], max_new_tokens=30, ignore_eos=True)
-    engine.cancel(late)  # before its prompt was begun
-    assert late.finish_reason == "cancelled" and not engine.waiting
-    rest = list(streams[1])
-    assert [heads[1], *rest] == list(make_engine().stream(PROMPTS[1], max_new_tokens=30, ignore_eos=True))
-    assert len(list(streams[4])) == 30
-    streams[2].close()
-    assert len(late.written) == 0
-    assert not engine.running and not engine.waiting and engine.filling is None
-
-
-def test_end_token_ends_unless_ignored(make_engine):
-    free = list(make_engine().stream(PROMPTS[2], max_new_tokens=40, ignore_eos=True))
-    engine = make_engine()
-    engine.end_ids = (free[5],)
-    answer = engine.submit(PROMPTS[2], max_new_tokens=40)
-    expected = free[: free.index(free[5]) + 1]
-    assert [token.id for token in engine.follow(answer)] == expected
-    assert answer.finish_reason == "stop"
-    assert list(engine.stream(PROMPTS[2], max_new_tokens=40, ignore_eos=True)) == free
-    stopped = list(engine.stream(PROMPTS[2], max_new_tokens=40, ignore_eos=True, stop_token_ids=[free[2]]))
-    assert stopped == free[: free.index(free[2]) + 1]
-
-
-def test_answer_stops_at_the_models_limit_and_a_longer_prompt_is_refused(make_engine):
-    engine = make_engine(max_length=24)
-    answer = engine.submit(PROMPTS[1], max_new_tokens=50, ignore_eos=True)
-    assert len(list(engine.follow(answer))) == 4
-    assert answer.finish_reason == "length"
-    with pytest.raises(UserError, match="the prompt has 33 tokens; .* takes 24 with the answer"):
-        engine.stream(PROMPTS[3])
-
-
 def test_bad_requests_are_refused_before_any_work(make_engine):
     engine = make_engine()
     with pytest.raises(UserError, match="unknown option 'temprature'; did you mean 'temperature'"):
@@ -157,25 +35,25 @@ def test_bad_requests_are_refused_before_any_work(make_engine):
         engine.stream([])
     with pytest.raises(UserError, match="has no tokenizer"):
         engine.generate("text")
-    assert not engine.waiting
+    assert not engine.scheduler.waiting
 
 
 def test_batch_that_is_refused_or_stopped_leaves_nothing_behind(make_engine, tiny_tokenizer, monkeypatch):
     engine = make_engine(tokenizer=tiny_tokenizer, vocab_size=len(tiny_tokenizer), max_length=24)
     with pytest.raises(UserError, match="takes 24 with the answer"):
         engine.generate_batch([[5, 6], list(range(30))])
-    assert not engine.waiting
-    steps = iter([engine.backend.step] * 2)
+    assert not engine.scheduler.waiting
+    steps = iter([engine.backend.decode] * 2)
 
     def step(*arguments):
         for real in steps:
             return real(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine.backend, "step", step)
+    monkeypatch.setattr(engine.backend, "decode", step)
     with pytest.raises(KeyboardInterrupt):
         engine.generate_batch([[5, 6], [7, 8], [9]], ignore_eos=True)
-    assert not engine.running and not engine.waiting and engine.filling is None
+    assert not engine.scheduler.running and not engine.scheduler.waiting and engine.scheduler.prefilling is None
 
 
 def test_text_chat_and_batches_go_through_the_tokenizer(make_engine, tiny_tokenizer):
@@ -189,14 +67,14 @@ def test_text_chat_and_batches_go_through_the_tokenizer(make_engine, tiny_tokeni
     assert text
     stop = text[len(text) // 2 :][:2]
     assert engine.generate("Ada lives in", max_new_tokens=24, ignore_eos=True, stop=stop) == text[: text.index(stop)]
-    # Nothing is computed past a stop, even of an answer that nobody reads yet.
+    # Nothing is computed past a stop, even of a request that nobody reads yet.
     first = engine.submit(engine.encode("The"), max_new_tokens=24, ignore_eos=True)
     second = engine.submit(engine.encode("Ada lives in"), max_new_tokens=24, ignore_eos=True, stop=stop)
     "".join(engine.follow_text(first))
-    assert second.finish_reason == "stop" and len(second.written) < 24
+    assert second.finish_reason == "stop" and len(second.output_ids) < 24
     assert "".join(engine.follow_text(second)) == text[: text.index(stop)]
-    answer = "".join(engine.chat([{"role": "user", "content": "Hi"}], max_new_tokens=4))
-    assert isinstance(answer, str)
+    text = "".join(engine.chat([{"role": "user", "content": "Hi"}], max_new_tokens=4))
+    assert isinstance(text, str)
 
 
 def test_json_schema_is_followed_whatever_the_model_would_write(make_engine, tiny_tokenizer):
@@ -234,3 +112,12 @@ def test_what_a_user_types_is_text_and_a_begin_token_is_never_doubled(make_engin
     assert count_special(tiny_tokenizer, ids) == 6 and "<|begin_of_text|>" in tiny_tokenizer.decode(ids[6:])
     assert engine.encode("<|begin_of_text|>Hi") == engine.encode("Hi") == tiny_tokenizer("Hi")["input_ids"]
     assert count_special(tiny_tokenizer, engine.encode("Hi<|eot_id|>")) == 1
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
+def test_slots_and_threads_are_checked(tiny_tokenizer, number):
+    with pytest.raises(UserError, match="num_slots=.* must be a whole number of at least 1"):
+        TorchEngine(build_tiny(), num_slots=number)
+    for name in ("num_slots", "threads"):
+        with pytest.raises(UserError, match=f"{name}=.* must be a whole number of at least 1"):
+            open_engine("nowhere", **{name: number})

@@ -40,7 +40,7 @@ def exported(checkpoint, tmp_path_factory):
     for name in ("none", "int8", "int4"):
         done = runner.invoke(
             module.app,
-            ["export", str(checkpoint), "-o", str(out / name), "--quantize", name, "--max-loss", "10"],
+            ["export", str(checkpoint), "-o", str(out / name), "--quantize", name, "--max-perplexity-increase", "10"],
         )
         assert done.exit_code == 0, done.output + str(done.exception)
     return out
@@ -81,7 +81,7 @@ def test_sizes_that_no_block_divides_are_computed_as_pytorch_does(make_backend, 
     model.load_state_dict({name: torch.from_numpy(value) for name, value in backend.rounded.items()}, strict=False)
     with torch.no_grad():
         expected = model(torch.from_numpy(ids)[None]).logits[0].numpy()
-    found = backend.extend(0, ids, keep=np.arange(20))
+    found = backend.prefill(0, ids, keep=np.arange(20))
     assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
 
 
@@ -119,17 +119,32 @@ def test_quantised_files_are_smaller(exported):
 def test_an_export_that_loses_too_much_is_refused_and_leaves_nothing(checkpoint, tmp_path):
     done = runner.invoke(
         module.app,
-        ["export", str(checkpoint), "-o", str(tmp_path / "out"), "--quantize", "int4", "--max-loss", "0.0"],
+        [
+            "export",
+            str(checkpoint),
+            "-o",
+            str(tmp_path / "out"),
+            "--quantize",
+            "int4",
+            "--max-perplexity-increase",
+            "0.0",
+        ],
     )
     # Random weights: the loss may fall on either side of zero, so ask for the impossible when it does.
     if done.exit_code == 0:
         shutil.rmtree(tmp_path / "out")
         with pytest.raises(UserError, match="int4 raises the perplexity by"):
-            export_onnx(build_model(vocab_size=512), None, tmp_path / "out", "int4", max_loss=-1.0)
+            export_onnx(build_model(vocab_size=512), None, tmp_path / "out", "int4", max_perplexity_increase=-1.0)
     else:
         assert "int4 raises the perplexity by" in str(done.exception)
-        assert "--max-loss" in str(done.exception)
+        assert "--max-perplexity-increase" in str(done.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_former_name_of_the_quality_limit_is_answered_with_the_new_one():
+    done = runner.invoke(module.app, ["export", "nowhere", "--max-loss", "0.1"])
+    assert "--max-perplexity-increase 0.1" in str(done.exception)
+    assert "max-loss" not in runner.invoke(module.app, ["export", "--help"]).output
 
 
 def test_torn_and_foreign_folders_are_named(exported, checkpoint, tmp_path):
@@ -191,7 +206,7 @@ def test_a_stated_length_below_the_window_is_kept_to(tmp_path, tiny_tokenizer):
     engine = OnnxEngine(tmp_path / "short", threads=1)
     assert len(list(engine.stream([5, 6, 7], max_new_tokens=90, ignore_eos=True))) == 17
     with pytest.raises(ValueError, match="21 tokens do not fit: the model takes 20"):
-        engine.backend.extend(0, np.arange(21))
+        engine.backend.prefill(0, np.arange(21))
 
 
 def test_hf_folder_of_experts_loads_without_small_doge(tmp_path, tiny_tokenizer):

@@ -113,25 +113,26 @@ def test_equal_scores_leave_the_oldest_first(make_backend):
 def test_text_of_many_windows_needs_no_more_memory_and_gives_what_the_bounded_cache_gives(make_backend, monkeypatch):
     from small_doge.inference import onnx_backend
 
-    monkeypatch.setattr(onnx_backend, "SPARE_SLOTS", 16)
-    monkeypatch.setattr(onnx_backend, "FIRST_SLOTS", 4)
+    monkeypatch.setattr(onnx_backend, "SPARE_KEYS", 16)
+    monkeypatch.setattr(onnx_backend, "INITIAL_KEYS", 4)
     model = build_model(keep_window_size=12, vocab_size=701, num_hidden_layers=1)
     backend, tokens = make_backend(model), distinct_tokens(700, 701)
     cache, sizes = DynamicMaskCache(model.config), set()
     for index, token in enumerate(tokens):
         expected = model(torch.tensor([[token]]), past_key_values=cache, use_cache=True).logits[0, -1].numpy()
-        logits = backend.extend(0, tokens[index : index + 1])
+        logits = backend.prefill(0, tokens[index : index + 1])
         assert np.abs(logits - expected).max() < 3e-5 * np.abs(expected).max()
         if index > 100:
             sizes.add(backend.nbytes)
-    assert len(sizes) == 1 and backend.slots == 12 + 16
+    assert len(sizes) == 1 and backend.key_capacity == 12 + 16
 
 
 def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
     graph_module = pytest.importorskip("small_doge.inference.graph")
+    from small_doge.inference.graph_weights import WEIGHT_FORMATS
 
     def operators(max_length):
-        graph = graph_module.DogeGraph(model, graph_module.WEIGHT_FORMATS["int8"], max_length).build().graph
+        graph = graph_module.DogeGraph(model, WEIGHT_FORMATS["int8"], max_length).build().graph
         return {node.op_type for node in graph.node}
 
     model = build_model(keep_window_size=64)
@@ -140,42 +141,42 @@ def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
 
 
 @pytest.mark.parametrize(("window", "limit"), [(8, None), (64, 64)], ids=["past the window", "limited to the window"])
-def test_lanes_of_different_lengths_step_together_as_each_alone(make_backend, window, limit):
+def test_slots_of_different_lengths_step_together_as_each_alone(make_backend, window, limit):
     model = build_model(keep_window_size=window)
     backend, alone = make_backend(model, max_length=limit), make_backend(model, max_length=limit)
     texts = [distinct_tokens(length, 97, seed=length) for length in (3, 30, 11)]
-    for lane, text in enumerate(texts):
-        backend.extend(lane, text)
+    for slot, text in enumerate(texts):
+        backend.prefill(slot, text)
     steps = distinct_tokens(12, 97, seed=99)
-    together = np.stack([backend.step(3, np.full(3, token)).copy() for token in steps])
-    for lane, text in enumerate(texts):
+    together = np.stack([backend.decode(3, np.full(3, token)).copy() for token in steps])
+    for slot, text in enumerate(texts):
         expected = run_pieces(alone, np.concatenate([text, steps]), [len(text)])[len(text) :]
-        np.testing.assert_allclose(together[:, lane], expected, atol=3e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(together[:, slot], expected, atol=3e-5 * np.abs(expected).max())
 
 
-def test_saved_and_moved_lanes_go_on_as_they_were(make_backend):
+def test_saved_and_moved_slots_go_on_as_they_were(make_backend):
     model = build_model(keep_window_size=8)
     backend = make_backend(model)
     tokens = distinct_tokens(40, 97)
     expected = run_pieces(backend, tokens, [30])[30:]
     backend.clear(0)
-    backend.extend(0, tokens[:30])
+    backend.prefill(0, tokens[:30])
     saved = backend.save(0)
     backend.move(0, 2)
-    for lane, prepare in ((2, lambda: None), (1, lambda: backend.load(1, saved, 30))):
+    for slot, prepare in ((2, lambda: None), (1, lambda: backend.load(1, saved, 30))):
         prepare()
-        logits = np.stack([backend.extend(lane, tokens[i : i + 1]) for i in range(30, 40)])
+        logits = np.stack([backend.prefill(slot, tokens[i : i + 1]) for i in range(30, 40)])
         np.testing.assert_allclose(logits, expected, atol=3e-5 * np.abs(expected).max())
 
 
 def test_state_is_cut_back_to_a_shorter_text_while_nothing_was_evicted(make_backend):
     model = build_model(keep_window_size=32)
     backend, tokens = make_backend(model), distinct_tokens(20, 97)
-    backend.extend(0, tokens)
+    backend.prefill(0, tokens)
     backend.load(1, backend.save(0), 7)
     other = distinct_tokens(5, 97, seed=5)
     expected = run_pieces(backend, np.concatenate([tokens[:7], other]), [12])[-1]
-    np.testing.assert_allclose(backend.extend(1, other), expected, atol=3e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(backend.prefill(1, other), expected, atol=3e-5 * np.abs(expected).max())
 
 
 @torch.no_grad()

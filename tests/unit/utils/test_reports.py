@@ -39,7 +39,7 @@ from small_doge.cli.main import app
 
 model, out = sys.argv[1:]
 for words, line in (
-    (["export", model, "--quantize", "none", "--max-loss", "10", "--output", out], None),
+    (["export", model, "--quantize", "none", "--max-perplexity-increase", "10", "--output", out], None),
     (["generate", out, "--max-new-tokens", "2"], None),
     (["chat", out, "--max-new-tokens", "2"], "Hello"),
     (["bench", out, "--depths", "0", "--batch-sizes", "1", "--new-tokens", "1"], None),

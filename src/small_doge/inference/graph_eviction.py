@@ -1,0 +1,183 @@
+"""Eviction in the exported graph: which keys each query sees, and the scores after the step.
+
+It selects the keys that the masking of `small_doge.ops` selects, with ONNX operators and one call at a time;
+`tests/unit/inference/test_graph_eviction.py` states that they are equal. In numpy, for one row and key-value head, with
+P keys before, T new ones, S = P + T, and w the window:
+
+    score = concatenate([past, new])              # [S], positive; -inf for a key that was evicted
+    spare = w - min(first_position, w)            # free places before the step
+    num_leaving = max(T - spare, 0)
+    rank = bfloat16(abs(score))                   # inf for evicted keys, which therefore do not leave again
+    leaving = argsort(rank, kind="stable")[:num_leaving]    # the worst first; of equal ones the oldest first
+
+    # One query: the worst key leaves if there is no free place.
+    score[leaving] += -inf if spare <= 0 else 0
+    bias = score
+
+    # Several queries: the i-th query must have lost i + 1 - spare of the keys that have arrived, the worst of them.
+    query = arange(T)
+    has_arrived = leaving - P <= query[:, None]             # [T, leaving]
+    is_gone = has_arrived & (cumsum(has_arrived, axis=1) <= query[:, None] + 1 - spare)
+    leaves_at = full(S, T)
+    leaves_at[leaving] = (~is_gone).sum(axis=0)             # the first query that does not see the key
+    bias = where(query[:, None] < leaves_at, score, -inf)   # [T, S]; attention itself is causal
+    score = where(leaves_at < T, -inf, score)
+
+Rows of a batch may differ in `spare`; `num_leaving` is then the largest of them, which for a single query adds 0 to the
+score of a row that is not full. Batches of several queries have one row (docs/inference.md).
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+from .graph_builder import GraphBuilder
+
+
+class Eviction:
+    """Adds the nodes that evict keys to a graph, with a branch for each case, so that the cheap ones stay cheap.
+
+    Shapes: B batch, T new tokens, P keys before, S = P + T, K key-value heads, H heads.
+
+    Args:
+        builder: of the graph.
+        keep_window_size: w.
+        num_heads: H.
+        num_kv_heads: K.
+        num_new: name of T, [1] int64.
+        num_past: name of P, [1] int64.
+        is_needed: False if no text is longer than the window: no key is ever evicted then.
+    """
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        keep_window_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        num_new: str,
+        num_past: str,
+        is_needed: bool,
+    ) -> None:
+        self.builder = builder
+        self.keep_window_size = keep_window_size
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
+        self.num_new, self.num_past = num_new, num_past
+        self.is_needed = is_needed
+        if is_needed:
+            self._prepare()
+        else:
+            self.query_shape = self._make_query_shape()
+
+    def apply(self, past: str, new: str) -> list[str]:
+        """Add the nodes of one layer.
+
+        Args:
+            past: name of the scores [B, K, P] of the keys before.
+            new: name of the scores [B, K, T] of the new keys.
+
+        Returns:
+            The names of the attention bias [B, 1 or H, T, S] and of the scores [B, K, S] after the step.
+        """
+        b = self.builder
+        if not self.is_needed:
+            return self._keep_all(past, new, self.query_shape)
+        first = len(b.nodes)
+        simple = b.branch(self._make_row(b.add("Concat", [past, new], axis=2)), first)
+        single = b.branch(self._evict_one(past, new), first)
+        staying = b.branch(self._keep_all(past, new, self._make_query_shape()), first)
+        several = b.branch(self._evict_several(past, new), first)
+        many = b.branch(b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several), first)
+        evicting = b.branch(b.add("If", [self.is_single], 2, then_branch=single, else_branch=many), first)
+        return b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting)
+
+    def _make_query_shape(self) -> str:
+        """Add [1, 1, T, 1], to which a bias without queries is expanded."""
+        return self.builder.add(
+            "Concat", [self.builder.integers(1, 1), self.num_new, self.builder.integers(1)], axis=0
+        )
+
+    def _prepare(self) -> None:
+        """Add what all layers share; a single token before the window is full needs nothing of it."""
+        b, window = self.builder, self.keep_window_size
+        b.weight("minus_infinity", -np.inf, np.float32)
+        self.is_single = b.add("Squeeze", [b.add("Equal", [self.num_new, b.integers(1)])])
+        longest = b.add("ReduceMax", ["position_ids"], keepdims=0)
+        self.all_stay = b.add("Less", [longest, b.number(window)])
+        self.is_simple = b.add("And", [self.is_single, self.all_stay])
+        begin = len(b.nodes)
+        nothing = [*(b.integers(0) for _ in range(3)), b.weight("zero", 0.0, np.float32)]
+        none = b.branch([b.add("Identity", [name]) for name in nothing], begin)
+        begin = len(b.nodes)
+        # The first position is the number of tokens before, of which a row holds w at most.
+        first = b.add("Slice", ["position_ids", b.integers(0), b.integers(1), b.integers(1)])
+        spare = b.add("Sub", [b.integers(window), b.add("Min", [first, b.integers(window)])])  # [B, 1]
+        most = b.add("Sub", [self.num_new, b.add("ReduceMin", [spare], keepdims=0)])
+        leaving = b.add("Max", [most, b.integers(0)])
+        index = b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])
+        index = b.add("Reshape", [index, b.integers(1, 1, -1, 1)])
+        is_full = b.add("LessOrEqual", [spare, b.integers(0)])
+        effect = b.add("Where", [is_full, "minus_infinity", b.weight("zero", 0.0, np.float32)])
+        effect = b.add("Unsqueeze", [effect, b.integers(2)])  # [B, 1, 1]
+        some = b.branch([spare, leaving, index, effect], begin)
+        self.spare, self.num_leaving, self.query_index, self.effect = b.add(
+            "If", [self.is_simple], 4, then_branch=none, else_branch=some
+        )
+
+    def _make_row(self, scores: str) -> list[str]:
+        """Return the bias of a single query, and the scores."""
+        return [self.builder.add("Reshape", [self._repeat_heads(scores), self.builder.integers(0, 0, 1, -1)]), scores]
+
+    def _keep_all(self, past: str, new: str, query_shape: str) -> list[str]:
+        """Return bias and scores if every query sees every key before it."""
+        b = self.builder
+        scores = b.add("Concat", [past, new], axis=2)
+        bias = b.add("Unsqueeze", [self._repeat_heads(scores), b.integers(2)])
+        return [b.add("Expand", [bias, query_shape]), scores]
+
+    def _find_leaving(self, past: str, new: str) -> list[str]:
+        """Return the scores of all keys, and the indices of those that leave, the worst first.
+
+        TopK takes the first of equal values, which is the oldest key.
+        """
+        b = self.builder
+        scores = b.add("Concat", [past, new], axis=2)
+        rounded = b.add("Cast", [b.add("Abs", [scores])], to=TensorProto.BFLOAT16)
+        rank = b.add("Cast", [rounded], to=TensorProto.FLOAT)
+        _, leaving = b.add("TopK", [rank, self.num_leaving], 2, axis=2, largest=0, sorted=1)
+        return [scores, leaving]
+
+    def _evict_one(self, past: str, new: str) -> list[str]:
+        """Return bias and scores for a single query in each row, at which a key leaves if the row is full."""
+        b = self.builder
+        scores, leaving = self._find_leaving(past, new)
+        worst = b.add("GatherElements", [scores, leaving], axis=2)
+        return self._make_row(b.add("ScatterElements", [scores, leaving, b.add("Add", [worst, self.effect])], axis=2))
+
+    def _evict_several(self, past: str, new: str) -> list[str]:
+        """Return bias and scores for several queries of one row."""
+        b = self.builder
+        scores, leaving = self._find_leaving(past, new)
+        query = self.query_index  # [1, 1, T, 1]
+        arrival = b.add("Unsqueeze", [b.add("Sub", [leaving, self.num_past]), b.integers(2)])
+        has_arrived = b.add("LessOrEqual", [arrival, query])  # [B, K, T, leaving]
+        rank = b.add("CumSum", [b.add("Cast", [has_arrived], to=TensorProto.INT32), b.number(3)])
+        too_many = b.add(
+            "Sub", [b.add("Add", [query, b.integers(1)]), b.add("Reshape", [self.spare, b.integers(-1, 1, 1, 1)])]
+        )
+        stays = b.add("Greater", [rank, b.add("Cast", [too_many], to=TensorProto.INT32)])
+        not_gone = b.add("Cast", [b.add("Or", [stays, b.add("Not", [has_arrived])])], to=TensorProto.INT64)
+        leaves_at = b.add("ReduceSum", [not_gone, b.integers(2)], keepdims=0)  # [B, K, leaving]
+        never = b.add("Expand", [self.num_new, b.add("Shape", [scores])])
+        leaves_at = b.add("ScatterElements", [never, leaving, leaves_at], axis=2)  # [B, K, S]
+        sees = b.add("Less", [query, b.add("Unsqueeze", [self._repeat_heads(leaves_at), b.integers(2)])])
+        bias = b.add(
+            "Where", [sees, b.add("Unsqueeze", [self._repeat_heads(scores), b.integers(2)]), "minus_infinity"]
+        )
+        return [bias, b.add("Where", [b.add("Less", [leaves_at, self.num_new]), "minus_infinity", scores])]
+
+    def _repeat_heads(self, x: str) -> str:
+        """Repeat [B, K, ...] to [B, H, ...], for each query head of a key-value head; unchanged if all share one."""
+        if self.num_kv_heads in (1, self.num_heads):
+            return x
+        heads = (head * self.num_kv_heads // self.num_heads for head in range(self.num_heads))
+        return self.builder.add("Gather", [x, self.builder.integers(*heads)], axis=1)

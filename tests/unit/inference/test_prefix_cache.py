@@ -1,0 +1,43 @@
+"""The prefix cache: a shared beginning is computed once, and changes nothing."""
+
+from .conftest import distinct_tokens, write_greedily
+
+
+PROMPTS = [distinct_tokens(n, 97, seed=n).tolist() for n in (1, 20, 7, 33, 12, 5)]
+
+
+def test_a_shared_beginning_is_computed_once_and_changes_nothing(make_engine):
+    engine = make_engine(keep_window_size=64)
+    first = list(engine.stream(PROMPTS[3], max_new_tokens=6, ignore_eos=True))
+    computed = engine.scheduler.num_prompt_tokens_computed
+    follow_up = PROMPTS[3] + first + [1, 2]
+    request = engine.submit(follow_up, max_new_tokens=6, ignore_eos=True)
+    found = [token.id for token in engine.follow(request)]
+    assert found == write_greedily(follow_up, 6, keep_window_size=64)
+    assert request.num_cached_tokens >= len(PROMPTS[3]) + len(first) - 1
+    assert engine.scheduler.num_prompt_tokens_computed - computed == len(follow_up) - request.num_cached_tokens <= 3
+    branch = [*PROMPTS[3][:20], 4, 5]
+    request = engine.submit(branch, max_new_tokens=6, ignore_eos=True)
+    assert [token.id for token in engine.follow(request)] == write_greedily(branch, 6, keep_window_size=64)
+    assert request.num_cached_tokens == 20
+
+
+def test_past_the_window_only_a_whole_saved_text_is_gone_on_from(make_engine):
+    engine = make_engine(keep_window_size=8)
+    list(engine.stream(PROMPTS[3], max_new_tokens=6, ignore_eos=True))
+    branch = engine.submit([*PROMPTS[3][:20], 4, 5], max_new_tokens=4, ignore_eos=True)
+    found = [token.id for token in engine.follow(branch)]
+    assert branch.num_cached_tokens == 0
+    assert found == write_greedily([*PROMPTS[3][:20], 4, 5], 4, keep_window_size=8)
+    longer = engine.submit(PROMPTS[3] + [1, 2], max_new_tokens=4, ignore_eos=True)
+    found = [token.id for token in engine.follow(longer)]
+    assert longer.num_cached_tokens == len(PROMPTS[3])
+    assert found == write_greedily(PROMPTS[3] + [1, 2], 4, keep_window_size=8)
+
+
+def test_the_least_recently_used_entry_is_dropped_first(make_engine):
+    engine = make_engine(keep_window_size=64)
+    for prompt in ([1, 50], [2, 50], [3, 50], [4, 50], [1, 50, 51], [5, 50]):
+        list(engine.stream(prompt, max_new_tokens=1, ignore_eos=True))
+    # (1, 50) was used by (1, 50, 51), which contains it and takes its place; (2, 50) was not used for the longest time.
+    assert list(engine.scheduler.prefix_cache.entries) == [(3, 50), (4, 50), (1, 50, 51), (5, 50)]
