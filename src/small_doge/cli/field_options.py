@@ -1,7 +1,7 @@
 """Command-line options made of the fields of a dataclass, with their help texts."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -10,21 +10,35 @@ import typer
 
 
 Command = Callable[..., None]
+# Limits that nobody comes near are left to the dataclass, so that help stays short.
+FAR = 1e6
 
 
 def with_field_options(
-    settings: type, names: Sequence[str], argument: str, build: Callable[[dict[str, Any]], Any] = dict
+    settings: type,
+    names: Sequence[str],
+    argument: str,
+    build: Callable[[dict[str, Any]], Any] = dict,
+    defaults: Mapping[str, Any] | None = None,
+    types: Mapping[str, Any] | None = None,
 ) -> Callable[[Command], Command]:
     """Replace one argument of a command by an option for each named field of a dataclass.
 
+    A field's metadata holds its `help`, and may hold `option` (a name that differs from the field's), `min`, `max`, and
+    `note` (shown where the option has no default).
+
     Args:
-        settings: dataclass whose fields have a `help` in their metadata, and an `option` where its name differs.
+        settings: the dataclass.
         names: fields to offer.
         argument: the command's argument, which gets what `build` makes.
         build: makes it of the values that were given; those left out are not in it.
+        defaults: defaults that differ from the fields' own.
+        types: types on the command line that differ from the fields' own.
     """
     known = {field.name: field for field in fields(settings)}
-    offered = [_make_parameter(known[name]) for name in names]
+    types = types or {}
+    kinds = {name: types.get(name, _choose_type(known[name])) for name in names}
+    offered = [_make_parameter(known[name], kinds[name], defaults or {}, name in types) for name in names]
 
     def decorate(command: Command) -> Command:
         @wraps(command)
@@ -47,23 +61,41 @@ def with_field_options(
     return decorate
 
 
-def _make_parameter(field: Field) -> inspect.Parameter:
-    factory = field.default_factory
-    default: Any = field.default if factory is MISSING else ",".join(factory())
+def _make_parameter(field: Field, kind: Any, defaults: Mapping[str, Any], has_own_type: bool) -> inspect.Parameter:
+    """Make a command's parameter of a field."""
+    default = None if has_own_type else defaults.get(field.name, _get_default(field))
+    texts = [field.metadata["help"]]
+    if _is_list(field):
+        texts.append("Write them with a comma between.")
+    if default is None:
+        texts.append(field.metadata.get("note", ""))
     flags = [field.metadata["option"]] if "option" in field.metadata else []
-    commas = " Write them with a comma between." if get_origin(field.type) is list else ""
-    option = typer.Option(*flags, help=field.metadata["help"] + commas)
+    low, high = field.metadata.get("min"), field.metadata.get("max")
+    if high is not None and high >= FAR:
+        low = high = None
+    option = typer.Option(*flags, help=" ".join(filter(None, texts)), min=low, max=high)
     return inspect.Parameter(
-        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[_choose_type(field), option]
+        field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )
+
+
+def _get_default(field: Field) -> Any:
+    factory = field.default_factory
+    if factory is MISSING:
+        return field.default
+    return ",".join(factory()) if _is_list(field) else factory()
+
+
+def _is_list(field: Field) -> bool:
+    return get_origin(field.type) is list
 
 
 def _choose_type(field: Field) -> Any:
     """Return what a command line can give for a field: lists are written with commas between their entries."""
-    if get_origin(field.type) is list:
+    if _is_list(field):
         return str
     return str | None if field.type == bool | str | None else field.type
 
 
 def _convert(field: Field, value: Any) -> Any:
-    return value.split(",") if get_origin(field.type) is list else value
+    return value.split(",") if _is_list(field) else value

@@ -1,17 +1,14 @@
 """Options that several commands take."""
 
-import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, fields
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from ..inference import SamplingOptions
-from ..inference.sampling_options import LARGEST
 from ..utils.errors import UserError
+from .field_options import with_field_options
 
 
 ModelArgument = Annotated[
@@ -24,7 +21,6 @@ Threads = Annotated[
 
 # What a command line gives for an option, where that is not the field's own type.
 COMMAND_LINE_TYPES = {"stop": list[str] | None, "json_schema": str | None}
-COMMAND_LINE_HELP = {"json_schema": "Give a file, or the schema itself."}
 
 
 def with_sampling_options(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -36,48 +32,14 @@ def with_sampling_options(*names: str, **defaults: Any) -> Callable[[Callable[..
         names: fields to offer.
         defaults: their defaults where these differ from the fields' own.
     """
-    by_name = {field.name: field for field in fields(SamplingOptions)}
-    offered = {name: _make_parameter(by_name[name], defaults.get(name, MISSING)) for name in names}
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def run(**values: Any) -> None:
-            chosen = {name: values.pop(name) for name in names}
-            if chosen.get("json_schema") is not None:
-                chosen["json_schema"] = read_schema(chosen["json_schema"])
-            command(**values, sampling=SamplingOptions(**chosen))
-
-        hints = get_type_hints(command, include_extras=True)
-        parameters: list[inspect.Parameter] = []
-        for parameter in inspect.signature(command).parameters.values():
-            if parameter.name == "sampling":
-                parameters += offered.values()
-            else:
-                parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return run
-
-    return decorate
+    types = {name: kind for name, kind in COMMAND_LINE_TYPES.items() if name in names}
+    return with_field_options(SamplingOptions, names, "sampling", _build_sampling, defaults, types)
 
 
-def _make_parameter(field: Any, default: Any) -> inspect.Parameter:
-    """Make a command-line option of a field of `SamplingOptions`."""
-    default = field.default if default is MISSING else default
-    help = [field.metadata["help"], COMMAND_LINE_HELP.get(field.name)]
-    if default is None:
-        help.append(field.metadata.get("unset"))
-    low, high = field.metadata.get("min"), field.metadata.get("max")
-    if high == LARGEST:  # nobody comes near; SamplingOptions checks it
-        low = high = None
-    option = typer.Option(min=low, max=high, help=" ".join(text for text in help if text))
-    kind = COMMAND_LINE_TYPES.get(field.name, field.type)
-    return inspect.Parameter(
-        field.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None if field.name in COMMAND_LINE_TYPES else default,
-        annotation=Annotated[kind, option],
-    )
+def _build_sampling(given: dict[str, Any]) -> SamplingOptions:
+    if "json_schema" in given:
+        given["json_schema"] = read_schema(given["json_schema"])
+    return SamplingOptions(**given)
 
 
 def read_schema(given: str) -> str:

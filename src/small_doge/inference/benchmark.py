@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.plots import saved_figure
 from .backend import Backend
 from .engine import Engine
 
@@ -88,24 +89,20 @@ def prefill_prompt(backend: Backend, slot: int, prompt: np.ndarray) -> np.ndarra
 
 def plot_rows(rows: Iterable[dict[str, Any]], path: str | Path, title: str) -> None:
     """Plot tokens per second by depth, for each number of threads and batch size, and write the figure."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
-    for axis, field, name in ((left, "decode_tok_s", "Decoding"), (right, "prefill_tok_s", "Prompt")):
-        lines: dict[tuple[int, int], list[tuple[int, float]]] = {}
-        for row in rows:
-            if row[field] is not None and (field == "decode_tok_s" or row["batch"] == min(r["batch"] for r in rows)):
-                lines.setdefault((row["threads"], row["batch"]), []).append((row["depth"], row[field]))
-        for (threads, batch), points in lines.items():
-            label = f"{threads} threads, {batch} at once" if field == "decode_tok_s" else f"{threads} threads"
-            axis.plot(*zip(*points, strict=True), marker="o", label=label)
-        axis.set(title=name, xlabel="tokens before", ylabel="tokens per second", ylim=(0, None))
-        axis.grid(alpha=0.3)
-        if lines:
-            axis.legend(fontsize="small")
-    figure.suptitle(title)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with saved_figure(path, 10, 4) as figure:
+        left, right = figure.subplots(1, 2)
+        for axis, field, name in ((left, "decode_tok_s", "Decoding"), (right, "prefill_tok_s", "Prompt")):
+            lines: dict[tuple[int, int], list[tuple[int, float]]] = {}
+            for row in rows:
+                if row[field] is not None and (
+                    field == "decode_tok_s" or row["batch"] == min(r["batch"] for r in rows)
+                ):
+                    lines.setdefault((row["threads"], row["batch"]), []).append((row["depth"], row[field]))
+            for (threads, batch), points in lines.items():
+                label = f"{threads} threads, {batch} at once" if field == "decode_tok_s" else f"{threads} threads"
+                axis.plot(*zip(*points, strict=True), marker="o", label=label)
+            axis.set(title=name, xlabel="tokens before", ylabel="tokens per second", ylim=(0, None))
+            axis.grid(alpha=0.3)
+            if lines:
+                axis.legend(fontsize="small")
+        figure.suptitle(title)

@@ -19,7 +19,7 @@ LARGEST = 1e6
 
 
 def _option(
-    help: str, default: Any, minimum: float | None = None, maximum: float | None = None, unset: str = ""
+    help: str, default: Any, minimum: float | None = None, maximum: float | None = None, note: str = ""
 ) -> Any:
     """Declare an option.
 
@@ -28,9 +28,9 @@ def _option(
         default: its value if not given.
         minimum: smallest number that is accepted.
         maximum: largest number that is accepted.
-        unset: what happens if it is None, for the command line.
+        note: what a command line says besides where it has no default.
     """
-    return field(default=default, metadata={"help": help, "min": minimum, "max": maximum, "unset": unset})
+    return field(default=default, metadata={"help": help, "min": minimum, "max": maximum, "note": note})
 
 
 @dataclass
@@ -67,7 +67,7 @@ class SamplingOptions:
         "Seed for sampling; the same seed gives the same text.",
         None,
         0,
-        unset="A new one is drawn for every run if not set.",
+        note="A new one is drawn for every run if not set.",
     )
     stop: str | Sequence[str] = _option(
         "Text that ends the output and is not part of it; it may name special tokens. Can be given several times.", ()
@@ -84,7 +84,11 @@ class SamplingOptions:
         1000,
     )
     json_schema: dict | str | None = field(
-        default=None, metadata={"help": "JSON schema that the output must follow; {} allows any JSON."}
+        default=None,
+        metadata={
+            "help": "JSON schema that the output must follow; {} allows any JSON.",
+            "note": "Give a file, or the schema itself.",
+        },
     )
 
     def __post_init__(self) -> None:

@@ -157,8 +157,9 @@ def choose_packing(packing: bool | str) -> str:
     Raises:
         ValueError: another word.
     """
-    if isinstance(packing, bool):
-        return "best_fit" if packing else "none"
+    word = str(packing).lower()  # a command line gives true and false as words
+    if word in ("true", "false"):
+        return "best_fit" if word == "true" else "none"
     if packing not in PACKINGS:
         raise UserError(unknown_name_message("packing", str(packing), PACKINGS))
     return packing
