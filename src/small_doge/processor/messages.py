@@ -15,11 +15,11 @@ Message = dict[str, Any]
 
 # Names that public data give to the roles of a chat template.
 ROLES = {
-    **{name: "system" for name in ("system", "developer")},
-    **{name: "user" for name in ("user", "human", "prompter")},
-    **{name: "assistant" for name in ("assistant", "gpt", "chatgpt", "bot", "model", "ai")},
-    **{name: "tool" for name in ("tool", "function", "observation", "ipython", "tool_response", "function_response")},
-    **{name: "tool_calls" for name in ("function_call", "tool_call")},
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model", "ai"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation", "ipython", "tool_response", "function_response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "tool_calls"),
 }
 ROLE_FIELDS, CONTENT_FIELDS = ("role", "from"), ("content", "value")
 THOUGHT_FIELDS = ("reasoning_content", "reasoning", "thinking")

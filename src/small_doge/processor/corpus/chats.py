@@ -27,8 +27,7 @@ def write_chat(world: World, rng: random.Random) -> list[dict[str, str]]:
     if rng.random() < 0.1:
         exchanges.append(rng.choice(_GREETINGS))
     makers = (ask_fact, ask_fact, ask_fact, ask_problem, ask_identity)
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        exchanges.append(rng.choice(makers)(world, rng))
+    exchanges += [rng.choice(makers)(world, rng) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
     if rng.random() < 0.1:
         exchanges.append(rng.choice(_THANKS))
     messages = [{"role": "system", "content": rng.choice(_SYSTEM_PROMPTS)}] if rng.random() < 0.2 else []

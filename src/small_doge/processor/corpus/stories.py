@@ -184,8 +184,8 @@ def town_letter(world: World, rng: random.Random) -> str:
         f"It is often {land['weather']} there, and people eat {land['food']}.",
         f"In {town} you can see {land['sight']}.",
     ]
-    for p in rng.sample(people, min(len(people), rng.randint(1, 4))):
-        lines.append(
-            rng.choice([f"{p.name}, a {p.job}, lives in {town}.", f"In {town} lives {p.name} with a {p.animal}."])
-        )
+    lines += [
+        rng.choice([f"{p.name}, a {p.job}, lives in {town}.", f"In {town} lives {p.name} with a {p.animal}."])
+        for p in rng.sample(people, min(len(people), rng.randint(1, 4)))
+    ]
     return " ".join(lines)

@@ -56,35 +56,33 @@ NAMES = [
     "Vic",
     "Wren",
 ]
-WOMEN = set(
-    [
-        "Ada",
-        "Cleo",
-        "Ella",
-        "Grace",
-        "Iris",
-        "Kate",
-        "Mia",
-        "Olive",
-        "Rosa",
-        "Tara",
-        "Uma",
-        "Vera",
-        "Xena",
-        "Zoe",
-        "Bella",
-        "Dora",
-        "Fay",
-        "Hana",
-        "Jane",
-        "Lily",
-        "Nora",
-        "Pia",
-        "Sara",
-        "Una",
-        "Wren",
-    ]
-)
+WOMEN = {
+    "Ada",
+    "Cleo",
+    "Ella",
+    "Grace",
+    "Iris",
+    "Kate",
+    "Mia",
+    "Olive",
+    "Rosa",
+    "Tara",
+    "Uma",
+    "Vera",
+    "Xena",
+    "Zoe",
+    "Bella",
+    "Dora",
+    "Fay",
+    "Hana",
+    "Jane",
+    "Lily",
+    "Nora",
+    "Pia",
+    "Sara",
+    "Una",
+    "Wren",
+}
 # Each town stands in a landscape, which decides its weather and what grows there.
 TOWNS = {
     "Redford": "river",
@@ -164,18 +162,22 @@ class Person:
 
     @property
     def pronoun(self) -> str:
+        """As the subject of a sentence."""
         return "she" if self.name in WOMEN else "he"
 
     @property
     def possessive(self) -> str:
+        """Before what is theirs."""
         return "her" if self.name in WOMEN else "his"
 
     @property
     def pronoun_object(self) -> str:
+        """As an object."""
         return "her" if self.name in WOMEN else "him"
 
     @property
     def landscape(self) -> str:
+        """Where their town lies."""
         return TOWNS[self.town]
 
     def facts(self) -> dict[str, str]:
@@ -203,7 +205,7 @@ class World:
     def __init__(self, seed: int = 0) -> None:
         rng = random_source(seed, "world")
         order = rng.sample(NAMES, len(NAMES))
-        friend = {a: b for a, b in zip(order[::2], order[1::2], strict=True)}
+        friend = dict(zip(order[::2], order[1::2], strict=True))
         friend.update({b: a for a, b in friend.items()})
         self.seed = seed
         self.people = {
