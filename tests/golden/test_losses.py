@@ -5,8 +5,10 @@ import pytest
 from tests.golden import runs
 
 
-# Between processors (plain, AVX2, AVX-512) and numbers of threads the numbers differ by TODO at most.
-TOLERANCE = {"rel": 1e-9, "abs": 1e-12}
+# Measured: at most 1e-15 between plain and AVX2 instructions, one and two threads, and the backends. With the kernels that MKL
+# has for older processors, at most 1e-15 by our own losses too, and 1e-7 by those of TRL, which rounds to float32 in places.
+OURS, TRLS = {"rel": 1e-9, "abs": 1e-12}, {"rel": 1e-6, "abs": 1e-9}
+TOLERANCE = {name: TRLS if name in ("dpo", "grpo", "teach") else OURS for name in runs.STAGES}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def test_losses_are_those_of_the_file(name, backend, folder):
     differing = [
         f"{name}, {backend}, {key}:\n  old {before.get(key)}\n  new {now.get(key)}"
         for key in before.keys() | now.keys()
-        if now.get(key, []) != pytest.approx(before.get(key, []), **TOLERANCE)
+        if now.get(key, []) != pytest.approx(before.get(key, []), **TOLERANCE[name])
     ]
     assert not differing, "\n".join([*differing, "If this is meant: make golden, and say why in the commit."])
 

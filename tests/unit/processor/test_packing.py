@@ -51,7 +51,7 @@ def test_rows_are_well_filled():
 
 
 def test_an_unknown_packing_is_named():
-    assert choose_packing(True) == "best_fit" and choose_packing(False) == "none"
+    assert choose_packing(True) == choose_packing("true") == "best_fit" and choose_packing(False) == "none"
     with pytest.raises(ValueError, match="unknown packing 'bestfit'; did you mean 'best_fit'"):
         choose_packing("bestfit")
 

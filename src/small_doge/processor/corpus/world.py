@@ -162,22 +162,22 @@ class Person:
 
     @property
     def pronoun(self) -> str:
-        """Return "she" or "he"."""
+        """As the subject of a sentence."""
         return "she" if self.name in WOMEN else "he"
 
     @property
     def possessive(self) -> str:
-        """Return "her" or "his"."""
+        """Before what is theirs."""
         return "her" if self.name in WOMEN else "his"
 
     @property
     def pronoun_object(self) -> str:
-        """Return "her" or "him"."""
+        """As an object."""
         return "her" if self.name in WOMEN else "him"
 
     @property
     def landscape(self) -> str:
-        """Return the landscape in which the town stands."""
+        """Where their town lies."""
         return TOWNS[self.town]
 
     def facts(self) -> dict[str, str]:
