@@ -26,7 +26,7 @@ from small_doge.models.doge import attention
 from small_doge.processor import train_tokenizer
 from small_doge.processor.corpus import iterate_mixture
 from small_doge.processor.tokenizer import build_generation_config
-from small_doge.trainer.base import RunPromises
+from small_doge.trainer.base import CheckpointingMixin
 from small_doge.trainer.callbacks import read_log
 from small_doge.trainer.recipe import read_recipe
 from small_doge.trainer.runner import train_stage
@@ -128,7 +128,7 @@ def run(name: str, folder: Path, backend: str) -> dict[str, list[float]]:
 @contextlib.contextmanager
 def exact_numbers(backend: str) -> Iterator[None]:
     """Float64, weights and draws from numpy, rewards that an untrained model gets sometimes."""
-    build, draws, ends = RunPromises.__init__, np.random.default_rng(7), []
+    build, draws, ends = CheckpointingMixin.__init__, np.random.default_rng(7), []
 
     def in_float64(self: Any, *args: Any, **kwargs: Any) -> None:
         for seed, part in enumerate(("model", "teacher_model")):
@@ -147,7 +147,7 @@ def exact_numbers(backend: str) -> Iterator[None]:
 
     usual = torch.get_default_dtype()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunPromises, "__init__", in_float64)
+        patch.setattr(CheckpointingMixin, "__init__", in_float64)
         patch.setattr(torch, "multinomial", draw)
         patch.setitem(attention.BACKEND_ALIASES, "sdpa", backend)
         patch.setattr(Figure, "savefig", lambda *args, **kwargs: None)  # takes longer than the training

@@ -8,7 +8,7 @@ from tests.golden import runs
 # Measured: at most 1e-15 between plain and AVX2 instructions, one and two threads, and the backends. With the kernels that MKL
 # has for older processors, at most 1e-15 by our own losses too, and 1e-7 by those of TRL, which rounds to float32 in places.
 OURS, TRLS = {"rel": 1e-9, "abs": 1e-12}, {"rel": 1e-6, "abs": 1e-9}
-TOLERANCE = {name: TRLS if name in ("dpo", "grpo", "teach") else OURS for name in runs.STAGES}
+TOLERANCE = {name: TRLS if name in ("dpo", "grpo", "teach") else OURS for name in runs.RECIPE_STAGES}
 
 
 @pytest.fixture(scope="module")

@@ -203,10 +203,10 @@ def test_a_disk_too_small_is_told_before_training_starts(monkeypatch, tmp_path):
 
     from tests.conftest import build_tiny
 
-    from small_doge.trainer import runner
+    from small_doge.trainer import starting
     from small_doge.utils.errors import UserError
 
-    monkeypatch.setattr(runner.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(starting.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     args = SimpleNamespace(save_strategy="steps", should_save=True, save_total_limit=3)
-    with pytest.raises(UserError, match="4 checkpoints need .* lower save_total_limit"):
-        runner._check_disk(tmp_path, build_tiny(), args)
+    with pytest.raises(UserError, match="its checkpoints need .* lower save_total_limit"):
+        starting.check_disk(tmp_path, build_tiny(), args)

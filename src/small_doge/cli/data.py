@@ -109,7 +109,7 @@ def prepare_data(
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
-    loaded = _load_tokenizer(tokenizer)
+    loaded = _find_tokenizer(tokenizer)
     work = output.with_name(f".{output.name}.work")
     config = _configure(stage, parse_shares(data), cache_dir=str(work), **settings)
     _check_sources(config.names, output, overwrite)
@@ -151,10 +151,10 @@ def inspect(
     quiet_libraries()
     splits = load_prepared(path)
     if splits is not None and is_prepared(splits["train"].column_names):
-        loaded = _load_tokenizer(tokenizer, Path(path) / "tokenizer")
+        loaded = _find_tokenizer(tokenizer, Path(path) / "tokenizer")
         shown: Any = splits[split]
     else:
-        loaded = _load_tokenizer(tokenizer)
+        loaded = _find_tokenizer(tokenizer)
         config = _configure(stage, [{path: 1.0}], max_length=max_length)
         shown = open_streams(config, loaded)["train"]
     console.print(LEGEND, style="dim")
@@ -223,7 +223,7 @@ def clean(
     )
 
 
-def _load_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
+def _find_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
     """The tokenizer that is named, that lies beside the data, or the demo's.
 
     Raises:

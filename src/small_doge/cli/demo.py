@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..evaluation.journey import Result, format_score, measure_stage, read_questions, write_report
+from ..trainer.finishing import PICTURE
 from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
 from ..trainer.recipe import parse_command_line
-from ..trainer.runner import PICTURE
 from ..trainer.stages import STAGES
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, find_tiny_recipes

@@ -18,7 +18,7 @@ from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCa
 logger = get_logger(__name__)
 
 
-class RunPromises:
+class CheckpointingMixin:
     """What every stage's trainer keeps, whichever library it comes from: put before its trainer among the bases.
 
     Args:
@@ -137,7 +137,7 @@ class RunPromises:
             return super().evaluate(*args, **kwargs)
 
 
-class DogeTrainer(RunPromises, Trainer):
+class DogeTrainer(CheckpointingMixin, Trainer):
     """`transformers.Trainer` for next tokens, with an exact evaluation."""
 
     @torch.no_grad()

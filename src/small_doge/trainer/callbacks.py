@@ -19,6 +19,9 @@ from .checkpoints import LOG_NAME, find_last_whole
 
 logger = get_logger(__name__)
 
+# Share of the lines of a log, at its end or at either end, over which a run is judged.
+JUDGED_SHARE = 0.2
+
 
 class ProgressCallback(TrainerCallback):
     """A bar with loss, learning rate, tokens per second and time left; lines where there is no terminal."""

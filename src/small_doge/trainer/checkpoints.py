@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -18,6 +19,10 @@ RECIPE = "recipe.yaml"
 MACHINE = "machine.json"
 DATA_POSITION = "data_position.json"
 LOG_NAME = "training_log.jsonl"
+# Bytes of a parameter in float32: alone; with the two moments of AdamW.
+BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT = 4, 12
+# Checkpoints that are planned for where no limit is set.
+UNLIMITED_CHECKPOINTS = 10
 _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -68,3 +73,14 @@ def discard_run(output_dir: str | Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     for name in (FINISHED, LOG_NAME):
         (folder / name).unlink(missing_ok=True)
+
+
+def estimate_disk(parameters: int, args: Any) -> int:
+    """Estimate the bytes that a run writes: its checkpoints, of which one is being written, and the finished model.
+
+    Args:
+        parameters: number of parameters of the model.
+        args: training arguments; `save_strategy` and `save_total_limit` count.
+    """
+    kept = 0 if str(args.save_strategy) == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
+    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS)

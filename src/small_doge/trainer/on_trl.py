@@ -9,10 +9,10 @@ from ..ops import compute_load_balancing_loss
 from ..processor.encoder import choose_template
 from ..processor.guarded_tokenizer import guard_tokenizer
 from ..utils.reports import stop_hub_reports
-from .base import RunPromises
+from .base import CheckpointingMixin
 
 
-class DogeOnTRL(RunPromises):
+class DogeOnTRL(CheckpointingMixin):
     """The promises of this project for a trainer of TRL: put before it among the bases.
 
     TRL's own balance loss is Mixtral's, which does not fit the product of keys: it is given a coefficient of 0, and ours is

@@ -18,14 +18,15 @@ from ..models.presets import PRESETS
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import DataArguments, ModelArguments, StageArguments
+from .checkpoints import BYTES_OF_CHECKPOINT, estimate_disk
 from .recipe import StageRun, load_run
 from .stages import find_stage, guess_stage
 
 
 logger = get_logger(__name__)
 
-# Of a parameter in float32: itself; with the two moments of AdamW; with its gradient too.
-BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT, BYTES_OF_TRAINING = 4, 12, 16
+# Bytes of a parameter in float32 with its gradient and the two moments of AdamW.
+BYTES_OF_TRAINING = 16
 # A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
 PATIENCE = 10.0
 POLL_SECONDS = 0.002
@@ -115,7 +116,6 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     micro_steps = args.gradient_accumulation_steps
     rows = at_once * micro_steps * args.world_size
     checkpoint = parameters * BYTES_OF_CHECKPOINT
-    kept = (args.save_total_limit or 10) + 1 if str(args.save_strategy) != "no" else 0
     return Plan(
         stage=run.stage.name,
         parameters=parameters,
@@ -124,7 +124,7 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
         steps=count_steps(run.data, args),
         memory=probe.memory,
         checkpoint=checkpoint,
-        disk=checkpoint * kept + parameters * BYTES_OF_WEIGHTS,
+        disk=estimate_disk(parameters, args),
         seconds_per_step=probe.seconds * micro_steps + probe.update_seconds,
     )
 

@@ -15,7 +15,7 @@ from ..utils.errors import DivergedError, UserError
 from ..utils.files import write_json
 from ..utils.paths import FINISHED
 from ..utils.plots import saved_figure
-from .callbacks import read_log
+from .callbacks import JUDGED_SHARE, read_log
 from .checkpoints import LOG_NAME
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
 from .runner import train_stage
@@ -25,8 +25,6 @@ from .runner import train_stage
 USABLE = 0.85
 # A probe that would take longer is not run: what fits is then told from the memory of smaller ones.
 LONGEST_PROBE = 30.0
-# Of the last lines of a log, the share whose mean loss is compared.
-JUDGED_SHARE = 0.2
 WEIGHTS = "model.safetensors"
 
 

@@ -14,6 +14,7 @@ from small_doge.trainer.arguments import (
     DataArguments,
     StageSettings,
 )
+from small_doge.trainer.callbacks import JUDGED_SHARE
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.on_trl import DogeOnTRL
 from small_doge.trainer.setup import TrainingSetup
@@ -22,9 +23,6 @@ from small_doge.utils.logging import get_logger
 
 
 logger = get_logger(__name__)
-
-# Of all steps, those at the end over which margins are judged.
-JUDGED_SHARE = 0.2
 
 
 @dataclass

@@ -13,6 +13,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 import small_doge  # noqa: F401 (registers Doge)
 from small_doge.trainer.arguments import AdapterArguments, Arguments, DataArguments, StageSettings
+from small_doge.trainer.callbacks import JUDGED_SHARE
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.on_trl import DogeOnTRL
 from small_doge.trainer.rewards import REWARDS, check_rewards, make_rewards
@@ -27,8 +28,6 @@ logger = get_logger(__name__)
 ZERO_VARIANCE, CUT_OFF = "groups/equal_rewards", "groups/cut_off"
 # Rewards that differ by less are the same.
 EQUAL = 1e-6
-# Of all lines of the log, those at either end whose rewards are compared.
-JUDGED_SHARE = 0.2
 # Groups before a run that can't learn is told so while it goes.
 EARLY_GROUPS = 40
 
