@@ -110,9 +110,10 @@ def prepare_data(
     """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
     quiet_libraries()
     loaded = _find_tokenizer(tokenizer)
+    shares = parse_shares(data)
+    _check_sources([name for share in shares for name in share], output, overwrite)
     work = output.with_name(f".{output.name}.work")
-    config = _configure(stage, parse_shares(data), cache_dir=str(work), **settings)
-    _check_sources(config.names, output, overwrite)
+    config = _configure(stage, shares, cache_dir=str(work), **settings)
     if executor is None:
         splits = prepare(config, loaded, output / FAILED)
     else:

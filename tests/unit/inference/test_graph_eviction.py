@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small_doge.ops.masking import compute_leaving_index, round_for_ranking
+from small_doge.ops.dynamic_mask_attention.masking import compute_leaving_index, round_for_ranking
 
 
 onnxruntime = pytest.importorskip("onnxruntime")
