@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX_URL ?=
 ARGS ?=
 
-.PHONY: setup demo test golden test-all bench javascript style types format clean
+.PHONY: setup demo test golden links test-all bench javascript style types format clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+links: setup
+	$(BIN)/python -m tests.doc_links
 
 golden: setup
 	$(BIN)/python -m tests.golden.runs $(ARGS)

@@ -1,4 +1,4 @@
-"""Small copies of the guides' data sets, with the hub's layout and column names."""
+"""Small copies of the published guides' data sets, with the hub's layout and column names."""
 
 import pandas as pd
 

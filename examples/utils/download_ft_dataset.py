@@ -1,4 +1,4 @@
-"""The name that one of the guides has for `download_ft_datasets.py`."""
+"""The name that one of the published guides has for `download_ft_datasets.py`."""
 
 from small_doge.compat.data_scripts import download_datasets
 

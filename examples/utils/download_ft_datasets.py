@@ -1,4 +1,4 @@
-"""Fetch the fine-tuning and reasoning data sets of the guides into `--save_dir`, with the hub's layout."""
+"""Fetch the fine-tuning and reasoning data sets of the published guides into `--save_dir`, with the hub's layout."""
 
 from small_doge.compat.data_scripts import download_datasets
 

@@ -1,4 +1,4 @@
-"""Fetch the pre-training data sets of the guides into `--save_dir`, with the hub's layout. `--only` and `--files` take a part."""
+"""Fetch the pre-training data sets of the published guides into `--save_dir`, with the hub's layout. `--only` and `--files` take a part."""
 
 from small_doge.compat.data_scripts import download_datasets
 

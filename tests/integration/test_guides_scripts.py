@@ -1,4 +1,4 @@
-"""The guides' scripts as their users call them, on copies of the data sets that a stand-in for the hub serves."""
+"""The published guides' scripts as their users call them, on copies of the data sets that a stand-in for the hub serves."""
 
 import os
 import subprocess

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import typer.main
+from tests.doc_links import move_links
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.cli.main import app
@@ -103,6 +104,18 @@ def test_links_and_named_files_lead_somewhere(path):
         assert (path.parent / link).exists(), link
     for name in re.findall(r"`((?:recipes|src|tests|docs|benchmarks)/[^`\s]*\.\w+)`", text):
         assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_to_lines_lead_to_what_they_name(path):
+    assert path.read_text(encoding="utf-8") == move_links(path), "code has moved; run: make links"
+
+
+def test_the_walks_through_the_code_take_a_dozen_steps_each_at_most():
+    _, batch, token = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8").split("\n## ")
+    for walk in (batch, token):
+        steps = [int(number) for number in re.findall(r"^(\d+)\. ", walk, flags=re.MULTILINE)]
+        assert steps == list(range(1, len(steps) + 1)) and 8 <= len(steps) <= 12
 
 
 def test_both_readmes_have_the_same_commands_snippets_and_tables():

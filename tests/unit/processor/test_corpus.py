@@ -26,7 +26,7 @@ def test_documents_are_pure_functions_of_seed_kind_and_number():
     assert write_document("world", 0, seed=4) != here[0]
 
 
-def test_proportions_are_the_seeds():
+def test_proportions_are_the_published_ones():
     assert list(PROPORTIONS.values()) == [0.7, 0.2, 0.05, 0.05]
     texts = list(iterate_mixture(2000))
     lessons = sum(text.startswith("Lesson: ") for text in texts)

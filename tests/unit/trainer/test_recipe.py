@@ -49,7 +49,7 @@ def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
 
 
 @pytest.mark.parametrize(("size", "rate"), [("20M", 8e-4), ("60M", 6e-4), ("160M", 4e-4)])
-def test_sft_recipes_have_the_seeds_numbers(size, rate):
+def test_sft_recipes_have_the_published_numbers(size, rate):
     recipe = f"recipes/doge/Doge-{size}-Instruct/sft/config_full.yaml"
     model, data, args, _ = load_arguments(ROOT / recipe, {}, SFT_ARGUMENTS)
     assert args.num_train_epochs == 2 and data.max_length == 2048 and args.learning_rate == rate
@@ -102,7 +102,7 @@ def test_conversations_without_the_template_are_refused():
     ("size", "rate", "steps", "batch"),
     [("20M", 8e-3, 8000, 256), ("60M", 6e-3, 16000, 512), ("160M", 4e-3, 24000, 768), ("320M", 2e-3, 32000, 1024)],
 )
-def test_full_recipes_have_the_seeds_numbers(size, rate, steps, batch):
+def test_full_recipes_have_the_published_numbers(size, rate, steps, batch):
     _, data, args, _ = load_arguments(ROOT / f"recipes/doge/Doge-{size}/config_full.yaml", {})
     assert (args.learning_rate, args.max_steps, args.weight_decay, data.max_length) == (rate, steps, 0.01, 2048)
     assert args.per_device_train_batch_size * args.gradient_accumulation_steps == batch
