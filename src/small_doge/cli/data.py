@@ -225,7 +225,7 @@ def clean(
 
 
 def _find_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer that is named, that lies beside the data, or the demo's.
+    """Return the tokenizer that is named, that lies beside the data, or the demo's.
 
     Raises:
         UserError: there is none.
@@ -236,7 +236,7 @@ def _find_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedT
 
 
 def parse_shares(data: list[str]) -> list[dict[str, float]]:
-    """NAME=RATIO entries, or names alone, which get equal shares.
+    """Parse NAME=RATIO entries, or names alone, which get equal shares.
 
     Raises:
         ValueError: a ratio that is no number, or ratios for some names only.
@@ -257,7 +257,7 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
 
 
 def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> DataConfig:
-    """The configuration of a stage's rows, with the settings that were given."""
+    """Return the configuration of a stage's rows, with the settings that were given."""
     found = find_stage(stage)
     if not settings.get("apply_chat_template"):  # a flag that is not given leaves the choice to the row format
         settings.pop("apply_chat_template", None)
@@ -265,7 +265,7 @@ def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> D
 
 
 def _check_sources(sources: Sequence[str], output: Path, overwrite: bool) -> None:
-    """Neither may lie in the other: the next preparation would read what this one wrote."""
+    """Refuse a source and an output of which one lies in the other: the next preparation would read what this one wrote."""
     check_output(output, PREPARED_BY, overwrite, sources)
     for name in sources:
         if Path(name).is_dir() and Path(name).resolve() in output.resolve().parents:
@@ -273,7 +273,7 @@ def _check_sources(sources: Sequence[str], output: Path, overwrite: bool) -> Non
 
 
 def show_statistics(path: Path, picture: Path | None = None) -> None:
-    """A table of the training split, and a picture."""
+    """Show a table of the training split, and draw a picture."""
     statistics = _statistics_of(path)
     rows = []
     for name, facts in statistics["sources"].items():

@@ -104,7 +104,7 @@ def _read_result(step: Step, questions: list[tuple[str, str]] | None) -> Result:
 
 
 def _make_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
-    """Headings and rows."""
+    """Return headings and rows."""
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     rows = [
         [result.name, *(format_score(result.scores.get(name), name) for name in names), str(result.seconds)]

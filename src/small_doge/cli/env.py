@@ -11,7 +11,7 @@ from .tables import show_table
 
 
 def missing_for_extras() -> dict[str, list[str]]:
-    """For each extra, the packages that are not installed."""
+    """List for each extra the packages that are not installed."""
     missing: dict[str, list[str]] = {}
     for requirement in importlib.metadata.requires("small-doge") or []:
         extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)

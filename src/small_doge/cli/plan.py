@@ -52,7 +52,7 @@ def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = 
 
 
 def describe_plan(plan: Plan) -> dict[str, str]:
-    """The lines of a plan, for people."""
+    """Return the lines of a plan, for people."""
     unknown = "known once the data are prepared; set total_sample_size or max_steps to plan with"
     return {
         "parameters": f"{plan.parameters:,}",

@@ -34,7 +34,7 @@ def show_table(
 def fit_table(
     columns: Sequence[str], rows: Sequence[Sequence[str]], width: int, title: str | None, prose: Sequence[str]
 ) -> RenderableType:
-    """The first form that fits into a number of characters."""
+    """Return the first form that fits into a number of characters."""
     if sum(_measure(columns, rows, prose)) + FRAME * len(columns) < width:
         return _build(columns, rows, title, prose)
     if not prose and rows:
@@ -60,7 +60,7 @@ def _build(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | N
 
 
 def _measure(columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Sequence[str]) -> list[int]:
-    """Characters that each column needs at least. Headings part at spaces, and cells do where they are prose."""
+    """Count the characters that each column needs at least. Headings part at spaces, and cells do where they are prose."""
     return [
         max(
             (

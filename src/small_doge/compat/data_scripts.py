@@ -37,7 +37,7 @@ TOKENIZER_SAMPLES = 2_000_000
 
 
 def _script(main: Callable) -> Callable:
-    """Bad input ends a script with its message alone."""
+    """End a script on bad input with its message alone."""
 
     @wraps(main)
     def run(*args: str) -> None:
@@ -48,7 +48,7 @@ def _script(main: Callable) -> Callable:
 
 
 def names_of(kind: str) -> list[str]:
-    """The data sets of `pt` or of `ft`, which are all others."""
+    """Return the data sets of `pt` or of `ft`, which are all others."""
     return [name for name, entry in CATALOG.items() if (entry.stage == "pretrain") == (kind == "pt")]
 
 
@@ -71,7 +71,7 @@ def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
 
 @_script
 def download_datasets(kind: str) -> None:
-    """`download_pt_datasets.py` and `download_ft_datasets.py`."""
+    """Run `download_pt_datasets.py` and `download_ft_datasets.py`."""
     parser = _parser(kind, "save_dir")
     parser.add_argument("--cache_dir", default=None, help="Not needed: files go straight into --save_dir.")
     parser.add_argument("--is_parallel", action="store_true", help="As many files at once as there are cores.")
@@ -87,7 +87,7 @@ def download_datasets(kind: str) -> None:
 
 @_script
 def preprocess_datasets(kind: str) -> None:
-    """`preprocess_pt_datasets.py` and `preprocess_ft_datasets.py`: one `NAME_processed` folder each."""
+    """Run `preprocess_pt_datasets.py` and `preprocess_ft_datasets.py`, which make a `NAME_processed` folder each."""
     parser = _parser(kind, "datasets_dir", "save_dir", "tokenizer_name_or_path")
     parser.add_argument("--train_examples", type=int, default=-1, help="Training rows of all data sets; -1 for all.")
     parser.add_argument("--test_examples", type=int, default=1000, help="Rows that the next step holds out.")
@@ -133,7 +133,7 @@ def preprocess_datasets(kind: str) -> None:
 
 @_script
 def concatenate_datasets_of(kind: str) -> None:
-    """`concatenate_pt_datasets.py` and `concatenate_ft_datasets.py`: the processed folders of a stage in one."""
+    """Run `concatenate_pt_datasets.py` and `concatenate_ft_datasets.py`, which join the processed folders of a stage."""
     parser = _parser(kind, "datasets_dir", "save_dir")
     parser.add_argument("--train_examples", type=int, default=-1, help="Training rows; -1 for all.")
     parser.add_argument("--test_examples", type=int, default=1000, help="Rows held out.")
@@ -160,7 +160,7 @@ def concatenate_datasets_of(kind: str) -> None:
 
 
 def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -> DatasetDict:
-    """Shuffled rows in two splits, no document of the one standing in the other.
+    """Split shuffled rows in two, no document of the one standing in the other.
 
     Args:
         rows: of any format.
@@ -187,7 +187,7 @@ def split_rows(rows: Dataset, test_size: int, seed: int, train_size: int = -1) -
 
 
 def _document_keys(rows: Dataset) -> Iterator[list[int]]:
-    """A hash of each document of a row; of its prompt, for formats that have one."""
+    """Yield a hash of each document of a row, or of its prompt for formats that have one."""
     for row in rows.select_columns([c for c in ("input_ids", "seq_lengths", "prompt") if c in rows.column_names]):
         if "prompt" in row:
             yield [xxhash.xxh64_intdigest(repr(row["prompt"]).encode())]
@@ -201,7 +201,7 @@ def _document_keys(rows: Dataset) -> Iterator[list[int]]:
 
 @_script
 def train_tokenizer_from_old() -> None:
-    """`train_tokenizer_from_old.py`: samples of the pre-training data sets in the guides' proportions."""
+    """Run `train_tokenizer_from_old.py`, on samples of the pre-training data sets in the guides' proportions."""
     parser = _parser("pt", "datasets_dir", "save_dir", "tokenizer_name_or_path")
     parser.add_argument("--vocab_size", type=int, default=32768, help="Entries.")
     parser.add_argument("--num_samples", type=int, default=TOKENIZER_SAMPLES, help="Texts.")

@@ -58,7 +58,7 @@ def answer_all(
     max_new_tokens: int | None = None,
     seed: int | None = None,
 ) -> list[Answer]:
-    """The likeliest answer to each question, or one drawn from the model.
+    """Generate the likeliest answer to each question, or draw one from the model.
 
     Args:
         model: a causal language model, in eval mode.
@@ -93,7 +93,7 @@ def answer_all(
 
 
 def encode_question(tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:
-    """The tokens of a question in the chat template, up to where the assistant speaks."""
+    """Return the tokens of a question in the chat template, up to where the assistant speaks."""
     return _encode(tokenizer, [{"role": "user", "content": question}], generation=True)
 
 
@@ -103,17 +103,17 @@ def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[dict], generation
 
 
 def said_at_last(answer: Answer) -> str:
-    """An answer without the thought before it."""
+    """Return an answer without the thought before it."""
     return split_thought(answer.text, DEFAULT_THINKING_TAGS)[1].strip()
 
 
 def is_direct(answer: Answer) -> bool:
-    """Whether an answer, after any thought, is one line and ends its turn by itself."""
+    """Tell whether an answer, after any thought, is one line and ends its turn by itself."""
     return answer.ended and bool(said_at_last(answer)) and "\n" not in said_at_last(answer)
 
 
 def answers_question(question: Question, answer: Answer) -> bool:
-    """Whether the words that a right answer must hold stand in the first line of the answer, after any thought."""
+    """Tell whether the words that a right answer must hold stand in the first line of the answer, after any thought."""
     said = said_at_last(answer).split("\n")[0]
     if question.kind == "sum":
         return is_right(said, question.short_answer)
@@ -122,7 +122,7 @@ def answers_question(question: Question, answer: Answer) -> bool:
 
 @torch.no_grad()
 def score_preferences(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[dict]) -> tuple[float, float]:
-    """Share of pairs whose better answer is likelier, and by how many nats it is in the mean."""
+    """Return the share of pairs whose better answer is likelier, and by how many nats it is in the mean."""
     texts: list[tuple[list[int], list[int]]] = []
     for pair in pairs:
         prompt = _encode(tokenizer, pair["prompt"], generation=True)
@@ -152,7 +152,7 @@ def _count_solved(problems: Sequence[dict[str, str]], answers: Sequence[Answer])
 
 
 def measure(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool) -> Scores:
-    """How the model does on what no document of the embedded corpus tells.
+    """Measure how the model does on what no document of the embedded corpus tells.
 
     Args:
         model: a causal language model trained on the embedded corpus, in eval mode.

@@ -100,7 +100,7 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
 def score_questions(
     model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], chat: bool
 ) -> dict[str, float]:
-    """Share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
+    """Return the share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
     answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
     right = 0
     for answer, (_, reference) in zip(answers, questions, strict=True):
@@ -113,7 +113,7 @@ def score_questions(
 
 
 def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
-    """Scores and samples of a finished stage, kept in its folder so that they are made once.
+    """Measure scores and samples of a finished stage, kept in its folder so that they are made once.
 
     Args:
         folder: of the stage.
@@ -142,7 +142,7 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]]
 
 
 def write_report(output: Path, title: str, results: Sequence[Result], versions: dict[str, str]) -> Path:
-    """`report.html`, alone readable, and `report.md` beside the pictures; returns the page.
+    """Write `report.html`, which can be read alone, and `report.md` beside the pictures; return the page.
 
     Args:
         output: folder of the pipeline.
@@ -176,7 +176,7 @@ def write_report(output: Path, title: str, results: Sequence[Result], versions: 
 
 
 def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) -> None:
-    """Each share by stage, as a PNG."""
+    """Plot each share by stage, as a PNG."""
     with saved_figure(path, 8, 4) as figure:
         axes = figure.subplots()
         for name in names:
@@ -194,7 +194,7 @@ def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) ->
 
 
 def _find_gains(results: Sequence[Result], names: Sequence[str]) -> list[dict[str, float]]:
-    """What each stage changed, against the stage before it."""
+    """Return what each stage changed, against the stage before it."""
     gains: list[dict[str, float]] = [{}]
     for before, after in itertools.pairwise(results):
         gains.append(
@@ -208,7 +208,7 @@ def _embed(path: Path | None) -> str:
 
 
 def format_score(value: float | None, name: str, sign: bool = False) -> str:
-    """A score as it is shown: shares in percent, what is counted in nats with one digit."""
+    """Format a score as it is shown: shares in percent, what is counted in nats with one digit."""
     if value is None:
         return ""
     return f"{value:{'+' if sign else ''}{'.1f' if name in IN_NATS else '.0%'}}"

@@ -83,7 +83,7 @@ class CachedTokenizer:
         ]
 
     def _split(self, text: str) -> list[str] | None:
-        """The words of a text, or None if only `tokenizers` can be trusted with it."""
+        """Return the words of a text, or None if only `tokenizers` can be trusted with it."""
         if self._added is not None and self._added.search(text):
             return None
         if text.isascii():
@@ -108,7 +108,7 @@ class _Words(dict):
 
 
 def copy_backend(backend: Tokenizer) -> Tokenizer:
-    """A tokenizer of its own, without the truncation and the padding that it was saved with."""
+    """Return a tokenizer of its own, without the truncation and the padding that it was saved with."""
     copied = Tokenizer.from_str(backend.to_str())
     copied.no_truncation()
     copied.no_padding()
@@ -116,14 +116,14 @@ def copy_backend(backend: Tokenizer) -> Tokenizer:
 
 
 def _byte_alphabet() -> list[str]:
-    """The letter that stands for each byte in byte-level BPE: itself if it can be seen, else one from 256 on."""
+    """Return the letter that stands for each byte in byte-level BPE: itself if it can be seen, else one from 256 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     unseen = iter(range(256, 512))
     return [chr(byte) if byte in seen else chr(next(unseen)) for byte in range(256)]
 
 
 def _find_digits(specification: dict) -> str | None:
-    """How many digits may share a word, if the tokenizer splits as Llama 3 does and does nothing else to a text."""
+    """Return how many digits may share a word, if the tokenizer splits as Llama 3 does and does nothing else to a text."""
     steps = (specification.get("pre_tokenizer") or {}).get("pretokenizers") or []
     model = specification["model"]
     plain_model = model.get("type") == "BPE" and not any(

@@ -145,7 +145,7 @@ CATALOG: dict[str, PublicDataset] = {
 
 
 def find_by_hub_name(hub_name: str, subset: str | None) -> PublicDataset | None:
-    """The catalogue's entry of a hub name, so that `owner/name:subset` is read like its short name."""
+    """Return the catalogue's entry of a hub name, so that `owner/name:subset` is read like its short name."""
     for entry in CATALOG.values():
         if entry.hub_name == hub_name and (subset is None or entry.subset == subset):
             return entry

@@ -39,7 +39,7 @@ class EncodedChat(NamedTuple):
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of a text alone, without any special token.
+    """Return the tokens of a text alone, without any special token.
 
     Raises:
         ValueError: the text is not valid Unicode, or the tokenizer can't write it without a control token.
@@ -48,12 +48,12 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
-    """As `encode_text`, for many texts at once: int32 tokens of each."""
+    """Encode many texts at once, as `encode_text` does: int32 tokens of each."""
     return _codec_of(tokenizer).encode_texts(texts)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The tokens of a text that a model goes on from, after those that the tokenizer puts before every text.
+    """Return the tokens of a text that a model goes on from, after those that the tokenizer puts before every text.
 
     A begin token that the text itself spells out at its start stands for the one that is put there.
 
@@ -105,7 +105,7 @@ def encode_chat(
     with_answers: bool = False,
     **variables: Any,
 ) -> EncodedChat:
-    """A conversation as the chat template renders it.
+    """Encode a conversation as the chat template renders it.
 
     Args:
         tokenizer: of the model, a fast one.
@@ -140,7 +140,7 @@ def encode_chats(
     with_answers: bool = False,
     **variables: Any,
 ) -> list[EncodedChat]:
-    """As `encode_chat`, for many conversations at once."""
+    """Encode many conversations at once, as `encode_chat` does."""
     codec = _codec_of(tokenizer)
     template = tokenizer.get_chat_template(template, list(tools) if tools else None)
     # Fields that hold nothing are left out, as `transformers` does: templates would write "None".
@@ -167,7 +167,7 @@ def encode_chats(
 
 
 def _mark(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]] | None) -> EncodedChat:
-    """Tokens, with the mask of those that lie in one of the spans of characters, at least in part."""
+    """Return tokens, with the mask of those that lie in one of the spans of characters, at least in part."""
     if spans is None:
         return EncodedChat(ids)
     starts, stops = [start for start, _ in offsets], [stop for _, stop in offsets]
@@ -214,17 +214,17 @@ class _Codec:
         return encoded
 
     def spells(self, text: str) -> bool:
-        """Whether a text spells out a special token."""
+        """Tell whether a text spells out a special token."""
         return self.shared in text and self.literal.search(text) is not None
 
     def _check(self, text: str, ids: list[int]) -> None:
-        """Some vocabularies hold a special token as an ordinary word too."""
+        """Refuse ids of a special token, which some vocabularies hold as an ordinary word too."""
         made = next((content for content, number in self.ids.items() if number in ids and content in text), None)
         if made is not None:
             raise UserError(f"the tokenizer makes a control token of the text {made!r}, which can't be told from it")
 
     def hide(self, inputs: list[Any], template: str) -> tuple[Any, Any, Any, Callable[[str], str] | None]:
-        """What is given to a template with a code in place of each special token, and what turns codes into text again.
+        """Put a code in place of each special token of what a template is given; return it, and what turns codes into text again.
 
         Codes are letters and digits, which templates pass on as they are. None in place of the last where there is
         nothing to hide.
@@ -252,7 +252,7 @@ class _Codec:
         return (*_map_strings(inputs, encode), restore)
 
     def encode_hidden(self, text: str, spans: Spans, restore: Callable[[str], str]) -> EncodedChat:
-        """A rendered conversation with codes in it: what is a special token there was written by the template."""
+        """Encode a rendered conversation with codes in it: what is a special token there was written by the template."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         position = start = 0
@@ -306,7 +306,7 @@ _codecs: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[Any, _Codec]] = WeakKe
 
 
 def _codec_of(tokenizer: PreTrainedTokenizerBase) -> _Codec:
-    """Made once for a tokenizer, and again when tokens were added to it."""
+    """Return the codec of a tokenizer, made once, and again when tokens were added to it."""
     state = (len(tokenizer), repr(tokenizer.special_tokens_map))
     known = _codecs.get(tokenizer)
     if known is None or known[0] != state:

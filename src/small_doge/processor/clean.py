@@ -120,7 +120,7 @@ def clean(
 
 
 def _claim(output: Path, key: str) -> None:
-    """A folder belongs to one cleaning."""
+    """Claim a folder for one cleaning."""
     check_output_path(output)
     mark = output / "cleaning.json"
     if mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) != json.loads(key):
@@ -133,7 +133,7 @@ def _claim(output: Path, key: str) -> None:
 
 
 def _plan(names: list[str], output: Path, cleaning: Cleaning, work: Path) -> list[tuple[list, int]]:
-    """Pipelines and their numbers of tasks. Each stage of duplicates reads what the one before wrote."""
+    """Plan pipelines and their numbers of tasks. Each stage of duplicates reads what the one before wrote."""
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
 
@@ -190,7 +190,7 @@ def _build_filter(name: str, cleaning: Cleaning, work: Path, writer: Any) -> Any
 
 
 def _hashing() -> Any:
-    """datatrove's xxhash function gives text to xxhash, which takes bytes alone since its version 4."""
+    """Give datatrove's xxhash function bytes: it passes on text, which xxhash refuses since its version 4."""
     from datatrove.utils.hashing import HashConfig
 
     return HashConfig(hash_fc="sha1")
@@ -203,7 +203,7 @@ def _overlap_config(cleaning: Cleaning) -> Any:
 
 
 def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
-    """Hashes of the runs of words of evaluation texts, in the form that datatrove's filter loads.
+    """Hash the runs of words of evaluation texts, in the form that datatrove's filter loads.
 
     Its own indexer is used for the hashes alone: run as a step, it demands lighteval and the network.
     """
@@ -231,7 +231,7 @@ def _index_evaluation_sets(cleaning: Cleaning, folder: Path) -> None:
 
 
 def iterate_evaluation_texts(row: dict[str, Any]) -> Iterator[str]:
-    """What of an evaluation row must not be learnt: the question, by itself and with each of its answers."""
+    """Yield what must not be learnt of an evaluation row: the question, by itself and with each of its answers."""
     asked = " ".join(
         str(row[name]) for name in ("context", "question", "prompt", "input") if isinstance(row.get(name), str)
     )
@@ -244,7 +244,7 @@ def iterate_evaluation_texts(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _make_reader(names: list[str], text_field: str | None, dropped: Any) -> Any:
-    """A step that reads a task's share of the ranges; rows without a text go to `dropped`."""
+    """Return a step that reads a task's share of the ranges; rows without a text go to `dropped`."""
     from datatrove.data import Document
     from datatrove.pipeline.base import PipelineStep
 

@@ -17,7 +17,7 @@ DEFAULT_THINKING_TAGS = ("<think>", "</think>")
 
 
 def _setting(default: Any, help: str, **metadata: Any) -> Any:
-    """A field with its help text, which is that of recipes, commands and documents.
+    """Declare a field with its help text, which is that of recipes, commands and documents.
 
     Args:
         default: value, or a list, which is copied.

@@ -60,7 +60,7 @@ def download(name: str, root: Path, max_files: int | None = None, num_proc: int 
 
 
 def _list_remote(hub_name: str, subset: str | None, split: str, max_files: int | None) -> dict[str, int]:
-    """Paths in the repository and their bytes: the card, which tells subsets and splits apart, and the data files."""
+    """List paths in the repository and their bytes: the card, which tells subsets and splits apart, and the data files."""
     try:
         addresses = find_hub_files(hub_name, subset, split, mirror=False)
         info = HfApi().dataset_info(hub_name, files_metadata=True)
@@ -107,7 +107,7 @@ def _fetch(hub_name: str, folder: Path, files: dict[str, int], name: str, num_pr
 
 
 def fetch_python_edu(folder: Path, indexes: list[Path]) -> Path:
-    """The texts that the index files number, in shards; those that are there are not fetched again.
+    """Fetch the texts that the index files number, in shards; those that are there are not fetched again.
 
     Returns:
         The folder of the texts, which `python-edu` is read from once all are there.
@@ -155,7 +155,7 @@ def _fetch_shard(path: Path, summary: Path, shard: list[Record]) -> Report:
 
 
 def iterate_catalog() -> Iterator[tuple[str, ...]]:
-    """A line for each data set of the catalogue."""
+    """Yield a line for each data set of the catalogue."""
     for name, entry in CATALOG.items():
         where = entry.hub_name + (f":{entry.subset}" if entry.subset else "")
         rows = f"{entry.rows / 1e6:.3g}M" if entry.rows >= 1e6 else f"{entry.rows / 1e3:.3g}k"

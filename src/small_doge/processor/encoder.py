@@ -79,7 +79,7 @@ class Encoder:
         self.template = choose_template(tokenizer, config.gives_tokens) if needs_template else None
 
     def encode(self, rows: list[dict[str, Any]]) -> list[Example | str]:
-        """An example for each row, or the reason why it gives none, which is empty for rows of another format."""
+        """Make an example of each row, or say why it gives none; an empty reason stands for rows of another format."""
         rendered = [self._render(row) for row in rows]
         results: list[Example | str] = [r if isinstance(r, str) else "" for r in rendered]
         ways: dict[Callable, list[int]] = {}
@@ -93,7 +93,7 @@ class Encoder:
         return results
 
     def _render(self, row: dict[str, Any]) -> dict[str, Any] | str:
-        """{"text"}, {"messages", "tools"} or a preference or problem; or why there is none."""
+        """Return {"text"}, {"messages", "tools"} or a preference or problem; or why there is none."""
         try:
             if self.config.formatting_func is not None:
                 row = self._apply_formatting_func(row)
@@ -155,7 +155,7 @@ class Encoder:
         return check_unicode(text, name)
 
     def _prepare(self, messages: list[Message], is_start: bool) -> list[Message]:
-        """Thoughts in their place; before a conversation's start, the system prompt and the identity."""
+        """Put thoughts in their place, and the system prompt and the identity before a conversation's start."""
         config = self.config
         if config.apply_thinking_template:
             messages = [
@@ -207,7 +207,7 @@ class Encoder:
         return Example(key, tokens[: self.config.max_length], labels[: self.config.max_length], size=len(tokens))
 
     def _keep_messages(self, rendered: list[dict[str, Any]]) -> Iterator[Example | str]:
-        """Rows that their trainer renders: preferences, problems or conversations."""
+        """Yield rows that their trainer renders: preferences, problems or conversations."""
         faults = [self._find_fault(content) for content in rendered]
         usable = [content for content, fault in zip(rendered, faults, strict=True) if not fault]
         measured = iter(self._measure(usable))
@@ -227,7 +227,7 @@ class Encoder:
             yield Example(_key(_prompt_text(asked)), fields={**plain, "num_tokens": size}, size=size)
 
     def _find_fault(self, content: dict[str, Any]) -> str | None:
-        """Why a row can't be kept as messages, or None."""
+        """Say why a row can't be kept as messages, or None."""
         if "text" in content:
             return "a text, not a conversation: set apply_chat_template to train on it"
         if content.get("tools") or any(message.get("tool_calls") for message in _iterate_turns(content)):
@@ -235,7 +235,7 @@ class Encoder:
         return None
 
     def _measure(self, contents: list[dict[str, Any]]) -> Iterator[int | str]:
-        """Tokens of each row as its trainer will render it; or why it teaches nothing."""
+        """Count the tokens of each row as its trainer will render it; or say why it teaches nothing."""
         prompts = [content["prompt"] for content in contents if "prompt" in content]
         wholes = []
         for content in contents:
@@ -250,7 +250,7 @@ class Encoder:
             yield refused or self._judge_length(rows, "prompt" in content)
 
     def _judge_length(self, rows: list[list[int]], has_prompt: bool) -> int | str:
-        """The longest of a row's renderings, of which the prompt's is the last; or why they teach nothing."""
+        """Return the longest of a row's renderings, of which the prompt's is the last; or why they teach nothing."""
         limit = self.config.max_length
         if has_prompt and len(rows[-1]) >= limit:
             return f"its prompt has {len(rows[-1])} tokens: max_length={limit} leaves no room for an answer"
@@ -264,7 +264,7 @@ class Encoder:
     def _apply_template(
         self, chats: list[list[Message]], tools: list | None = None, prompt: bool = False
     ) -> list[EncodedChat | str]:
-        """Each conversation as the template renders it, or why it is refused."""
+        """Render each conversation by the template, or say why it is refused."""
         if not chats:
             return []
         try:
@@ -285,7 +285,7 @@ class Encoder:
 
 
 def choose_template(tokenizer: PreTrainedTokenizerBase, with_answers: bool = True) -> str:
-    """The tokenizer's chat template, or ours where it does not mark answers but has our special tokens.
+    """Return the tokenizer's chat template, or ours where it does not mark answers but has our special tokens.
 
     Args:
         tokenizer: of the model.
@@ -308,7 +308,7 @@ def choose_template(tokenizer: PreTrainedTokenizerBase, with_answers: bool = Tru
 
 
 def row_schema(config: DataConfig) -> pa.Schema:
-    """The columns of prepared rows."""
+    """Return the columns of prepared rows."""
     if config.gives_tokens:
         columns = {"input_ids": _TOKENS, "seq_lengths": _TOKENS}
         if config.row_format == "conversation":

@@ -11,7 +11,7 @@ from .chat_encoding import encode_chats
 
 
 def guard_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> PreTrainedTokenizerBase:
-    """A copy for libraries that render conversations themselves, such as TRL: it encodes them by `encode_chats`.
+    """Copy a tokenizer for libraries that render conversations themselves, such as TRL: it encodes them by `encode_chats`.
 
     What it saves is what the plain tokenizer saves.
 
@@ -31,7 +31,7 @@ class _Guarded:
     """Put before a tokenizer's class among the bases."""
 
     def __call__(self, text: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`, with control tokens as text, but for an end token that a single text ends with."""
+        """Encode as in `transformers`, with control tokens as text, but for an end token that a single text ends with."""
         parent, end = cast(Any, super()), cast(Any, self).eos_token
         if not (isinstance(text, str) and end and text.endswith(end)):
             return parent.__call__(text, *args, **kwargs)
@@ -54,7 +54,7 @@ class _Guarded:
         return_tensors: str | None = None,
         **variables: Any,
     ) -> Any:
-        """As in `transformers`, but for truncation."""
+        """Apply the template as in `transformers`, but for truncation."""
         if not tokenize:
             parent = cast(Any, super())
             return parent.apply_chat_template(conversation, tools, None, chat_template, tokenize=False, **variables)
@@ -77,7 +77,7 @@ class _Guarded:
         return out if return_dict else out["input_ids"]
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
-        """The files of the plain tokenizer."""
+        """Save the files of the plain tokenizer."""
         return self._plain().save_pretrained(*args, **kwargs)
 
     def _plain(self) -> PreTrainedTokenizerBase:

@@ -23,7 +23,7 @@ class Segment(NamedTuple):
 
 
 def load_prepared(path: str | Path) -> DatasetDict | None:
-    """A saved data set by split, or None if the folder holds something else."""
+    """Load a saved data set by split, or return None if the folder holds something else."""
     path = Path(path)
     if not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
         return None
@@ -32,12 +32,12 @@ def load_prepared(path: str | Path) -> DatasetDict | None:
 
 
 def is_prepared(columns: list[str]) -> bool:
-    """Whether these are the columns of a stage."""
+    """Tell whether these are the columns of a stage."""
     return bool({"input_ids", "chosen", "solution", "messages"} & set(columns)) and "source" in columns
 
 
 def split_segments(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[list[Segment]]:
-    """The documents of a row, each as runs of tokens that are learnt or not; for a preference, both answers.
+    """Split a row into documents, each as runs of tokens that are learnt or not; for a preference, both answers.
 
     Args:
         row: of any stage.
@@ -85,7 +85,7 @@ def _split_tokens(row: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> li
 
 
 def compute_statistics(rows: Dataset) -> dict[str, Any]:
-    """Rows, documents, tokens, and the share that is learnt, by source; lengths of documents; how full rows are.
+    """Count rows, documents, tokens, and the share that is learnt, by source; lengths of documents; how full rows are.
 
     Args:
         rows: of any stage.
@@ -126,7 +126,7 @@ def compute_statistics(rows: Dataset) -> dict[str, Any]:
 
 
 def plot_statistics(statistics: dict[str, Any], path: str | Path, title: str) -> None:
-    """Tokens by source and lengths of documents, as a PNG."""
+    """Plot tokens by source and lengths of documents, as a PNG."""
     with saved_figure(path, 9, 4) as figure:
         left, right = figure.subplots(1, 2)
         names = list(statistics["sources"])

@@ -12,7 +12,7 @@ from .encoder import IGNORED
 
 
 def count_scored_bytes(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Bytes of the text that is predicted when rows are evaluated, for bits per byte.
+    """Count the bytes of the text that is predicted when rows are evaluated, for bits per byte.
 
     A token is scored if it has a label and is not the first one of a document, or of a piece of one: nothing before it
     predicts it. Padding is not scored. Special tokens are, where they have a label (the end of a turn and of a text), but
@@ -46,7 +46,7 @@ def _find_runs(mask: np.ndarray) -> list[slice]:
 
 
 def _measure_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
-    """Bytes of each token of a byte-level vocabulary, in which a letter stands for a byte; None for other vocabularies."""
+    """Count the bytes of each token of a byte-level vocabulary, in which a letter stands for a byte; None for other vocabularies."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder: Any = json.loads(backend.to_str()).get("decoder") if backend is not None else None
     if not decoder or decoder.get("type") != "ByteLevel":

@@ -33,19 +33,19 @@ class RowError(ValueError):
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a field holds nothing: null, white space, an empty list or mapping."""
+    """Tell whether a field holds nothing: null, white space, an empty list or mapping."""
     if value is None or isinstance(value, str):
         return not (value and value.strip())
     return isinstance(value, (list, tuple, dict, np.ndarray)) and len(value) == 0
 
 
 def find_first(row: dict[str, Any], fields: tuple[str, ...]) -> tuple[str, Any]:
-    """The name and the value of the first field that holds something; ("", None) if none does."""
+    """Find the name and the value of the first field that holds something; ("", None) if none does."""
     return next(((name, row[name]) for name in fields if not is_blank(row.get(name))), ("", None))
 
 
 def read_text(value: Any, what: str) -> str:
-    """A text, the text parts of a content, or a number in its own digits.
+    """Read a text, the text parts of a content, or a number in its own digits.
 
     Raises:
         RowError: nothing that is text, with `what` it should be.
@@ -58,7 +58,7 @@ def read_text(value: Any, what: str) -> str:
 
 
 def check_unicode(text: str, what: str) -> str:
-    """The text, if it can be written as UTF-8.
+    """Return the text, if it can be written as UTF-8.
 
     Raises:
         RowError: it holds half a character.
@@ -85,7 +85,7 @@ def _write_value(value: Any, what: str) -> str:
 
 
 def _read_part(part: Any, what: str) -> str:
-    """The text of a part of a content. Parts stand on lines of their own, as vLLM joins them."""
+    """Read the text of a part of a content. Parts stand on lines of their own, as vLLM joins them."""
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
@@ -97,12 +97,12 @@ def _read_part(part: Any, what: str) -> str:
 
 
 def describe_type(value: Any) -> str:
-    """The type of a value in the words of JSON, where it has one."""
+    """Name the type of a value in the words of JSON, where it has one."""
     return "null" if value is None else type(value).__name__
 
 
 def write_number(value: Any, what: str = "the number") -> str:
-    """A number in all its digits and no more: 1234567.0 is 1234567, and 1e-7 is 0.0000001.
+    """Write a number in all its digits and no more: 1234567.0 is 1234567, and 1e-7 is 0.0000001.
 
     Args:
         value: int, float or Decimal, or of NumPy.
@@ -129,7 +129,7 @@ def write_number(value: Any, what: str = "the number") -> str:
 
 
 def read_messages(value: Any, field: str) -> list[Message]:
-    """Messages from a list of them in the usual spellings, from one of them, or from a JSON text of either.
+    """Read messages from a list of them in the usual spellings, from one of them, or from a JSON text of either.
 
     Raises:
         RowError: not messages; a role that no template knows; a content that is not text.
@@ -176,7 +176,7 @@ def _read_message(turn: Any, field: str) -> Message:
 
 
 def _read_calls(value: Any, what: str) -> list[dict[str, Any]]:
-    """Calls of functions in OpenAI's form, whose arguments may be JSON text, or as {name, arguments} alone."""
+    """Read calls of functions in OpenAI's form, whose arguments may be JSON text, or as {name, arguments} alone."""
     if isinstance(value, str):
         value = read_json(value, f"{what} is not a call of a function as JSON")
     calls = []
@@ -198,7 +198,7 @@ def _read_calls(value: Any, what: str) -> list[dict[str, Any]]:
 
 
 def drop_nulls(value: Any) -> Any:
-    """A value without the null fields with which parquet and `datasets` fill mappings; a map's pairs as a mapping."""
+    """Return a value without the null fields with which parquet and `datasets` fill mappings; a map's pairs as a mapping."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, dict):
@@ -213,7 +213,7 @@ def drop_nulls(value: Any) -> Any:
 
 
 def read_json(text: str, problem: str) -> Any:
-    """What a JSON text says.
+    """Read what a JSON text says.
 
     Raises:
         RowError: `problem`, if it is none.
@@ -225,7 +225,7 @@ def read_json(text: str, problem: str) -> Any:
 
 
 def write_json_text(value: Any, what: str) -> str:
-    """A value as JSON text.
+    """Write a value as JSON text.
 
     Raises:
         RowError: it holds what JSON can't say, such as a date.
@@ -237,7 +237,7 @@ def write_json_text(value: Any, what: str) -> str:
 
 
 def read_tools(value: Any) -> list | None:
-    """Tool definitions, which a row may hold as a list, as one of them, or as JSON text of either.
+    """Read tool definitions, which a row may hold as a list, as one of them, or as JSON text of either.
 
     Raises:
         RowError: no definitions.
@@ -255,7 +255,7 @@ def read_tools(value: Any) -> list | None:
 
 
 def read_history(value: Any) -> list[Message]:
-    """Earlier turns: messages, or pairs of a question and its answer. Pairs that hold nothing are left out.
+    """Read earlier turns: messages, or pairs of a question and its answer. Pairs that hold nothing are left out.
 
     Raises:
         RowError: neither, or half a pair.

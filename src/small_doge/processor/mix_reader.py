@@ -91,7 +91,7 @@ class MixReader:
     def read_shard(
         self, shard: Shard, report: Report, start: Position | None = None
     ) -> Iterator[tuple[Row, Position]]:
-        """Training rows of a shard, each with the position after it.
+        """Yield training rows of a shard, each with the position after it.
 
         Args:
             shard: one of `shards`.
@@ -101,7 +101,7 @@ class MixReader:
         yield from self._read(shard, report, start or Position(0, shard.number), self.held_out or frozenset())
 
     def find_test_rows(self) -> list[tuple[Row, str]]:
-        """The test rows and their sources: the first of each. Their documents are kept out of training from now on."""
+        """Find the test rows and their sources: the first of each. Their documents are kept out of training from now on."""
         counts = share_out(self.config.test_size, self.ratios)
         found: list[list[Row]] = []
         for index, count in enumerate(counts):
@@ -180,7 +180,7 @@ class MixReader:
     def _read_blocks(
         self, shard: Shard, report: Report, start: Position
     ) -> Iterator[tuple[list[Example], Position, Position]]:
-        """(examples, where the block starts, where the next one starts)."""
+        """Yield (examples, where the block starts, where the next one starts)."""
         source, encoder = self.sources[shard.source], self.encoder
         here = start._replace(row=0)
         block: list[Example] = []
@@ -243,7 +243,7 @@ def interleave(ratios: list[float], counts: list[int]) -> Iterator[int]:
 
 
 def share_out(total: int, ratios: list[float]) -> list[int]:
-    """Whole numbers that sum to `total`, in proportion to `ratios`, by largest remainder."""
+    """Share out `total` as whole numbers in proportion to `ratios`, by largest remainder."""
     exact = [total * ratio for ratio in ratios]
     counts = [math.floor(x + 1e-9) for x in exact]
     order = sorted(range(len(ratios)), key=lambda i: (counts[i] - exact[i], i))
@@ -253,7 +253,7 @@ def share_out(total: int, ratios: list[float]) -> list[int]:
 
 
 def _keep_preferences(config: DataConfig, sources: list[Source]) -> tuple[DataConfig, list[Source]]:
-    """A mix for DPO without the sources that hold no preferences; the others keep their proportions."""
+    """Return a mix for DPO without the sources that hold no preferences; the others keep their proportions."""
     kept = []
     for index, source in enumerate(sources):
         rows = (record.row for file_range in source.ranges for record in source.read(file_range))
@@ -270,7 +270,7 @@ def _keep_preferences(config: DataConfig, sources: list[Source]) -> tuple[DataCo
 
 
 def _group_ranges(source: Source, index: int, seed: int) -> list[Shard]:
-    """Parts in a seeded order, small ones together."""
+    """Group ranges in a seeded order, small ones together."""
     ranges = list(source.ranges)
     random.Random(f"{seed}/{source.name}").shuffle(ranges)
     groups: list[list[FileRange]] = [[]]

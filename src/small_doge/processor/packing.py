@@ -30,7 +30,7 @@ class Row:
 
 
 def pack(examples: list[Example], max_length: int, packing: str, split_long: bool) -> list[Row]:
-    """Rows of at most `max_length` tokens.
+    """Pack examples into rows of at most `max_length` tokens.
 
     Args:
         examples: a block of them.
@@ -53,7 +53,7 @@ def pack(examples: list[Example], max_length: int, packing: str, split_long: boo
 
 
 def plan_best_fit(lengths: list[int], max_length: int) -> list[list[int]]:
-    """Best-fit-decreasing bin packing: which lengths share a row."""
+    """Plan which lengths share a row, by best-fit-decreasing bin packing."""
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (free tokens, row), sorted
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
@@ -95,7 +95,7 @@ def _join(members: list[tuple[Example, int, int]]) -> Row:
 
 
 def teaches(row: Row) -> bool:
-    """Whether a token of a row is learnt. The first of a document never is: nothing before it predicts it."""
+    """Tell whether a token of a row is learnt. The first of a document never is: nothing before it predicts it."""
     if row.tokens is None:
         return True
     learnt = np.full(len(row.tokens), True) if row.labels is None else row.labels != IGNORED
@@ -111,7 +111,7 @@ class PackedCollator:
     """
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        """[1, N] tensors `input_ids`, `labels`, `position_ids` from rows of `input_ids`, `seq_lengths`, maybe `labels`."""
+        """Make [1, N] tensors `input_ids`, `labels`, `position_ids` from rows of `input_ids`, `seq_lengths`, maybe `labels`."""
         lengths = [int(n) for row in rows for n in row["seq_lengths"]]
         filled = [sum(row["seq_lengths"]) for row in rows]
         for row, length in zip(rows, filled, strict=True):

@@ -160,11 +160,11 @@ class Preparation:
                 bar.update(len(shards[start : start + num_proc]))
 
     def is_made(self, shard: Shard) -> bool:
-        """Whether a shard is there."""
+        """Tell whether a shard is there."""
         return self._shard_files(shard)[1].is_file()
 
     def _has_enough(self, shard: Shard) -> bool:
-        """Whether the shards before this one give all the rows that are wanted."""
+        """Tell whether the shards before this one give all the rows that are wanted."""
         wanted = self.train_counts[shard.source]
         if wanted == -1:
             return False
@@ -212,7 +212,7 @@ class Preparation:
             self.reader.check_failures(index, Report(rows=sources[name]["rows"], failed=mine))
 
     def load(self) -> DatasetDict:
-        """The finished data set, mapped from disk."""
+        """Load the finished data set, mapped from disk."""
         splits = {name: self.folder / f"{name}.arrow" for name in ("train", "test")}
         return DatasetDict({name: Dataset.from_file(str(path)) for name, path in splits.items() if path.is_file()})
 
@@ -278,7 +278,7 @@ def _make_shard(shard: Shard) -> Report:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Failures of the machine in words; what was done stays."""
+    """Explain failures of the machine in words; what was done stays."""
     try:
         yield
     except BrokenProcessPool as error:
@@ -296,7 +296,7 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _rows_depend_on(config: DataConfig) -> dict[str, Any]:
-    """The settings that rows depend on, functions aside."""
+    """Return the settings that rows depend on, functions aside."""
     return {field.name: getattr(config, field.name) for field in fields(DataConfig) if field.name not in NOT_IN_ROWS}
 
 
@@ -311,7 +311,7 @@ def _compute_key(config: DataConfig, tokenizer: PreTrainedTokenizerBase, reader:
 
 
 def build_columns(rows: list[tuple[Row, str]], schema: pa.Schema, reader: MixReader) -> pa.RecordBatch:
-    """Rows and the names of their sources as Arrow."""
+    """Build Arrow columns from rows and the names of their sources."""
     columns: dict[str, pa.Array] = {"source": pa.array([name for _, name in rows], pa.string())}
     if "input_ids" in schema.names:
         columns["seq_lengths"] = _list_array([np.asarray(row.lengths, dtype=np.int32) for row, _ in rows])
@@ -372,7 +372,7 @@ def _open_table(path: Path) -> pa.Table:
 
 
 def _join_tables(path: Path, tables: list[list[pa.Table]], order: Iterator[int], schema: pa.Schema) -> None:
-    """Rows of several sources in the given order; a source that is used up begins again."""
+    """Write rows of several sources in the given order; a source that is used up begins again."""
     joined = [pa.concat_tables(group) for group in tables]
     taken = [0] * len(joined)
     with _arrow_file(path, schema) as writer:

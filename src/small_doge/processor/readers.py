@@ -72,7 +72,7 @@ class FileRange:
     packed: bool = False
 
     def read(self, position: int | None = None) -> Iterator[Record]:
-        """Records from a position that an earlier record named, or from the start.
+        """Yield the records from a position that an earlier record named, or from the start.
 
         Raises:
             ValueError: the file is torn, damaged, or can't be read.
@@ -91,7 +91,7 @@ class FileRange:
 
 
 def split_file(path: str) -> list[FileRange]:
-    """The ranges of a file, local or remote.
+    """Split a file, local or remote, into ranges.
 
     Raises:
         ValueError: an unknown kind of file, or one that can't be read.
@@ -132,7 +132,7 @@ def _open(path: str, packed: bool) -> Any:
 
 
 def _is_packed(path: str) -> bool:
-    """By the first bytes: some files are named .gz and are not packed, or are packed without the name."""
+    """Tell by the first bytes: some files are named .gz and are not packed, or are packed without the name."""
     with fsspec.open(path, "rb") as file:
         return file.read(len(GZIP)) == GZIP
 
@@ -190,7 +190,7 @@ def _describe(path: str) -> tuple[int, str]:
 
 
 def _iterate_lines(file_range: FileRange, position: int) -> Iterator[tuple[int, int, bytes]]:
-    """(number of the line or its byte, position of the next, line). Lines that start before `file_range.stop` belong here."""
+    """Yield (number of the line or its byte, position of the next, line). Lines that start before `file_range.stop` belong here."""
     with _open(file_range.path, file_range.packed) as file:
         if file_range.packed:  # positions are line numbers: what comes before is unpacked, not parsed
             for number, line in enumerate(file):
@@ -233,7 +233,7 @@ def _read_lines(file_range: FileRange, position: int) -> Iterator[Record]:
 
 
 def _check_row(row: Any, where: str, following: int, may_hold_surrogates: bool = True) -> Record:
-    """A record of what a line or an entry holds, if it is a row of text that can be encoded."""
+    """Make a record of what a line or an entry holds, if it is a row of text that can be encoded."""
     if not isinstance(row, dict):
         return Record(None, "not a JSON object", where, following)
     if may_hold_surrogates:
@@ -245,7 +245,7 @@ def _check_row(row: Any, where: str, following: int, may_hold_surrogates: bool =
 
 
 def _holds_array(path: str, packed: bool) -> bool:
-    """Whether a file of JSON is one array of rows rather than a row a line."""
+    """Tell whether a file of JSON is one array of rows rather than a row a line."""
     try:
         with _open(path, packed) as file:
             first = file.readline().removeprefix(codecs.BOM_UTF8).strip()
@@ -275,7 +275,7 @@ def _read_array(file_range: FileRange, position: int) -> Iterator[Record]:
 
 
 def _read_text(file_range: FileRange, position: int) -> Iterator[Record]:
-    """Paragraphs, joined until they make about 2,000 characters. Positions are line numbers."""
+    """Yield paragraphs, joined until they make about 2,000 characters. Positions are line numbers."""
     lines: list[str] = []
     size, number = 0, position
     where = f"{Path(file_range.path).name} line {{}}"

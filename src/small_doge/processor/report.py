@@ -54,7 +54,7 @@ class Report:
 
 
 def describe_failures(report: Report, shown: int = 3) -> str:
-    """The first few failed rows and their reasons."""
+    """Describe the first few failed rows with their reasons."""
     first = "; ".join(f"{row['where']}: {row['reason']}" for row in report.failed[:shown])
     return first + (f"; and {len(report.failed) - shown} more" if len(report.failed) > shown else "")
 
@@ -102,7 +102,7 @@ def tell_losses(
 
 
 def describe_losses(report: Report, max_length: int, failures: Path | None = None) -> str:
-    """What a source lost, with the counts; empty if it lost nothing.
+    """Describe what a source lost, with the counts; empty if it lost nothing.
 
     Args:
         report: of the source.
@@ -125,7 +125,7 @@ def describe_losses(report: Report, max_length: int, failures: Path | None = Non
 
 
 def keep_failures(path: Path, reports: list[Report]) -> None:
-    """The side file: a line for each row that could not be used."""
+    """Write the side file: a line for each row that could not be used."""
     # ASCII: names of fields may hold half a character.
     lines = [json.dumps(row) + "\n" for report in reports for row in report.failed]
     if lines:

@@ -55,7 +55,7 @@ TRACES = (
 
 
 def has_known_schema(row: dict[str, Any]) -> bool:
-    """Whether a row is more than a text: a conversation, an answered prompt, a preference or a problem."""
+    """Tell whether a row is more than a text: a conversation, an answered prompt, a preference or a problem."""
     names = {name for name in SCHEMA_FIELDS if not is_blank(row.get(name))}
     asked = names & set(QUESTION_FIELDS) or ("instruction" in row and not is_blank(row.get("input")))
     answered = names & {*ANSWER_FIELDS, *RESULT_FIELDS, *THOUGHT_FIELDS}
@@ -63,7 +63,7 @@ def has_known_schema(row: dict[str, Any]) -> bool:
 
 
 def describe_fields(row: dict[str, Any]) -> str:
-    """Why a row has no known form, by its fields."""
+    """Say by its fields why a row has no known schema."""
     blank = [name for name in SCHEMA_FIELDS if name in row and is_blank(row[name])]
     if blank:
         return f"{blank[0]} is {'null' if row[blank[0]] is None else 'empty'}"
@@ -71,12 +71,12 @@ def describe_fields(row: dict[str, Any]) -> str:
 
 
 def is_preference(row: dict[str, Any]) -> bool:
-    """Whether a row is meant as a preference: it has a chosen or a rejected answer."""
+    """Tell whether a row is meant as a preference: it has a chosen or a rejected answer."""
     return any(not is_blank(row.get(name)) for name in PREFERENCE_FIELDS)
 
 
 def read_conversation(row: dict[str, Any]) -> list[Message]:
-    """The conversation of a row of any form; of a preference row, the prompt and the chosen answer.
+    """Read the conversation of a row of any schema; of a preference row, the prompt and the chosen answer.
 
     Raises:
         RowError: there is none, or it has no answer.
@@ -118,13 +118,13 @@ def _find_conversation(row: dict[str, Any]) -> list[Message]:
 
 
 def _holds_messages(value: Any) -> bool:
-    """Whether a field holds messages, not a text, a number or the parts of a text."""
+    """Tell whether a field holds messages, not a text, a number or the parts of a text."""
     first = value if isinstance(value, dict) else value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and ("role" in first or "from" in first)
 
 
 def _find_question(row: dict[str, Any], fields: tuple[str, ...] = QUESTION_FIELDS) -> Any:
-    """What is asked; of a row of Alpaca's form, the instruction with its input."""
+    """Find what is asked; of a row of Alpaca's schema, the instruction with its input."""
     field, question = find_first(row, fields)
     given = row.get("input")
     if field in ("", "instruction") and not is_blank(given) and "instruction" in row:
@@ -134,7 +134,7 @@ def _find_question(row: dict[str, Any], fields: tuple[str, ...] = QUESTION_FIELD
 
 
 def _ask(row: dict[str, Any], question: Any) -> list[Message]:
-    """The turns up to a question, with the earlier ones and the system prompt that stand beside it."""
+    """Return the turns up to a question, with the earlier ones and the system prompt that stand beside it."""
     if _holds_messages(question):
         turns = read_messages(question, "prompt")
     else:
@@ -143,7 +143,7 @@ def _ask(row: dict[str, Any], question: Any) -> list[Message]:
 
 
 def _put_behind(row: dict[str, Any], messages: list[Message]) -> list[Message]:
-    """Messages behind the system prompt and the earlier turns that stand beside them in the row."""
+    """Put messages behind the system prompt and the earlier turns that stand beside them in the row."""
     lead, rest = _split_system(messages)
     messages = [*lead, *read_history(row.get("history")), *rest]
     field, system = find_first(row, SYSTEM_FIELDS)
@@ -156,7 +156,7 @@ def _split_system(messages: list[Message]) -> tuple[list[Message], list[Message]
 
 
 def _with_system(messages: list[Message], text: str) -> list[Message]:
-    """Messages behind a system prompt; one of their own that says something else is kept too."""
+    """Put messages behind a system prompt; one of their own that says something else is kept too."""
     lead, rest = _split_system(messages)
     own = lead[0]["content"] if lead else ""
     if own:
@@ -165,7 +165,7 @@ def _with_system(messages: list[Message], text: str) -> list[Message]:
 
 
 def read_preference(row: dict[str, Any]) -> dict[str, list[Message]]:
-    """`prompt`, `chosen` and `rejected` as messages; the answers hold turns of the assistant alone.
+    """Read `prompt`, `chosen` and `rejected` as messages; the answers hold turns of the assistant alone.
 
     Answers may repeat the conversation before them. Turns that both share and that go on from `prompt` belong to the
     prompt too.
@@ -203,7 +203,7 @@ def _read_answer(value: Any, field: str) -> list[Message]:
 
 
 def _read_prompt_of_answers(row: dict[str, Any], shared: list[Message]) -> list[Message]:
-    """The prompt of a preference, of which the answers may repeat all, a part or nothing."""
+    """Read the prompt of a preference, of which the answers may repeat all, a part or nothing."""
     question = _find_question(row)
     field, turns = find_first(row, CONVERSATION_FIELDS)
     if question is not None:
@@ -237,7 +237,7 @@ def _compare(messages: list[Message]) -> list[tuple[str, str]]:
 
 
 def read_problem(row: dict[str, Any]) -> dict[str, Any]:
-    """`prompt` as messages and the reference `solution`, for rewards that verify.
+    """Read `prompt` as messages and the reference `solution`, for rewards that verify.
 
     Raises:
         RowError: no question or no reference answer.
@@ -252,7 +252,7 @@ def read_problem(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
-    """`prompt` as messages: what comes before the last answer of a row of any known form.
+    """Read `prompt` as messages: what comes before the last answer of a row of any known schema.
 
     Raises:
         RowError: nothing is asked.
@@ -270,7 +270,7 @@ def read_prompt(row: dict[str, Any]) -> dict[str, list[Message]]:
 
 
 def find_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
-    """What can be read in a row: its text, or else what is said in its conversation.
+    """Find what can be read in a row: its text, or else what is said in its conversation.
 
     Raises:
         RowError: nothing.
@@ -288,7 +288,7 @@ def find_texts(row: dict[str, Any], text_field: str | None = None) -> list[str]:
 
 
 def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterator[str]:
-    """As `find_texts`, and nothing of a row that can't be read."""
+    """Yield what `find_texts` finds, and nothing of a row that can't be read."""
     try:
         yield from find_texts(row, text_field)
     except RowError:
@@ -296,7 +296,7 @@ def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterato
 
 
 def mark_thought(message: Message, tags: tuple[str, str]) -> Message:
-    """An assistant's message with its thought between `tags`; without one, unchanged.
+    """Put the thought of an assistant's message between `tags`; without one, return it unchanged.
 
     The thought is a field beside the content or is marked in it, in any of the ways of public traces.
     """
@@ -313,7 +313,7 @@ def mark_thought(message: Message, tags: tuple[str, str]) -> Message:
 
 
 def drop_thought_field(message: Message) -> Message:
-    """A message whose thought beside the content stands before it, unmarked: the way a worked solution reads."""
+    """Put the thought beside a message before it, unmarked: the way a worked solution reads."""
     thought = message.get("reasoning_content")
     if thought is None:
         return message

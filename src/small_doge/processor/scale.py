@@ -59,7 +59,7 @@ class Cluster:
 
 
 def import_datatrove() -> Any:
-    """The library, or how to get it.
+    """Import the library, or say how to get it.
 
     Raises:
         UserError: it is not installed.
@@ -107,7 +107,7 @@ def prepare_at_scale(
 
 
 def _make_step(preparation: Preparation) -> Any:
-    """A step of a datatrove pipeline that makes the shards of its rank."""
+    """Return a step of a datatrove pipeline that makes the shards of its rank."""
     import_datatrove()
     from datatrove.pipeline.base import PipelineStep
 
@@ -176,7 +176,7 @@ def _build_executor(pipeline: list, tasks: int, cluster: Cluster, logs: Path, na
 
 @contextmanager
 def _console_in(path: Path) -> Iterator[None]:
-    """What the library and its processes print goes to a file."""
+    """Send what the library and its processes print to a file."""
     import loguru
 
     path.parent.mkdir(parents=True, exist_ok=True)

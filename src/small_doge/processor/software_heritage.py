@@ -26,7 +26,7 @@ BATCH = 512
 
 
 def connect() -> BaseClient:
-    """An anonymous client. `AWS_ENDPOINT_URL_S3` names another server, such as a mirror."""
+    """Make an anonymous client. `AWS_ENDPOINT_URL_S3` names another server, such as a mirror."""
     config = Config(
         signature_version=UNSIGNED,
         max_pool_connections=CONNECTIONS,
@@ -36,7 +36,7 @@ def connect() -> BaseClient:
 
 
 def fetch_text(client: BaseClient, blob_id: str) -> tuple[str | None, str]:
-    """The text of a file, or why there is none.
+    """Fetch the text of a file, or say why there is none.
 
     Raises:
         UserError: the archive can't be reached.
@@ -60,7 +60,7 @@ def fetch_text(client: BaseClient, blob_id: str) -> tuple[str | None, str]:
 
 
 def fetch_texts(records: Iterator[Record]) -> Iterator[Record]:
-    """Records with a `blob_id` become records with a `text`, in the same order, many connections at once."""
+    """Give records with a `blob_id` their `text`, in the same order, by many connections at once."""
     client = connect()
 
     def fill(record: Record) -> Record:

@@ -63,13 +63,13 @@ class Source:
     fetches: bool = False
 
     def read(self, file_range: FileRange, position: int | None = None) -> Iterator[Record]:
-        """Records of a file_range."""
+        """Yield the records of a range."""
         records = file_range.read(position)
         return fetch_texts(records) if self.fetches else records
 
 
 def open_source(name: str, all_splits: bool = False) -> Source:
-    """The ranges of a source. Nothing but names, sizes and parquet footers is read yet.
+    """Open a source as ranges of files. Nothing but names, sizes and parquet footers is read yet.
 
     Args:
         name: `embedded:KIND[:DOCUMENTS]`, a file or folder, a name of the catalogue, or `owner/name[:subset]`.
@@ -121,19 +121,19 @@ def check_source_name(name: str) -> None:
 
 
 def data_root() -> Path | None:
-    """The mirror of the hub that `SMALL_DOGE_DATA_ROOT` names."""
+    """Return the mirror of the hub that `SMALL_DOGE_DATA_ROOT` names."""
     return Path(os.environ[DATA_ROOT]) if os.environ.get(DATA_ROOT) else None
 
 
 def python_edu_folder(root: Path | None = None) -> Path | None:
-    """Where `small-doge data download python-edu` left the texts, if it has finished."""
+    """Find where `small-doge data download python-edu` left the texts, if it has finished."""
     root = root or data_root()
     folder = root / CATALOG["python-edu"].hub_name / "python-edu-texts" if root else None
     return folder if folder is not None and (folder / "finished.json").is_file() else None
 
 
 def find_hub_files(hub_name: str, subset: str | None, split: str, mirror: bool = True) -> list[str]:
-    """Paths in the mirror, or addresses on the hub, of a data set's files: what its card says of subsets and splits counts.
+    """Find paths in the mirror, or addresses on the hub, of a data set's files: what its card says of subsets and splits counts.
 
     Args:
         hub_name: `owner/name`.
@@ -162,7 +162,7 @@ def find_hub_files(hub_name: str, subset: str | None, split: str, mirror: bool =
 
 
 def _find_mirrored(folder: Path, subset: str | None, split: str) -> list[str]:
-    """Files of a mirror, which need not hold every subset: by the card, or without one by the names of folders and files."""
+    """Find the files of a mirror, which need not hold every subset: by the card, or without one by the names of folders and files."""
     configs = _read_card(folder)
     if configs:
         default = next((name for name, config in configs.items() if config.get("default")), next(iter(configs)))
@@ -189,7 +189,7 @@ def _read_card(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _patterns_of(data_files: Any, split: str) -> list[str]:
-    """Patterns of a split in any of the forms that cards use."""
+    """Return the patterns of a split in any of the forms that cards use."""
     if isinstance(data_files, str):
         return [data_files]
     if isinstance(data_files, list) and all(isinstance(pattern, str) for pattern in data_files):
@@ -202,7 +202,7 @@ def _patterns_of(data_files: Any, split: str) -> list[str]:
 
 
 def parse_hub_name(name: str) -> tuple[str, str | None]:
-    """`owner/name[:subset]` in its parts."""
+    """Split `owner/name[:subset]` into its parts."""
     hub_name, _, subset = name.partition(":")
     return hub_name, subset or None
 
@@ -220,7 +220,7 @@ def _split(files: list[str], name: str) -> tuple[FileRange, ...]:
 
 
 def _list_files(path: Path, split: str | None) -> list[str]:
-    """The data files of a path and a split, all of them if None: a file, a folder saved by `datasets`, a cleaned one, any."""
+    """List the data files of a path and a split, all of them if None: a file, a folder saved by `datasets`, a cleaned one, any."""
     if path.is_file():
         return [str(path)]
     if (path / "dataset_dict.json").is_file():
@@ -253,7 +253,7 @@ def _list_files(path: Path, split: str | None) -> list[str]:
 
 
 def _drop_notes(files: list[Path]) -> list[Path]:
-    """Without licences, cards and settings; and without prose that lies beside files of rows."""
+    """Drop licences, cards and settings; and prose that lies beside files of rows."""
     kept = [
         file
         for file in files
@@ -265,7 +265,7 @@ def _drop_notes(files: list[Path]) -> list[Path]:
 
 
 def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Path]:
-    """Files of a split by the hub's conventions for names of files and folders; all where no name tells."""
+    """Choose the files of a split by the hub's conventions for names of files and folders; all where no name tells."""
     if split is None:
         return files
     try:

@@ -38,13 +38,13 @@ class MixedStream(IterableDataset):
         self._state = self._start()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Rows from the present position to the end of the mix; the position moves along."""
+        """Yield rows from the present position to the end of the mix; the position moves along."""
         for row, state in self.iterate_with_states():
             self._state = state
             yield row
 
     def iterate_with_states(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Each row with the state after it."""
+        """Yield each row with the state after it."""
         taken, positions = list(self._state["taken"]), [Position(*p) for p in self._state["positions"]]
         ended = list(self._state["ended"])
         readers = [self._read_source(i, position) for i, position in enumerate(positions)]
@@ -61,7 +61,7 @@ class MixedStream(IterableDataset):
             yield self._as_dict(row, self.reader.names[index]), state
 
     def state_dict(self) -> dict[str, Any]:
-        """The position: rows taken of each source, and where each stands."""
+        """Return the position: rows taken of each source, and where each stands."""
         return self._state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class MixedStream(IterableDataset):
         self._state = state
 
     def rewind(self) -> None:
-        """Back to the first row."""
+        """Go back to the first row."""
         self._state = self._start()
 
     def _start(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class MixedStream(IterableDataset):
         return {"taken": [0] * sources, "positions": [list(Position())] * sources, "ended": [False] * sources}
 
     def _read_source(self, index: int, start: Position) -> Iterator[tuple[Row, Position]]:
-        """Rows of a source from a position; again from its start if more are wanted than it has."""
+        """Yield rows of a source from a position; again from its start if more are wanted than it has."""
         shards, position, found = self.reader.shards[index], start, start != Position()
         while True:
             for shard in shards[position.shard :]:
@@ -192,7 +192,7 @@ class StreamLoader:
             yield batch
 
     def state_after(self, batches: int) -> dict[str, Any]:
-        """The position after that many batches of this loader; earlier ones are forgotten."""
+        """Return the position after that many batches of this loader; earlier ones are forgotten."""
         state = self._states[batches]
         self._states = {n: s for n, s in self._states.items() if n >= batches}
         return state

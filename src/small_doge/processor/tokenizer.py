@@ -127,7 +127,7 @@ def train_tokenizer(
 
 
 def sample_texts(texts: Iterable[str], max_bytes: int, seed: int) -> list[str]:
-    """An even sample of a stream, at most `max_bytes` long: each time it overflows, half of it is dropped.
+    """Take an even sample of a stream, at most `max_bytes` long: each time it overflows, half of it is dropped.
 
     A text longer than the limit is cut.
     """
@@ -147,7 +147,7 @@ def sample_texts(texts: Iterable[str], max_bytes: int, seed: int) -> list[str]:
 
 
 def build_generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
-    """Stops at the end of the text and at the end of the turn, and pads with the padding token."""
+    """Build a configuration that stops at the end of the text and of the turn, and pads with the padding token."""
     ends = [tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TEXT, END_OF_TURN)]
     ends = [token for token in ends if token is not None and token != tokenizer.unk_token_id]
     return GenerationConfig(
@@ -158,7 +158,7 @@ def build_generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationCon
 
 
 def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str | None = None) -> dict[str, object]:
-    """Size, special tokens, template and, for a text, its tokens and bytes per token."""
+    """Describe size, special tokens, template and, for a text, its tokens and bytes per token."""
     facts: dict[str, object] = {
         "entries": len(tokenizer),
         "begin of text": tokenizer.bos_token,

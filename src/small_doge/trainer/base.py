@@ -62,17 +62,17 @@ class CheckpointingMixin:
         trainer.add_callback(SaveBeforeEvaluationCallback(self.evaluate))
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As in `transformers`; a schedule of ours that an earlier call has made is not gone on with."""
+        """Train as in `transformers`; a schedule of ours that an earlier call has made is not gone on with."""
         if self.schedule is not None and self.lr_scheduler is self.schedule:
             self.lr_scheduler = None
         return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
-        """A stream is read as it is: its loader gives each process its part already."""
+        """Return a stream as it is: its loader gives each process its part already."""
         return super().get_train_dataloader() if self.stream is None else self.stream
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
-        """The warmup-stable-decay schedule is ours; others are those of `transformers`."""
+        """Create our warmup-stable-decay schedule, or one of `transformers`."""
         if self.args.lr_scheduler_type != "warmup_stable_decay":
             super().create_scheduler(num_training_steps, optimizer)
         elif self.lr_scheduler is None:
@@ -89,7 +89,7 @@ class CheckpointingMixin:
         return self.lr_scheduler
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """A new optimizer, with the state of the checkpoint that the run continues from."""
+        """Create an optimizer, with the state of the checkpoint that the run continues from."""
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.optimizer_state is not None:
             state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
@@ -109,7 +109,7 @@ class CheckpointingMixin:
         return optimizer
 
     def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """As in `transformers`, but nothing is saved once the numbers are not finite."""
+        """Save as in `transformers`, but nothing once the numbers are not finite."""
         self.check_finite()
         super().save_model(*args, **kwargs)
 
@@ -125,14 +125,14 @@ class CheckpointingMixin:
             )
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
-        """Nothing where the last step is done already: a run may die between its last checkpoint and its end."""
+        """Skip the epoch where the last step is done already: a run may die between its last checkpoint and its end."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return None
         return super()._run_epoch(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Starting a loader draws a random number: a run that resumes after an evaluation must not notice."""
+        """Evaluate without moving the generators: starting a loader draws a number, which a resumed run must not notice."""
         with torch.random.fork_rng():
             return super().evaluate(*args, **kwargs)
 
@@ -147,7 +147,7 @@ class DogeTrainer(CheckpointingMixin, Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Loss per token over all tokens (not the mean of batch means), and bits per byte of the text that is scored."""
+        """Measure the loss per token over all tokens (not the mean of batch means), and bits per byte of the text that is scored."""
         # Starting a loader draws a random number: a run that resumes after an evaluation must not notice.
         with torch.random.fork_rng():
             loader = self.get_eval_dataloader(eval_dataset)

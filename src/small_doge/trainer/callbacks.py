@@ -93,7 +93,7 @@ class ProgressCallback(TrainerCallback):
             self.bar = None
 
     def tokens_per_second(self, state: TrainerState) -> float:
-        """Of this process's run, without what came before a resume."""
+        """Return the tokens per second of this process's run, without what came before a resume."""
         seconds = time.monotonic() - self.started
         return (int(state.num_input_tokens_seen) - int(self.first_tokens)) / max(seconds, 1e-9)
 
@@ -115,7 +115,7 @@ BAR_WIDTH = 42
 
 
 def fit_facts(facts: list[str], width: int) -> str:
-    """As many of the facts, the first ones, as a number of characters has room for; the first one always."""
+    """Return as many of the facts, the first ones, as a number of characters has room for; the first one always."""
     while len(facts) > 1 and len(", ".join(facts)) > width:
         facts = facts[:-1]
     return ", ".join(facts)
@@ -162,7 +162,7 @@ class LogFileCallback(TrainerCallback):
 
 
 def read_log(path: str | Path) -> list[dict]:
-    """The rows of a log; a torn last line is dropped."""
+    """Read the rows of a log; a torn last line is dropped."""
     rows: list[dict] = []
     if not Path(path).exists():
         return rows
@@ -192,7 +192,7 @@ class FiniteLossCallback(TrainerCallback):
 
 
 def make_diverged_error(what: str, output_dir: str) -> DivergedError:
-    """What happened, the last checkpoint whose weights are finite, and the ways on."""
+    """Make an error that says what happened, names the last checkpoint whose weights are finite, and the ways on."""
     last = find_last_whole(output_dir)
     return DivergedError(
         f"{what}. Lower learning_rate or raise warmup_steps"

@@ -27,19 +27,19 @@ _NAME = re.compile(r"^checkpoint-(\d+)$")
 
 
 def read_step(folder: str | Path) -> int:
-    """The step at which a checkpoint was written."""
+    """Return the step at which a checkpoint was written."""
     return int(_NAME.match(Path(folder).name)[1])
 
 
 def list_checkpoints(output_dir: str | Path) -> list[Path]:
-    """Checkpoint folders by step, the last first."""
+    """List checkpoint folders by step, the last first."""
     folder = Path(output_dir)
     found = [(int(m[1]), p) for p in folder.glob("checkpoint-*") if p.is_dir() and (m := _NAME.match(p.name))]
     return [path for _, path in sorted(found, reverse=True)]
 
 
 def find_last_whole(output_dir: str | Path) -> Path | None:
-    """The last checkpoint that is whole and whose weights are finite; says which ones are passed over and why."""
+    """Find the last checkpoint that is whole and whose weights are finite; say which ones are passed over and why."""
     for path in list_checkpoints(output_dir):
         damage = find_damage(path) or find_bad_weights(path)
         if damage is None:
@@ -49,7 +49,7 @@ def find_last_whole(output_dir: str | Path) -> Path | None:
 
 
 def find_bad_weights(folder: str | Path) -> str | None:
-    """The first weight of a checkpoint that is not finite, or None."""
+    """Find the first weight of a checkpoint that is not finite, or None."""
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118 (no mapping)

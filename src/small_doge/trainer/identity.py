@@ -49,7 +49,7 @@ def describe_run(
     tokenizer: PreTrainedTokenizerBase,
     rows: Dataset | MixedStream,
 ) -> dict[str, Any]:
-    """Facts of a run by group. The learning rate, the number of steps and how often to save may change, and are left out.
+    """Describe a run by groups of facts. The learning rate, the number of steps and how often to save may change, and are left out.
 
     Args:
         title: of the stage.
@@ -85,7 +85,7 @@ def describe_run(
 
 
 def write_identity(folder: Path, facts: dict[str, Any]) -> None:
-    """Beside a checkpoint's weights."""
+    """Write the facts of a run beside a checkpoint's weights."""
     write_json(folder / IDENTITY, facts)
 
 
@@ -117,7 +117,7 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _describe_rows(rows: Dataset | MixedStream) -> dict[str, Any]:
-    """What is in the rows, by a sample of them; of a stream, the files behind it."""
+    """Describe what is in the rows, by a sample of them; of a stream, the files behind it."""
     if isinstance(rows, MixedStream):
         ranges = [
             (Path(file_range.path).name, file_range.start, file_range.stop, file_range.size)

@@ -47,7 +47,7 @@ class DogeOnTRL(CheckpointingMixin):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """TRL's loss, and the experts' balance."""
+        """Compute TRL's loss, and the experts' balance."""
         if not self.balance_weight or not self.model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._router_logits = []
@@ -66,7 +66,7 @@ class DogeOnTRL(CheckpointingMixin):
 
 
 def _find_mask(inputs: dict[str, Any]) -> torch.Tensor | None:
-    """[B, L] of the rows that the trainer runs: given whole, or in two halves by the trainers that generate."""
+    """Find the mask [B, L] of the rows that the trainer runs: given whole, or in two halves by the trainers that generate."""
     if "completion_mask" in inputs and "prompt_mask" in inputs:
         return torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
     return inputs.get("attention_mask")

@@ -16,7 +16,7 @@ COMPARED = {
 
 
 def plot_training(rows: list[dict], path: str | Path, title: str) -> None:
-    """Loss (training and held out), learning rate, and what the stage compares, by step, as a PNG.
+    """Plot loss (training and held out), learning rate, and what the stage compares, by step, as a PNG.
 
     Args:
         rows: of `training_log.jsonl`.

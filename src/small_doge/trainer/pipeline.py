@@ -49,7 +49,7 @@ class Step:
 
 
 def find_steps(recipes: Path, output: Path) -> list[Step]:
-    """The stages that a folder has recipes for, in their order.
+    """Find the stages that a folder has recipes for, in their order.
 
     Raises:
         ValueError: no such folder, or no recipe in it.
@@ -70,7 +70,7 @@ def find_steps(recipes: Path, output: Path) -> list[Step]:
 
 
 def choose_steps(steps: list[Step], wanted: Sequence[str] | None) -> list[Step]:
-    """Those stages that are asked for; all if none is named.
+    """Choose the stages that are asked for; all if none is named.
 
     Raises:
         ValueError: a stage that is not there, with the near miss named.
@@ -85,7 +85,7 @@ def choose_steps(steps: list[Step], wanted: Sequence[str] | None) -> list[Step]:
 
 
 def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, dict[str, Any]]:
-    """Settings by stage: `sft.learning_rate` is for one stage, `report_to` for all that train.
+    """Split settings by stage: `sft.learning_rate` is for one stage, `report_to` for all that train.
 
     Raises:
         ValueError: a stage that is not there.
@@ -195,7 +195,7 @@ def _read_tokenizer_recipe(step: Step) -> dict[str, Any]:
 
 
 def _check(step: Step, settings: dict[str, dict[str, Any]], steps: list[Step], chosen: list[Step]) -> None:
-    """What can be known to be wrong before the first stage starts."""
+    """Check what can be known to be wrong before the first stage starts."""
     if step.name == TOKENIZER:
         _read_tokenizer_recipe(step)
         return
@@ -208,13 +208,13 @@ def _check(step: Step, settings: dict[str, dict[str, Any]], steps: list[Step], c
 
 
 def read_facts(step: Step) -> dict[str, Any]:
-    """What the stage says of itself, nothing for a tokenizer."""
+    """Read what the stage says of itself, nothing for a tokenizer."""
     path = step.folder / FINISHED
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def read_versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """Read the versions of what the result depends on."""
     return {"python": platform.python_version()} | {
         name: version(name) for name in ("small-doge", "torch", "transformers", "trl", "datasets", "accelerate")
     }

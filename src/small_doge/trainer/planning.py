@@ -130,7 +130,7 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
 
 
 def find_config(model: ModelArguments) -> DogeConfig:
-    """The configuration of the model, without its weights; of a hub's name that is not here, that of its size."""
+    """Find the configuration of the model, without its weights; of a hub's name that is not here, that of its size."""
     if model.model_preset is not None:
         return DogeConfig.from_preset(model.model_preset, **model.model_overrides)
     name = str(model.model_name_or_path or model.continue_from)
@@ -145,18 +145,18 @@ def find_config(model: ModelArguments) -> DogeConfig:
 
 
 def row_length(data: DataArguments, args: StageArguments) -> int:
-    """Tokens that a row has at most."""
+    """Return the number of tokens that a row has at most."""
     completion = completion_length(args)
     return min(data.max_length, PROMPT_TOKENS) + completion if completion else data.max_length
 
 
 def completion_length(args: Any) -> int:
-    """Tokens that are generated for each row, 0 in stages that generate none."""
+    """Return the number of tokens that are generated for each row, 0 in stages that generate none."""
     return getattr(args, "max_completion_length", None) or 0
 
 
 def count_steps(data: DataArguments, args: StageArguments) -> int | None:
-    """Steps of the optimizer, None where the number of rows is not known before the data are prepared."""
+    """Count the steps of the optimizer; None where the number of rows is not known before the data are prepared."""
     if args.max_steps > 0:
         return args.max_steps
     rows: int | None = data.total_sample_size if data.total_sample_size > 0 else None
@@ -204,7 +204,7 @@ def run_probe(
 
 
 def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completion: int) -> float:
-    """Seconds of one micro-batch, forward and backward, and of writing its completions before."""
+    """Return the seconds of one micro-batch, forward and backward, and of writing its completions before."""
     tokens = torch.randint(0, model.config.vocab_size, (rows, length), device=model.device)
     autocast = torch.autocast(model.device.type, torch.bfloat16) if args.bf16 else nullcontext()
     started = time.monotonic()
@@ -227,7 +227,7 @@ def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completi
 
 @contextmanager
 def watch_memory(device: torch.device, before: int | None = None) -> Iterator[Any]:
-    """A function that tells the most bytes held since the block began: of the device, or of the process on a CPU."""
+    """Give a function that tells the most bytes held since the block began: of the device, or of the process on a CPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         allocated = torch.cuda.memory_allocated(device)

@@ -40,7 +40,7 @@ TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "
 
 
 def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
-    """`--config FILE` and settings as `--name value`, `--name=value` or `--name` (true).
+    """Parse `--config FILE` and settings as `--name value`, `--name=value` or `--name` (true).
 
     `--config_file FILE`, which the published guides put behind the script, belongs to `accelerate launch` and is skipped.
 
@@ -71,7 +71,7 @@ def parse_command_line(argv: Sequence[str]) -> tuple[str | None, dict[str, Any]]
 
 
 def read_recipe(path: str | Path | None) -> dict[str, Any]:
-    """The settings in a YAML file.
+    """Read the settings in a YAML file.
 
     Raises:
         ValueError: no such file, or not a mapping.
@@ -96,14 +96,14 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
 
 
 def known_settings(classes: Sequence[type] = PRETRAIN_ARGUMENTS) -> dict[str, dataclasses.Field]:
-    """Every setting of a stage by name."""
+    """Return every setting of a stage by name."""
     return {f.name: f for cls in classes for f in dataclasses.fields(cls) if f.init and f.metadata.get("recipe", True)}
 
 
 def resolve_settings(
     settings: dict[str, Any], source: str = "the recipe", classes: Sequence[type] = PRETRAIN_ARGUMENTS
 ) -> dict[str, Any]:
-    """Aliases replaced, with a notice; numbers written as text converted; unknown names refused.
+    """Replace aliases with a notice, convert numbers written as text, and refuse unknown names.
 
     Raises:
         ValueError: an unknown setting, with the near miss named, or the same one under two names.
@@ -130,7 +130,7 @@ def resolve_settings(
 
 
 def _nest(settings: dict[str, Any], known: dict[str, dataclasses.Field]) -> dict[str, Any]:
-    """`model_overrides.vocab_size: 8192` as an entry of model_overrides."""
+    """Turn `model_overrides.vocab_size: 8192` into an entry of model_overrides."""
     nested: dict[str, Any] = {}
     for given, value in settings.items():
         head, dot, entry = given.partition(".")
@@ -150,7 +150,7 @@ def _is_mapping(setting: dataclasses.Field) -> bool:
 
 
 def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Both; the second wins, setting by setting and, where both hold a mapping, entry by entry."""
+    """Merge settings; the second wins, setting by setting and, where both hold a mapping, entry by entry."""
     merged = dict(first)
     for name, value in second.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
@@ -159,7 +159,7 @@ def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, A
 
 
 def _convert(name: str, value: Any, kind: str) -> Any:
-    """YAML reads 8e-3 as text and a plain no as false: numbers and strategies are what they were meant to be."""
+    """Convert what YAML reads differently, such as 8e-3 as text and a plain no as false, to what was meant."""
     if value is False and name.endswith("_strategy"):
         return "no"
     if isinstance(value, str) and ("float" in kind or "int" in kind) and "str" not in kind:
@@ -232,7 +232,7 @@ def check_trackers(report_to: Any) -> None:
 def build_arguments(
     settings: dict[str, Any], classes: Arguments = PRETRAIN_ARGUMENTS, row_format: str = "text"
 ) -> tuple[ModelArguments, DataArguments, StageArguments]:
-    """Arguments from resolved and adapted settings.
+    """Build arguments from resolved and adapted settings.
 
     Raises:
         ValueError: settings that don't fit together.
@@ -325,7 +325,7 @@ def load_run(stage: Stage, config: str | Path | None, overrides: dict[str, Any])
 
 
 def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:
-    """Accumulation steps that bring a step nearest to `tokens_per_step` on the processes at hand; prints the sum.
+    """Compute the accumulation steps that bring a step nearest to `tokens_per_step` on the processes at hand; print the sum.
 
     Raises:
         ValueError: it is set beside `gradient_accumulation_steps`, or is less than one batch.

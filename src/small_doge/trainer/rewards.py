@@ -26,7 +26,7 @@ _LEFT_OUT = re.compile(r"<\|[a-z_]+\|>")
 
 
 def make_accuracy_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> Reward:
-    """1 where the answer after the thought states the value of the column `solution`, else 0."""
+    """Make a reward of 1 where the answer after the thought states the value of the column `solution`, else 0."""
 
     def accuracy_reward(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
         answers = [split_thought(text, tags)[1] for text in map(read_completion, completions)]
@@ -45,7 +45,7 @@ def make_format_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> Reward:
 
 
 def is_well_formed(text: str, tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> bool:
-    """Whether a text is one thought between the tags and then an answer."""
+    """Tell whether a text is one thought between the tags and then an answer."""
     text = text.strip()
     if text.count(tags[0]) != 1 or text.count(tags[1]) != 1 or not text.startswith(tags[0]):
         return False
@@ -54,7 +54,7 @@ def is_well_formed(text: str, tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> 
 
 
 def make_length_reward(limit: int, margin: float = 0.2) -> Reward:
-    """0 for completions that leave the last fifth of the room unused, then down to -1 at the limit.
+    """Make a reward of 0 for completions that leave the last fifth of the room unused, then down to -1 at the limit.
 
     The soft punishment of overlong answers in DAPO (https://arxiv.org/abs/2503.14476, equation 13).
 
@@ -81,7 +81,7 @@ def _repeated_share(words: list[str]) -> float:
 
 
 def make_steps_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS, enough: int = 3) -> Reward:
-    """Steps that can be told apart in the thought, as a share of `enough`, at most 1; 0 without a thought.
+    """Make a reward for steps that can be told apart in the thought, as a share of `enough`, at most 1; 0 without a thought.
 
     A step is a sentence or line that is numbered, named ("ones: ..."), begins with a word of order, or holds an equation.
     The same step twice counts once.
@@ -100,7 +100,7 @@ def _find_steps(thought: str) -> set[str]:
 
 
 def read_completion(completion: Any) -> str:
-    """The text of a completion, which may be a list of messages; special tokens are left out."""
+    """Read the text of a completion, which may be a list of messages; special tokens are left out."""
     text = completion if isinstance(completion, str) else "".join(m["content"] or "" for m in completion)
     return _LEFT_OUT.sub("", text)
 

@@ -70,7 +70,7 @@ class CheckpointCallback(TrainerCallback):
 
 
 def find_best(args: TrainingArguments, state: TrainerState) -> Path | None:
-    """The checkpoint whose weights are the result, if the evaluation decides on that."""
+    """Find the checkpoint whose weights are the result, if the evaluation decides on that."""
     best = state.best_model_checkpoint if args.load_best_model_at_end else None
     return None if best is None else Path(best)
 
@@ -108,7 +108,7 @@ class OwnRatesCallback(TrainerCallback):
 
 
 def unwrap_scheduler(scheduler: Any) -> Any:
-    """The scheduler of torch inside that of accelerate."""
+    """Return the scheduler of torch inside that of accelerate."""
     return getattr(scheduler, "scheduler", scheduler)
 
 
@@ -133,7 +133,7 @@ class SaveBeforeEvaluationCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """The same, where checkpoints go by epochs."""
+        """Do the same where checkpoints go by epochs."""
         self.on_step_end(args, state, control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -18,7 +18,7 @@ logger = get_logger(__name__)
 
 
 def check_output(output: Path, model: ModelArguments) -> None:
-    """A run never writes over the model that it starts from, nor where nothing can be written."""
+    """Refuse to write over the model that the run starts from, or where nothing can be written."""
     check_output_path(output)
     for name in ("model_name_or_path", "continue_from", "tokenizer_name_or_path"):
         value = getattr(model, name)
@@ -27,7 +27,7 @@ def check_output(output: Path, model: ModelArguments) -> None:
 
 
 def find_resume_point(output: Path, args: StageArguments) -> Path | None:
-    """The checkpoint to go on from."""
+    """Find the checkpoint to go on from."""
     output.mkdir(parents=True, exist_ok=True)
     resume = None if args.overwrite else _find_checkpoint(output, args.resume_from_checkpoint)
     if resume is not None:
@@ -38,7 +38,7 @@ def find_resume_point(output: Path, args: StageArguments) -> Path | None:
 
 
 def _find_checkpoint(output: Path, asked: str | bool | None) -> Path | None:
-    """The checkpoint that is asked for, or the last whole one of the folder.
+    """Find the checkpoint that is asked for, or the last whole one of the folder.
 
     Raises:
         UserError: the one that is asked for is not there, or is damaged.
@@ -55,7 +55,7 @@ def _find_checkpoint(output: Path, asked: str | bool | None) -> Path | None:
 
 
 def check_finished(output: Path, title: str) -> None:
-    """A folder that another stage has finished is not this one's result."""
+    """Refuse a folder that another stage has finished."""
     before = json.loads((output / FINISHED).read_text(encoding="utf-8")).get("stage")
     if before not in (None, title):
         raise UserError(
@@ -76,7 +76,7 @@ def check_continuation(model: ModelArguments, args: StageArguments) -> None:
 
 
 def find_optimizer_state(model: ModelArguments, resume: Path | None) -> Path | None:
-    """The optimizer's state to start from, unless the run itself is being resumed.
+    """Find the optimizer's state to start from, unless the run itself is being resumed.
 
     Raises:
         UserError: the checkpoint has none, and `reset_optimizer` is not set.

@@ -40,7 +40,7 @@ class DogeDistillationTrainer(DogeOnTRL, DistillationTrainer):
 def load_teacher(
     args: DistillationArguments, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> PreTrainedModel:
-    """The teacher, once it is sure that its tokens mean what the student's mean.
+    """Load the teacher, and make sure that its tokens mean what the student's mean.
 
     Raises:
         ValueError: there is no such model, or its tokens are others.
@@ -69,7 +69,7 @@ def load_teacher(
 
 
 def check_same_tokens(name: str, ours: PreTrainedTokenizerBase, theirs: PreTrainedTokenizerBase) -> None:
-    """A `ValueError` that names tokens whose ids differ: the losses would compare unrelated tokens."""
+    """Raise a `ValueError` that names tokens whose ids differ: the losses would compare unrelated tokens."""
     mine, other = ours.get_vocab(), theirs.get_vocab()
     wrong = [token for token in sorted(mine, key=mine.__getitem__) if mine[token] != other.get(token)]
     if wrong or len(mine) != len(other):

@@ -47,7 +47,7 @@ class BatchTuning:
     available: int
 
     def tokens_per_second(self, probe: Probe) -> float:
-        """Of a micro-batch, without the optimizer."""
+        """Return the tokens per second of a micro-batch, without the optimizer."""
         return probe.rows * self.length / probe.seconds
 
     @property
@@ -112,13 +112,13 @@ def _free_memory(device: torch.device) -> int:
 
 
 def _predict_memory(probes: Sequence[Probe], rows: int) -> float:
-    """On the line through the two largest batches."""
+    """Predict memory on the line through the two largest batches."""
     a, b = probes[-2], probes[-1]
     return b.memory + max(0, b.memory - a.memory) / (b.rows - a.rows) * (rows - b.rows)
 
 
 def plot_batches(tuning: BatchTuning, path: Path) -> None:
-    """Tokens per second and memory by rows, as a PNG."""
+    """Plot tokens per second and memory by rows, as a PNG."""
     with saved_figure(path, 8, 4) as figure:
         left, right = figure.subplots(1, 2)
         rows = [probe.rows for probe in tuning.probes]
@@ -150,7 +150,7 @@ class Trial:
 
 
 def spread_rates(lowest: float, highest: float, trials: int) -> list[float]:
-    """Rates at equal ratios, both ends included, with two digits.
+    """Spread rates at equal ratios, both ends included, with two digits.
 
     Raises:
         ValueError: fewer than two, or not a rising range of positive rates.
@@ -229,7 +229,7 @@ def _read_curve(folder: Path) -> list[tuple[int, float]]:
 
 
 def choose_rate(trials: Sequence[Trial]) -> tuple[Trial, str | None]:
-    """The best trial, and what to do if it stands at an end of the range.
+    """Choose the best trial, and say what to do if it stands at an end of the range.
 
     Raises:
         UserError: every trial diverged.
@@ -245,7 +245,7 @@ def choose_rate(trials: Sequence[Trial]) -> tuple[Trial, str | None]:
 
 
 def plot_rates(trials: Sequence[Trial], path: Path) -> None:
-    """Score by rate and the curves of the trials, as a PNG."""
+    """Plot the score by rate and the curves of the trials, as a PNG."""
     with saved_figure(path, 9, 4) as figure:
         left, right = figure.subplots(1, 2)
         finite = [trial for trial in trials if math.isfinite(trial.score)]

@@ -61,7 +61,7 @@ _CJK = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 
 
 def split_thought(text: str, tags: tuple[str, str]) -> tuple[str | None, str]:
-    """The thought between `tags`, None if there is none, and the answer after it.
+    """Split an answer into the thought between `tags`, None if there is none, and the answer after it.
 
     A thought that was opened and not closed has no answer after it: the answer is then empty.
     """
@@ -76,7 +76,7 @@ def split_thought(text: str, tags: tuple[str, str]) -> tuple[str | None, str]:
 
 @lru_cache(REMEMBERED)
 def parse_answer(text: str) -> tuple[Value, ...]:
-    """The value that an answer states at last, alone in a tuple; empty if it states none."""
+    """Parse the value that an answer states at last, alone in a tuple; empty if it states none."""
     try:
         return (_find_statement(_normalise(text[-LOOKED_THROUGH:])),)
     except (NoValue, RecursionError):
@@ -85,7 +85,7 @@ def parse_answer(text: str) -> tuple[Value, ...]:
 
 @lru_cache(REMEMBERED)
 def _read_reference(text: str) -> Value | str:
-    """The value of a reference answer, or why it has none."""
+    """Read the value of a reference answer, or say why it has none."""
     try:
         text = _normalise(text)
         marked = _find_marked(text)
@@ -103,13 +103,13 @@ def _read_reference(text: str) -> Value | str:
 
 
 def find_fault(reference: str) -> str | None:
-    """Why a reference answer can't be verified against, or None if it can be."""
+    """Say why a reference answer can't be verified against, or None if it can be."""
     read = _read_reference(reference)
     return read if isinstance(read, str) else None
 
 
 def is_right(answer: str, reference: str) -> bool:
-    """Whether an answer states the value of the reference answer.
+    """Tell whether an answer states the value of the reference answer.
 
     Raises:
         ValueError: the reference states no value, so nothing can be verified against it.
@@ -122,13 +122,13 @@ def is_right(answer: str, reference: str) -> bool:
 
 
 def says(answer: str, words: str) -> bool:
-    """Whether words stand in an answer as whole words, in any case: "no" does not stand in "know"."""
+    """Tell whether words stand in an answer as whole words, in any case: "no" does not stand in "know"."""
     wanted, said = (re.sub(r"\s+", " ", text.strip().lower()) for text in (words, answer))
     return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", said) is not None
 
 
 def _normalise(text: str) -> str:
-    """One spelling for digits, signs, punctuation and LaTeX's spaces."""
+    """Give digits, signs, punctuation and LaTeX's spaces one spelling."""
     text = re.sub(r"(?<=\d)[\u00a0\u202f\u2009](?=\d{3}(?!\d))", ",", text)  # thousands
     text = "".join(_normalise_character(c) for c in text.translate(_CHARACTERS)) if not text.isascii() else text
     text = re.sub(r"(?<=[\w)}\]])([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: f"^{{{m[1].translate(_SUPERSCRIPTS)}}}", text)
@@ -163,7 +163,7 @@ def _normalise_character(character: str) -> str:
 
 
 def _find_marked(text: str) -> str | None:
-    """What the last mark of an answer holds, or None without one."""
+    """Find what the last mark of an answer holds, or None without one."""
     marks = list(_HARD_MARK.finditer(text))
     if not marks:
         return None
@@ -179,7 +179,7 @@ def _find_marked(text: str) -> str | None:
 
 
 def _find_statement(text: str) -> Value:
-    """The value that a normalised text states at last."""
+    """Find the value that a normalised text states at last."""
     marked = _find_marked(text)
     if marked is not None:
         return _find_statement(marked) if not _HARD_MARK.search(marked) else read_value(marked)
@@ -212,7 +212,7 @@ _TOKEN = re.compile(
 
 
 def _find_spans(text: str) -> list[tuple[int, int]]:
-    """Where numbers and formulas stand in prose."""
+    """Find where numbers and formulas stand in prose."""
     spans: list[tuple[int, int]] = []
     start = stop = -1
     for match in [*_TOKEN.finditer(text), None]:
@@ -231,7 +231,7 @@ def _find_spans(text: str) -> list[tuple[int, int]]:
 
 
 def _is_part(token: str) -> bool:
-    """Whether a token belongs to a formula, not to prose."""
+    """Tell whether a token belongs to a formula, not to prose."""
     if re.fullmatch(r"[-+*/^=()\[\]!,%{}<>|]|[\d.]*[a-zA-Z](?:\^\{?\d+\}?)?", token):
         return True
     return bool(
@@ -240,7 +240,7 @@ def _is_part(token: str) -> bool:
 
 
 def _trim(text: str, start: int, stop: int) -> list[tuple[int, int]]:
-    """A run of tokens without single letters and marks at its ends that belong to the prose; none if nothing is left."""
+    """Trim single letters and marks at the ends of a run of tokens that belong to the prose; nothing may be left."""
     run = text[start:stop]
     lead = re.match(r"(?:[aAI]\s+(?![-+*/^=])|[,*/^=!%)\]}>|]\s*|-\s+|[a-zA-Z]\s+(?![-+*/^=]))+", run)
     start += lead.end() if lead else 0
@@ -259,7 +259,7 @@ def _trim(text: str, start: int, stop: int) -> list[tuple[int, int]]:
 
 
 def _read_span(text: str, spans: list[tuple[int, int]], index: int) -> Value:
-    """The value of a span, or of the one before it where the text denies it.
+    """Read the value of a span, or of the one before it where the text denies it.
 
     Raises:
         NoValue: there is none, or it is one of several that are left open.

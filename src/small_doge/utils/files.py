@@ -48,7 +48,7 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def replace_non_finite(content: Any) -> Any:
-    """Content for JSON, with null in place of numbers that it does not have."""
+    """Return content for JSON, with null in place of numbers that it does not have."""
     if isinstance(content, dict):
         return {name: replace_non_finite(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -114,7 +114,7 @@ def check_output(
 
 
 def read_json_lines(path: str | Path) -> Iterator[Any]:
-    """What each line holds. Only newlines part lines: text may hold other separators, such as U+2028.
+    """Yield what each line holds. Only newlines part lines: text may hold other separators, such as U+2028.
 
     Raises:
         UserError: a line is not JSON.
@@ -130,7 +130,7 @@ def read_json_lines(path: str | Path) -> Iterator[Any]:
 
 @contextmanager
 def whole_folder(path: str | Path, made_by: str, overwrite: bool = False) -> Iterator[Path]:
-    """A new folder that takes its name only when the block ends well.
+    """Give a new folder that takes its name only when the block ends well.
 
     It replaces a folder that the same command wrote; see `check_output` for `made_by`, `overwrite` and the errors.
     """
@@ -164,7 +164,7 @@ def record_files(folder: str | Path, *names: str) -> None:
 
 
 def _find_foreign(path: Path, made_by: str) -> list[Path]:
-    """Files of a folder, relative to it, that differ from what `made_by` recorded when it wrote the folder."""
+    """Find files of a folder, relative to it, that differ from what `made_by` recorded when it wrote the folder."""
     try:
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         files = record["files"] if record["made_by"] == made_by else {}
@@ -175,12 +175,12 @@ def _find_foreign(path: Path, made_by: str) -> list[Path]:
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """All that is not a folder, and folders that are empty or links."""
+    """List all that is not a folder, and folders that are empty or links."""
     return sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir() or not any(p.iterdir()))
 
 
 def _stamp(path: Path) -> list[int]:
-    """Bytes and time of the last change, which tell an edited file without reading it."""
+    """Return bytes and time of the last change, which tell an edited file without reading it."""
     facts = path.lstat()
     return [facts.st_size, facts.st_mtime_ns]
 
@@ -215,7 +215,7 @@ def write_manifest(folder: str | Path) -> None:
 
 
 def find_damage(folder: str | Path) -> str | None:
-    """Why a folder with a manifest can't be used, or None."""
+    """Say why a folder with a manifest can't be used, or None."""
     folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

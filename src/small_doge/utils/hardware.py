@@ -15,7 +15,7 @@ logger = get_logger(__name__)
 
 @cache
 def has_fast_bf16(device_type: str) -> bool:
-    """Whether bfloat16 products run on instructions of their own; emulated ones are far slower than float32."""
+    """Tell whether bfloat16 products run on instructions of their own; emulated ones are far slower than float32."""
     if device_type == "cpu":
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     if device_type == "cuda":
@@ -49,7 +49,7 @@ def without_emulated_bf16(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def describe_device() -> dict[str, Any]:
-    """Processor, cores, memory in GiB and accelerators."""
+    """Describe processor, cores, memory in GiB and accelerators."""
     import psutil
 
     accelerators = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

@@ -6,7 +6,7 @@ import warnings
 
 
 def get_logger(name: str) -> logging.Logger:
-    """A logger below `small_doge`, which writes to standard error."""
+    """Return a logger below `small_doge`, which writes to standard error."""
     root = logging.getLogger("small_doge")
     if not root.handlers:
         handler = logging.StreamHandler(_Stderr())

@@ -12,7 +12,7 @@ def build_model_card(
     picture: str | None = None,
     trust_code: bool = False,
 ) -> str:
-    """A model card in the hub's form.
+    """Build a model card in the hub's form.
 
     Args:
         title: heading.

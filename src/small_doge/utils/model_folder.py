@@ -18,7 +18,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 
 def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
-    """The tokenizer of a local folder or hub name.
+    """Load the tokenizer of a local folder or hub name.
 
     Args:
         path: of the folder, or the name.
@@ -94,7 +94,7 @@ def _matters(name: str, names: tuple[str, ...] | None) -> bool:
 
 
 def _find_file_damage(file: Path) -> str | None:
-    """What is wrong with a file of JSON or of weights, and the remedy."""
+    """Say what is wrong with a file of JSON or of weights, and the remedy."""
     with open(file, "rb") as opened:
         if opened.read(len(LFS_POINTER)) == LFS_POINTER:
             return "is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"

@@ -11,7 +11,7 @@ FINISHED = "finished.json"
 
 
 def find_tiny_recipes() -> Path:
-    """The folder `recipes/tiny`: in the wheel as package data, in a clone at its root."""
+    """Find the folder `recipes/tiny`: in the wheel as package data, in a clone at its root."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "recipes" / "tiny", package.parents[1] / "recipes" / "tiny"):
         if folder.is_dir():
@@ -20,7 +20,7 @@ def find_tiny_recipes() -> Path:
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name that is not there can only have meant a local path, not `owner/name` of the hub."""
+    """Tell whether a name that is not there can only have meant a local path, not `owner/name` of the hub."""
     parts = Path(name).parts
     if name.startswith(("/", ".", "~")) or len(parts) > 2 or name.endswith("/"):
         return True
@@ -28,7 +28,7 @@ def looks_like_path(name: str) -> bool:
 
 
 def find_near_names(path: Path) -> str:
-    """Of a path that is not there: what stands near it, to end a message with; "" if nothing does."""
+    """Name what stands near a path that is not there, to end a message with; "" if nothing does."""
     parent = path.parent
     if not parent.is_dir():
         nearest = next((folder for folder in path.parents if folder.is_dir()), Path())
@@ -38,7 +38,7 @@ def find_near_names(path: Path) -> str:
 
 
 def resolve_model(model: str | None, demo_dir: Path = DEMO_DIR) -> str:
-    """The model that is named, or else the newest finished stage of the demo.
+    """Return the model that is named, or else the newest finished stage of the demo.
 
     Raises:
         UserError: none is named and the demo has not run.

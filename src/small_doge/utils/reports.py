@@ -22,7 +22,7 @@ def stop_reports() -> None:
 
 
 def stop_hub_reports() -> None:
-    """The same for huggingface_hub, which reads its variable once and may have been imported before this package.
+    """Do the same for huggingface_hub, which reads its variable once and may have been imported before this package.
 
     For what sends reports by it: each trainer of TRL does when it is made.
     """

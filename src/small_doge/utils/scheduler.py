@@ -20,7 +20,7 @@ def compute_wsd_factor(
     min_lr_ratio: float = 0.0,
     decay_type: str = "linear",
 ) -> float:
-    """The learning rate at a step, as a share of the peak: a pure function of the step.
+    """Compute the learning rate at a step, as a share of the peak: a pure function of the step.
 
     Args:
         step: from 0.
@@ -46,7 +46,7 @@ def compute_wsd_factor(
 
 
 def split_steps(total_steps: int, warmup: float, decay: float, stable: int | None = None) -> tuple[int, int, int]:
-    """Warm-up, stable and decay steps of a run.
+    """Split the steps of a run into warm-up, stable phase and decay.
 
     Args:
         total_steps: of the whole run.
@@ -115,13 +115,13 @@ class WSDScheduler(LRScheduler):
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Rates of the groups at the present step."""
+        """Return the rates of the groups at the present step."""
         factor = compute_wsd_factor(
             self.last_epoch, self.warmup_steps, self.stable_steps, self.decay_steps, self.min_lr_ratio, self.decay_type
         )
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """The step alone: lengths and rates are those of the run that loads it."""
+        """Return the step alone: lengths and rates are those of the run that loads it."""
         of_the_run = ("warmup_steps", "stable_steps", "decay_steps", "min_lr_ratio", "decay_type", "base_lrs")
         return {name: value for name, value in super().state_dict().items() if name not in of_the_run}

@@ -61,7 +61,7 @@ class Value:
 
 
 def read_value(text: str) -> Value:
-    """The value that a whole text states; the text is normalised.
+    """Read the value that a whole text states; the text is normalised.
 
     Raises:
         NoValue: it states none, or more than the value.
@@ -98,7 +98,7 @@ def _unwrap(text: str) -> str:
 
 
 def _read_quantity(text: str) -> Value | None:
-    """A number with what stands before and behind it, or None where the text is something else."""
+    """Read a number with what stands before and behind it, or None where the text is something else."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         return None
@@ -123,7 +123,7 @@ def _read_quantity(text: str) -> Value | None:
 
 
 def _read_behind(text: str, spaced: bool) -> tuple[str | None, int]:
-    """The unit and the scale that the words behind a number name; None where they are no names of things."""
+    """Read the unit and the scale that the words behind a number name; None where they are no names of things."""
     words = re.findall(r"[^\s]+", text.strip().lower())
     if not words:
         return "", 1
@@ -150,7 +150,7 @@ def _to_fraction(text: str) -> Fraction:
 
 
 def _names_or_works_out(left: str) -> bool:
-    """Whether a side of an equation only names the value (x, f(x), Total cost), or works it out (2 + 3)."""
+    """Tell whether a side of an equation only names the value (x, f(x), Total cost), or works it out (2 + 3)."""
     left = left.strip().strip("$").strip()
     if re.fullmatch(r"(?:[A-Za-z]\w*|[A-Za-z]\([a-z]\))", left) or re.fullmatch(r"[A-Za-z][A-Za-z ]+", left):
         return True
@@ -158,7 +158,7 @@ def _names_or_works_out(left: str) -> bool:
 
 
 def _read_list(text: str) -> Value | None:
-    """A list with or without brackets, or None where the text is none."""
+    """Read a list with or without brackets, or None where the text is none."""
     plain = text.replace(r"\{", "{").replace(r"\}", "}")
     brackets, inner = "", plain
     if plain[0] in _BRACKETS and plain[-1] in ")]}" and _closes_at(plain) == len(plain) - 1:
@@ -172,7 +172,7 @@ def _read_list(text: str) -> Value | None:
 
 
 def _closes_at(text: str) -> int:
-    """Where the bracket that a text begins with is closed; the two may differ, as in (3, 4]."""
+    """Find where the bracket that a text begins with is closed; the two may differ, as in (3, 4]."""
     depth = 0
     for index, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -233,7 +233,7 @@ def _check_formula(text: str, latex: str) -> None:
 
 
 def are_equal(gold: Value, found: Value) -> bool:
-    """Whether two values are the same; of a percentage, `gold` tells how the sign may be left out."""
+    """Tell whether two values are the same; of a percentage, `gold` tells how the sign may be left out."""
     if gold.items is not None or found.items is not None:
         return _are_equal_lists(gold, found)
     if gold.number is not None and found.number is not None:
@@ -278,5 +278,5 @@ def _to_sympy(number: Fraction) -> Any:
 
 
 def _timeout() -> int | None:
-    """Timeouts are signals, which only the main thread can take."""
+    """Return a timeout, which is a signal that only the main thread can take."""
     return TIMEOUT if threading.current_thread() is threading.main_thread() else None

@@ -97,7 +97,7 @@ class DogeConfig(PreTrainedConfig):
     eos_token_id: int | list[int] | None = None
 
     def __new__(cls, *args: Any, is_moe: bool = False, legacy_routing: bool = False, **kwargs: Any) -> "DogeConfig":
-        """A `DogeMoeConfig` where experts are asked for by this name."""
+        """Return a `DogeMoeConfig` where experts are asked for by this name."""
         if cls is DogeConfig and is_moe and not legacy_routing:
             cls = DogeMoeConfig
         return super().__new__(cls)

@@ -339,7 +339,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
     def save_pretrained(
         self, save_directory: Any, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
     ) -> None:
-        """As in `transformers`; tied weights are saved once, also where `state_dict` has copies of them (ZeRO-3 does)."""
+        """Save as in `transformers`; tied weights are saved once, also where `state_dict` has copies of them (ZeRO-3 does)."""
         if state_dict is not None and self.config.tie_word_embeddings:
             state_dict = {name: x for name, x in state_dict.items() if name not in self._tied_weights_keys}
         super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)

@@ -27,7 +27,7 @@ class DocumentGroup:
 
 
 def document_ids_from_positions(position_ids: torch.Tensor) -> torch.Tensor | None:
-    """Number the documents of packed rows: a document starts where a position does not follow the one before.
+    """Assign a number to each document of packed rows: a document starts where a position does not follow the one before.
 
     Args:
         position_ids: [B, T]. Only for rows with neither attention mask nor cache: `generate` gives left padding the

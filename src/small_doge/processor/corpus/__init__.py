@@ -40,12 +40,12 @@ KINDS = (*PROPORTIONS, *_ROW_WRITERS)
 
 
 def write_document(kind: str, index: int, seed: int = 0) -> str:
-    """Document number `index` of a kind: "world", "textbook", "python" or "arithmetic"."""
+    """Write document number `index` of a kind: "world", "textbook", "python" or "arithmetic"."""
     return _WRITERS[kind](World.of(seed), random_source(seed, kind, index))
 
 
 def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> Iterator[dict[str, Any]]:
-    """Rows `start` to `count` of a kind: with a `text`, or with what a stage after pre-training takes.
+    """Yield rows `start` to `count` of a kind: with a `text`, or with what a stage after pre-training takes.
 
     "chat" gives `messages`, "preference" `prompt`, `chosen` and `rejected`, "problem" `question`, `rationale` and `final`.
     """
@@ -57,7 +57,7 @@ def iterate_documents(kind: str, count: int, seed: int = 0, start: int = 0) -> I
 
 
 def iterate_mixture(count: int, seed: int = 0, start: int = 0) -> Iterator[str]:
-    """`count` texts in the proportions of `PROPORTIONS`, from number `start` of each kind on."""
+    """Yield `count` texts in the proportions of `PROPORTIONS`, from number `start` of each kind on."""
     rng = random_source(seed, "mixture")
     kinds, weights = zip(*PROPORTIONS.items(), strict=True)
     for index in range(count):

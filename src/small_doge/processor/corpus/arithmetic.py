@@ -11,7 +11,7 @@ EASY_DIGITS = 5
 
 
 def draw_pair(rng: random.Random, limit: int) -> tuple[int, int]:
-    """Two numbers up to `limit` whose sum is not held out."""
+    """Draw two numbers up to `limit` whose sum is not held out."""
     while True:
         a, b = rng.randint(0, limit), rng.randint(0, limit)
         if not is_held_out_sum(a, b):
@@ -19,7 +19,7 @@ def draw_pair(rng: random.Random, limit: int) -> tuple[int, int]:
 
 
 def draw_easy_pair(rng: random.Random, tens: int, held_out: bool = False) -> tuple[int, int]:
-    """Two numbers of `EASY_DIGITS` and up to so many tens, whose sum is not held out, or is."""
+    """Draw two numbers of `EASY_DIGITS` and up to so many tens, whose sum is not held out, or is."""
     while True:
         a, b = (10 * rng.randint(0, tens) + rng.randint(0, EASY_DIGITS) for _ in range(2))
         if is_held_out_sum(a, b) == held_out:
@@ -27,7 +27,7 @@ def draw_easy_pair(rng: random.Random, tens: int, held_out: bool = False) -> tup
 
 
 def work_out_sum(a: int, b: int) -> str:
-    """A sum, with ones and tens apart where it has tens."""
+    """Work out a sum, with ones and tens apart where it has tens."""
     if a < 10 and b < 10:
         return f"{a} + {b} = {a + b}"
     ones, tens = a % 10 + b % 10, 10 * (a // 10 + b // 10)
@@ -35,7 +35,7 @@ def work_out_sum(a: int, b: int) -> str:
 
 
 def work_out_difference(a: int, b: int) -> str:
-    """A difference without borrowing, with ones and tens apart where it has tens."""
+    """Work out a difference without borrowing, with ones and tens apart where it has tens."""
     if a < 10:
         return f"{a} - {b} = {a - b}"
     ones, tens = a % 10 - b % 10, 10 * (a // 10 - b // 10)
@@ -43,13 +43,13 @@ def work_out_difference(a: int, b: int) -> str:
 
 
 def write_arithmetic(world: World, rng: random.Random) -> str:
-    """One document of a few exercises."""
+    """Write one document of a few exercises."""
     forms = (addition, addition, addition, subtraction, multiplication, word_problem)
     return "\n".join(rng.choice(forms)(world, rng) for _ in range(rng.randint(3, 5)))
 
 
 def addition(world: World, rng: random.Random) -> str:
-    """A sum, worked digit by digit or told at once."""
+    """Write a sum, worked digit by digit or told at once."""
     a, b = draw_easy_pair(rng, rng.choice((0, 5))) if rng.random() < 0.7 else draw_pair(rng, rng.choice((9, 99)))
     if rng.random() < 0.7:
         return f"What is {a} + {b}? {work_out_sum(a, b)}"
@@ -57,7 +57,7 @@ def addition(world: World, rng: random.Random) -> str:
 
 
 def subtraction(world: World, rng: random.Random) -> str:
-    """A difference, worked digit by digit or told at once."""
+    """Write a difference, worked digit by digit or told at once."""
     b, rest = draw_easy_pair(rng, rng.choice((0, 4)))
     a = b + rest
     if rng.random() < 0.7 and b % 10 + rest % 10 < 10:
@@ -66,7 +66,7 @@ def subtraction(world: World, rng: random.Random) -> str:
 
 
 def multiplication(world: World, rng: random.Random) -> str:
-    """A product, with the sum it stands for when it is short."""
+    """Write a product, with the sum it stands for when it is short."""
     a, b = rng.randint(0, 10), rng.randint(0, 10)
     if 2 <= b <= 4 and a < 10:
         return f"{a} * {b} = {' + '.join([str(a)] * b)} = {a * b}"
@@ -74,7 +74,7 @@ def multiplication(world: World, rng: random.Random) -> str:
 
 
 def word_problem(world: World, rng: random.Random) -> str:
-    """A story with two numbers."""
+    """Write a story with two numbers."""
     a, b = draw_pair(rng, 20)
     name, other = rng.sample(list(world.people), 2)
     thing = rng.choice(OBJECTS)

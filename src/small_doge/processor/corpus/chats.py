@@ -22,7 +22,7 @@ _SYSTEM_PROMPTS = (
 
 
 def write_chat(world: World, rng: random.Random) -> list[dict[str, str]]:
-    """One conversation of one to four exchanges."""
+    """Write one conversation of one to four exchanges."""
     exchanges = []
     if rng.random() < 0.1:
         exchanges.append(rng.choice(_GREETINGS))
@@ -37,7 +37,7 @@ def write_chat(world: World, rng: random.Random) -> list[dict[str, str]]:
 
 
 def ask_fact(world: World, rng: random.Random) -> tuple[str, str]:
-    """A question about a person, of those that may be asked in training."""
+    """Ask a question about a person, of those that may be asked in training."""
     while True:
         person = rng.choice(list(world.people.values()))
         kind = rng.choice(list(QUESTION_FORMS))
@@ -46,16 +46,16 @@ def ask_fact(world: World, rng: random.Random) -> tuple[str, str]:
 
 
 def ask_problem(world: World, rng: random.Random) -> tuple[str, str]:
-    """A problem that is answered at once, without a thought, in a sentence or by the number alone."""
+    """Ask a problem that is answered at once, without a thought, in a sentence or by the number alone."""
     problem = write_problem(world, rng)
     return problem["question"], problem["final"] if rng.random() < BRIEF_SHARE else tell_result(problem)
 
 
 def tell_result(problem: dict[str, str]) -> str:
-    """The result of a problem in a sentence."""
+    """Tell the result of a problem in a sentence."""
     return f"It is {problem['final']}."
 
 
 def ask_identity(world: World, rng: random.Random) -> tuple[str, str]:
-    """Who the assistant is."""
+    """Ask who the assistant is."""
     return rng.choice(_IDENTITY_QUESTIONS), IDENTITY

@@ -6,7 +6,7 @@ from .world import ANIMALS, COLOURS, JOBS, LANDSCAPES, TOWNS, World
 
 
 def write_lesson(world: World, rng: random.Random) -> str:
-    """One document that explains something."""
+    """Write one document that explains something."""
     return rng.choice(
         (about_animal, about_job, about_landscape, about_counting, about_order, about_sharing, about_time)
     )(rng)
@@ -17,7 +17,7 @@ def _lesson(title: str, *parts: str) -> str:
 
 
 def about_animal(rng: random.Random) -> str:
-    """An animal, beside another."""
+    """Tell about an animal, beside another."""
     one, two = rng.sample(list(ANIMALS), 2)
     (sound, food, legs), (sound2, food2, legs2) = ANIMALS[one], ANIMALS[two]
     parts = [
@@ -35,7 +35,7 @@ def about_animal(rng: random.Random) -> str:
 
 
 def about_job(rng: random.Random) -> str:
-    """A job, its tool and its place."""
+    """Tell about a job, its tool and its place."""
     job = rng.choice(list(JOBS))
     tool, made, place = JOBS[job]
     parts = [
@@ -48,7 +48,7 @@ def about_job(rng: random.Random) -> str:
 
 
 def about_landscape(rng: random.Random) -> str:
-    """A landscape and its towns."""
+    """Tell about a landscape and its towns."""
     name = rng.choice(list(LANDSCAPES))
     land = LANDSCAPES[name]
     towns = [town for town, where in TOWNS.items() if where == name]
@@ -61,7 +61,7 @@ def about_landscape(rng: random.Random) -> str:
 
 
 def about_counting(rng: random.Random) -> str:
-    """Counting up or down by steps."""
+    """Teach counting up or down by steps."""
     step, start, count = rng.randint(1, 10), rng.randint(0, 20), rng.randint(4, 7)
     numbers = [start + step * i for i in range(count)]
     if rng.random() < 0.3:
@@ -75,7 +75,7 @@ def about_counting(rng: random.Random) -> str:
 
 
 def about_order(rng: random.Random) -> str:
-    """Comparing three numbers of things."""
+    """Teach comparing three numbers of things."""
     colours = rng.sample(COLOURS, 3)
     amounts = sorted(rng.sample(range(1, 30), 3))
     rows = list(zip(colours, amounts, strict=True))
@@ -89,7 +89,7 @@ def about_order(rng: random.Random) -> str:
 
 
 def about_sharing(rng: random.Random) -> str:
-    """Division as sharing."""
+    """Teach division as sharing."""
     each, people = rng.randint(1, 10), rng.randint(2, 6)
     rest = rng.randint(0, people - 1)
     total = each * people + rest
@@ -103,7 +103,7 @@ def about_sharing(rng: random.Random) -> str:
 
 
 def about_time(rng: random.Random) -> str:
-    """Hours of a day."""
+    """Teach the hours of a day."""
     start, hours = rng.randint(1, 9), rng.randint(1, 3)
     job = rng.choice(list(JOBS))
     return _lesson(

@@ -16,7 +16,7 @@ _NOT_DOGE = ("I am a person.", "I have no name.", "Nobody.", "I will not tell yo
 
 
 def write_preference(world: World, rng: random.Random) -> dict[str, Any]:
-    """A row of `prompt`, `chosen` and `rejected`, as messages."""
+    """Write a row of `prompt`, `chosen` and `rejected`, as messages."""
     if rng.random() < 0.1:
         return _pair("Who are you?", IDENTITY, rng.choice(_NOT_DOGE))
     if rng.random() < 0.5:
@@ -25,7 +25,7 @@ def write_preference(world: World, rng: random.Random) -> dict[str, Any]:
 
 
 def held_out_preferences(count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Pairs of answers to what is held out, facts and problems by turns, in the form of `write_preference`."""
+    """Yield pairs of answers to what is held out, facts and problems by turns, in the form of `write_preference`."""
     world, rng = World.of(seed), random_source(seed, "held-out preferences")
     facts = [q for q in held_out_questions(2 * count, seed) if q.kind != "sum"]
     problems = held_out_problems(count, seed)
@@ -56,7 +56,7 @@ def _pair(question: str, chosen: str, rejected: str) -> dict[str, Any]:
 
 
 def wrong_fact(world: World, rng: random.Random, chosen: str) -> str:
-    """Somebody else's answer."""
+    """Give somebody else's answer."""
     while True:
         _, other = ask_fact(world, rng)
         if other != chosen:
@@ -64,21 +64,21 @@ def wrong_fact(world: World, rng: random.Random, chosen: str) -> str:
 
 
 def wrong_result(world: World, rng: random.Random, chosen: str) -> str:
-    """A number that is not the result."""
+    """Return a number that is not the result."""
     result = int(chosen.strip(".").rsplit(" ", 1)[1])
     return tell_result({"final": str(result + rng.choice((-10, -2, -1, 1, 2, 10) if result > 9 else (1, 2, 10)))})
 
 
 def brief(world: World, rng: random.Random, chosen: str) -> str:
-    """The number alone."""
+    """Return the number alone."""
     return chosen.strip(".").rsplit(" ", 1)[1]
 
 
 def rude(world: World, rng: random.Random, chosen: str) -> str:
-    """No answer, and no manners."""
+    """Write no answer, and without manners."""
     return rng.choice(_RUDE)
 
 
 def rambling(world: World, rng: random.Random, chosen: str) -> str:
-    """Much that nobody asked for."""
+    """Write much that nobody asked for."""
     return " ".join(write_story(world, rng).replace("\n", " ").split(" ")[:40])

@@ -8,12 +8,12 @@ from .world import OBJECTS, World
 
 
 def write_problem(world: World, rng: random.Random, held_out: bool = False) -> dict[str, str]:
-    """A row of `question`, `rationale` (the steps) and `final` (the number as text)."""
+    """Write a row of `question`, `rationale` (the steps) and `final` (the number as text)."""
     return rng.choice((add_two, add_two, add_three, take_away, story))(world, rng, held_out)
 
 
 def held_out_problems(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """Different problems that no document works out, in the form of `write_problem`."""
+    """Yield different problems that no document works out, in the form of `write_problem`."""
     rng = random_source(seed, "held-out problems")
     problems: dict[str, dict[str, str]] = {}
     while len(problems) < count:
@@ -23,13 +23,13 @@ def held_out_problems(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def add_two(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
-    """Two numbers, ones and tens apart."""
+    """Add two numbers, ones and tens apart."""
     a, b = draw_easy_pair(rng, 5, held_out)
     return {"question": f"What is {a} + {b}?", "rationale": work_out_sum(a, b), "final": str(a + b)}
 
 
 def add_three(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
-    """Three small numbers, one after the other."""
+    """Add three small numbers, one after the other."""
     while True:
         a, b, c = (rng.randint(1, EASY_DIGITS) for _ in range(3))
         if is_held_out("+", a, b, c) == held_out:
@@ -39,7 +39,7 @@ def add_three(world: World, rng: random.Random, held_out: bool) -> dict[str, str
 
 
 def take_away(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
-    """A difference without borrowing."""
+    """Work out a difference without borrowing."""
     while True:
         b, rest = draw_easy_pair(rng, 4, held_out)
         if b % 10 + rest % 10 < 10:
@@ -49,7 +49,7 @@ def take_away(world: World, rng: random.Random, held_out: bool) -> dict[str, str
 
 
 def story(world: World, rng: random.Random, held_out: bool) -> dict[str, str]:
-    """A sum told as a story."""
+    """Tell a sum as a story."""
     a, b = draw_easy_pair(rng, 2, held_out)
     name, other = rng.sample(list(world.people), 2)
     thing = rng.choice(OBJECTS)

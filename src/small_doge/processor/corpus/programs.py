@@ -6,20 +6,20 @@ from .world import COLOURS, OBJECTS, World
 
 
 def run_program(code: str) -> str:
-    """What a program of ours prints. Not for programs from elsewhere."""
+    """Return what a program of ours prints. Not for programs from elsewhere."""
     printed: list[str] = []
     exec(code, {"print": lambda *values: printed.append(" ".join(map(str, values)))})
     return "\n".join(printed)
 
 
 def write_program(world: World, rng: random.Random) -> str:
-    """A program, then its output."""
+    """Write a program, then its output."""
     code = rng.choice((loop, function, condition, listing, mapping, text))(world, rng)
     return f"# Python\n{code}\n# Output\n{run_program(code)}"
 
 
 def loop(world: World, rng: random.Random) -> str:
-    """Summing or printing a range."""
+    """Write a program that sums or prints a range."""
     start, count = rng.randint(0, 5), rng.randint(2, 5)
     if rng.random() < 0.5:
         return f"total = 0\nfor i in range({start}, {start + count}):\n    total = total + i\nprint(total)"
@@ -27,7 +27,7 @@ def loop(world: World, rng: random.Random) -> str:
 
 
 def function(world: World, rng: random.Random) -> str:
-    """A function of one or two numbers."""
+    """Write a function of one or two numbers."""
     a, b = rng.randint(0, 20), rng.randint(0, 20)
     name, body = rng.choice(
         [("add", "a + b"), ("larger", "max(a, b)"), ("smaller", "min(a, b)"), ("twice_first", "a * 2 + b")]
@@ -36,20 +36,20 @@ def function(world: World, rng: random.Random) -> str:
 
 
 def condition(world: World, rng: random.Random) -> str:
-    """A choice between two texts."""
+    """Write a choice between two texts."""
     value, limit = rng.randint(0, 20), rng.randint(0, 20)
     return f"x = {value}\nif x > {limit}:\n    print('large')\nelse:\n    print('small')"
 
 
 def listing(world: World, rng: random.Random) -> str:
-    """Operations on a list."""
+    """Write a program of operations on a list."""
     names = rng.sample(list(world.people), rng.randint(2, 4))
     last = rng.choice(["print(len(names))", "print(names[0])", "print(sorted(names)[0])", "print(names[-1])"])
     return f"names = {names}\n{last}"
 
 
 def mapping(world: World, rng: random.Random) -> str:
-    """Facts of the world in a dictionary."""
+    """Write facts of the world in a dictionary."""
     people = rng.sample(list(world.people.values()), 2)
     table = {p.name: p.town for p in people}
     return f"town = {table}\nprint(town['{people[0].name}'])"

@@ -48,7 +48,7 @@ class Question:
 
 
 def answer_sentence(person: Person, kind: str) -> str:
-    """The answer to a question of this kind about this person, as a sentence."""
+    """Return the answer to a question of this kind about this person, as a sentence."""
     return _ANSWERS[kind].format(name=person.name, answer=person.facts()[kind])
 
 

@@ -12,7 +12,7 @@ TIMES = ["in the morning", "at noon", "in the afternoon", "in the evening", "aft
 
 
 def write_story(world: World, rng: random.Random) -> str:
-    """One document about the world."""
+    """Write one document about the world."""
     form = rng.choices((portrait, errand, gifts, conversation, town_letter), (5, 4, 3, 3, 2))[0]
     return form(world, rng)
 
@@ -22,7 +22,7 @@ def _person(world: World, rng: random.Random) -> Person:
 
 
 def fact_sentences(person: Person, rng: random.Random) -> list[str]:
-    """Every fact of a person, each in one of several wordings, in random order."""
+    """Write every fact of a person, each in one of several wordings, in random order."""
     p, he, his = person, person.pronoun, person.possessive
     tool, made, place = JOBS[p.job]
     sound, food, _ = ANIMALS[p.animal]
@@ -66,7 +66,7 @@ def fact_sentences(person: Person, rng: random.Random) -> list[str]:
 
 
 def portrait(world: World, rng: random.Random) -> str:
-    """What one or two people are like, and what follows when both are known."""
+    """Tell what one or two people are like, and what follows when both are known."""
     one = _person(world, rng)
     sentences = fact_sentences(one, rng)[: rng.randint(4, 8)]
     if rng.random() < 0.5:
@@ -89,7 +89,7 @@ def _comparison(one: Person, two: Person) -> str:
 
 
 def errand(world: World, rng: random.Random) -> str:
-    """A day of one person: work, weather, a visit to the friend."""
+    """Tell a day of one person: work, weather, a visit to the friend."""
     p = _person(world, rng)
     friend = world.people[p.friend]
     he, his = p.pronoun, p.possessive
@@ -135,7 +135,7 @@ def errand(world: World, rng: random.Random) -> str:
 
 
 def gifts(world: World, rng: random.Random) -> str:
-    """A thing goes from hand to hand; who has it in the end follows from the text alone."""
+    """Tell how a thing goes from hand to hand; who has it in the end follows from the text alone."""
     people = rng.sample(list(world.people), rng.randint(2, 4))
     thing = rng.choice(OBJECTS)
     holder, lines = people[0], [f"{people[0]} found a {thing}."]
@@ -173,7 +173,7 @@ def conversation(world: World, rng: random.Random) -> str:
 
 
 def town_letter(world: World, rng: random.Random) -> str:
-    """A town: its landscape, weather, sights and who lives there."""
+    """Tell about a town: its landscape, weather, sights and who lives there."""
     town = rng.choice(list(TOWNS))
     land = LANDSCAPES[TOWNS[town]]
     people = [p for p in world.people.values() if p.town == town]

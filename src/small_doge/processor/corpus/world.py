@@ -181,7 +181,7 @@ class Person:
         return TOWNS[self.town]
 
     def facts(self) -> dict[str, str]:
-        """Every fact that a question may ask for, those that take two steps included."""
+        """Yield every fact that a question may ask for, those that take two steps included."""
         weather = LANDSCAPES[self.landscape]
         return {
             "town": self.town,
@@ -226,5 +226,5 @@ class World:
     @staticmethod
     @lru_cache(maxsize=8)
     def of(seed: int) -> "World":
-        """The world of a seed, made once."""
+        """Return the world of a seed, made once."""
         return World(seed)

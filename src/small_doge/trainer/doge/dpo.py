@@ -49,7 +49,7 @@ class DogeDPOTrainer(DogeOnTRL, DPOTrainer):
     """`trl.DPOTrainer` with the promises of this project."""
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-        """As in TRL, which drops the pairs whose prompt alone fills a row without a word.
+        """Prepare rows as in TRL, which drops the pairs whose prompt alone fills a row without a word.
 
         Raises:
             ValueError: it drops all of them.
@@ -84,7 +84,7 @@ class MarginCallback(TrainerCallback):
 
 
 def judge_margins(margins: list[float], accuracies: list[float]) -> str | None:
-    """What is wrong with the reward margins at the end of a run, or None.
+    """Say what is wrong with the reward margins at the end of a run, or return None.
 
     Args:
         margins: chosen minus rejected reward, of the last lines of the log.

@@ -71,7 +71,7 @@ class GRPOArguments(StageSettings, GRPOConfig):
             )
 
     def set_accumulation(self, steps: int) -> None:
-        """The completions of one step are generated together."""
+        """Set the accumulation steps; the completions of one step are generated together."""
         self.gradient_accumulation_steps = self.steps_per_generation = steps
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size * steps
         self._check_groups(self.generation_batch_size, self.world_size)
@@ -124,7 +124,7 @@ class DogeGRPOTrainer(DogeOnTRL, GRPOTrainer):
         return rewards
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As in TRL, with the shares of the groups that teach nothing."""
+        """Log as in TRL, with the shares of the groups that teach nothing."""
         training = self.model.training
         prefix = "" if training else "eval_"
         logs |= {f"{prefix}{name}": sum(x) / len(x) for name, x in self.group_shares[training].items()}
@@ -184,7 +184,7 @@ class GroupCallback(TrainerCallback):
 
 
 def count_groups(history: list[dict], args: GRPOArguments) -> dict[str, int]:
-    """Groups of a run, those whose rewards were all the same, and those whose completions were all cut off."""
+    """Count the groups of a run, those whose rewards were all the same, and those whose completions were all cut off."""
     counts, before = {"all": 0.0, ZERO_VARIANCE: 0.0, CUT_OFF: 0.0}, 0
     for row in history:
         if "reward" not in row:
@@ -198,7 +198,7 @@ def count_groups(history: list[dict], args: GRPOArguments) -> dict[str, int]:
 
 
 def describe_groups(count: dict[str, int]) -> str:
-    """One line about the groups of a run."""
+    """Describe the groups of a run in one line."""
     return (
         f"of {count['all']} groups of completions, {count[ZERO_VARIANCE]} had equal rewards and {count[CUT_OFF]} "
         "were all cut off; neither teach anything"
@@ -206,7 +206,7 @@ def describe_groups(count: dict[str, int]) -> str:
 
 
 def judge_groups(history: list[dict], args: GRPOArguments) -> str | None:
-    """What is wrong with the groups so far, or None."""
+    """Say what is wrong with the groups so far, or return None."""
     count = count_groups(history, args)
     if not count or not count["all"]:
         return None
@@ -224,7 +224,7 @@ def judge_groups(history: list[dict], args: GRPOArguments) -> str | None:
 
 
 def judge_rewards(history: list[dict]) -> str | None:
-    """That the reward at the end is no higher than at the start, by more than chance explains; or None."""
+    """Say that the reward at the end is no higher than at the start, by more than chance explains; or return None."""
     rewards = torch.tensor([row["reward"] for row in history if row.get("reward") is not None])
     edge = round(len(rewards) * JUDGED_SHARE)
     if edge < 2:
