@@ -82,7 +82,7 @@ def download(
     files: Annotated[int | None, typer.Option(help="Fetch only this many files of each data set.")] = None,
     num_proc: Annotated[int, typer.Option(help="Number of files to fetch at once.")] = 4,
 ) -> None:
-    """Fetch data sets into a mirror with the hub's layout. Run again, it goes on where it stopped."""
+    """Fetch data sets into a mirror with the hub's layout. When run again, it continues where it stopped."""
     quiet_libraries()
     root = output or Path(os.environ.get(DATA_ROOT) or "datasets")
     for name in names:
@@ -107,7 +107,7 @@ def prepare_data(
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
-    """Mix, render, tokenise and pack data sets for a stage. Run again, it goes on where it stopped."""
+    """Mix, render, tokenise and pack data sets for a stage. When run again, it continues where it stopped."""
     quiet_libraries()
     loaded = _find_tokenizer(tokenizer)
     shares = parse_shares(data)
@@ -203,7 +203,7 @@ def clean(
     time: Annotated[str, typer.Option(help="Time limit of a Slurm task.")] = "20:00:00",
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
 ) -> None:
-    """Drop texts that teach little or stand elsewhere too, each with its reason. Needs small-doge[scale]."""
+    """Drop texts that teach little or stand elsewhere too, each with its reason. Needs the extra `scale`."""
     quiet_libraries()
     chosen = filters.split(",") if filters else [name for name in FILTERS if against or name != "evaluation_overlap"]
     cleaning = Cleaning(tuple(chosen), text_field, min_words, max_words, tuple(against or ()))

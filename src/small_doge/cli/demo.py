@@ -20,20 +20,20 @@ from .tables import show_table
 
 console = Console()
 StagesOption = Annotated[
-    str | None, typer.Option("--stages", help="Stages to run, with commas between them; all if not given.")
+    str | None, typer.Option("--stages", help="Stages to run, with commas between them; all if not set.")
 ]
-FreshOption = Annotated[bool, typer.Option("--fresh", help="Start these stages over.")]
+FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard these stages and start them over.")]
 
 
 def run_demo(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the demo.")] = DEMO_DIR,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = DEMO_DIR,
     stages: StagesOption = None,
     fresh: FreshOption = False,
 ) -> None:
-    """Go through every stage on the embedded corpus, in minutes: tokenizer, pretrain, sft, dpo, distill, grpo.
+    """Run every stage on the embedded corpus, in minutes: tokenizer, pretrain, sft, dpo, distill, grpo.
 
-    Run again, it goes on from what is done. Settings of the recipes can follow, as --name value for all stages or as
+    When run again, it continues from what is done. Settings of the recipes can follow: --name value for all stages,
     --stage.name value for one.
     """
     _go(
@@ -55,10 +55,10 @@ def run_recipes(
     stages: StagesOption = None,
     fresh: FreshOption = False,
     questions: Annotated[
-        Path | None, typer.Option(help="JSON lines with question and answer, asked after every stage.")
+        Path | None, typer.Option(help="JSON lines with question and answer, which are asked after every stage.")
     ] = None,
 ) -> None:
-    """Go through every stage that a folder has recipes for, and report what each added.
+    """Run every stage that a folder has recipes for, and report what each stage added.
 
     Without --questions, those about the embedded corpus are asked, which only models trained on it can answer.
     """

@@ -10,27 +10,28 @@ from . import bench, chat, data, demo, env, export, generate, plan, tokenizer, t
 
 
 app = typer.Typer(
-    help="Train, try and grow Doge, a family of small fast language models. The journey, step by step: "
-    "[bold]env[/] (what this machine can do), [bold]demo[/] (every stage in minutes), [bold]tokenizer[/], "
-    "[bold]data[/], [bold]plan[/] and [bold]tune[/] (what a run takes), [bold]train[/], [bold]pipeline[/] (every stage by a folder of recipes), [bold]generate[/] and [bold]chat[/] (try a model), [bold]export[/] (one portable folder), [bold]bench[/] (its speed), [bold]upcycle[/] (grow a dense model into experts). SMALL_DOGE_DEBUG=1 shows where an error was raised.",
+    help="Train, align and ship Doge, a family of small fast language models.\n\n"
+    "To see every stage on this machine in minutes, run [bold]small-doge demo[/].\n\n"
+    "Set SMALL_DOGE_DEBUG=1 to see where an error was raised.",
     rich_markup_mode="rich",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("env")(env.show_environment)
-app.command("demo", context_settings=train.ANY_SETTING)(demo.run_demo)
-app.command("pipeline", context_settings=train.ANY_SETTING)(demo.run_recipes)
-app.add_typer(tokenizer.app, name="tokenizer")
-app.add_typer(data.app, name="data")
-app.command("plan", context_settings=train.ANY_SETTING)(plan.plan_run)
-app.add_typer(plan.tuning, name="tune")
-app.add_typer(train.app, name="train")
-app.command("chat")(chat.chat)
-app.command("generate")(generate.generate_text)
-app.command("bench")(bench.bench_model)
-app.command("export")(export.export_model)
-app.command("upcycle")(upcycle.upcycle)
+START, TRAIN, USE = "Start", "Prepare data and train", "Use a model"
+app.command("env", rich_help_panel=START)(env.show_environment)
+app.command("demo", rich_help_panel=START, context_settings=train.ANY_SETTING)(demo.run_demo)
+app.add_typer(tokenizer.app, name="tokenizer", rich_help_panel=TRAIN)
+app.add_typer(data.app, name="data", rich_help_panel=TRAIN)
+app.command("plan", rich_help_panel=TRAIN, context_settings=train.ANY_SETTING)(plan.plan_run)
+app.add_typer(plan.tuning, name="tune", rich_help_panel=TRAIN)
+app.add_typer(train.app, name="train", rich_help_panel=TRAIN)
+app.command("pipeline", rich_help_panel=TRAIN, context_settings=train.ANY_SETTING)(demo.run_recipes)
+app.command("upcycle", rich_help_panel=TRAIN)(upcycle.upcycle)
+app.command("generate", rich_help_panel=USE)(generate.generate_text)
+app.command("chat", rich_help_panel=USE)(chat.chat)
+app.command("export", rich_help_panel=USE)(export.export_model)
+app.command("bench", rich_help_panel=USE)(bench.bench_model)
 
 
 def _check_encoding(words: list[str]) -> None:

@@ -25,17 +25,17 @@ from .tables import show_table
 from .train import ANY_SETTING
 
 
-tuning = typer.Typer(help="Find a setting by trying.", no_args_is_help=True)
+tuning = typer.Typer(help="Find a good batch size or learning rate by trying.", no_args_is_help=True)
 console = Console()
 ConfigOption = Annotated[str, typer.Option(help="Recipe, a YAML file.")]
 StageOption = Annotated[
-    str | None, typer.Option(help=f"Stage: {list_names()}; told by the recipe's place if not given.")
+    str | None, typer.Option(help=f"Stage: {list_names()}; guessed from the recipe's path if not set.")
 ]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for the figures and the picture.")]
 
 
 def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = None) -> None:
-    """Tell what a run will take, before it runs: parameters, tokens, steps, memory, disk and hours.
+    """Estimate what a run will take before it starts: parameters, tokens, steps, memory, disk and hours.
 
     A few steps with random tokens are measured on this machine. Settings can follow as --name value.
     """
@@ -79,9 +79,9 @@ def batch_size(
     config: ConfigOption,
     stage: StageOption = None,
     output: OutputOption = Path("runs/tune/batch-size"),
-    max_rows: Annotated[int, typer.Option(min=1, help="Never try more rows.")] = 1024,
+    max_rows: Annotated[int, typer.Option(min=1, help="Largest number of rows to try.")] = 1024,
 ) -> None:
-    """Find the largest per_device_train_batch_size that fits, and the fastest."""
+    """Find the largest per_device_train_batch_size that fits into memory, and the fastest one."""
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
 
@@ -109,13 +109,13 @@ def learning_rate(
     context: typer.Context,
     config: ConfigOption,
     stage: StageOption = None,
-    lowest: Annotated[float, typer.Option("--from", help="Lowest rate.")] = 1e-4,
-    highest: Annotated[float, typer.Option("--to", help="Highest rate.")] = 1e-2,
-    trials: Annotated[int, typer.Option(help="Rates, at equal ratios.")] = 5,
-    steps: Annotated[int, typer.Option(min=2, help="Steps of each trial.")] = 100,
+    lowest: Annotated[float, typer.Option("--from", help="Lowest learning rate.")] = 1e-4,
+    highest: Annotated[float, typer.Option("--to", help="Highest learning rate.")] = 1e-2,
+    trials: Annotated[int, typer.Option(help="Number of learning rates to try, at equal ratios.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Number of steps of each trial.")] = 100,
     output: OutputOption = Path("runs/tune/lr"),
 ) -> None:
-    """Find a good learning_rate by short runs on the recipe's own data; run again, finished ones are kept."""
+    """Find a good learning rate by short runs on the recipe's own data. Finished runs are not repeated."""
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
 

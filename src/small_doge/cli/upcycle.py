@@ -16,11 +16,11 @@ MADE_BY = "small-doge upcycle"
 
 
 def upcycle(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new model.")],
-    model: Annotated[str | None, typer.Argument(help="Dense model; the demo's newest stage if none.")] = None,
-    num_experts: Annotated[int, typer.Option(help="Experts per layer, a square number.")] = 1024,
-    num_experts_per_tok: Annotated[int, typer.Option(help="Experts that a token uses.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the new weights.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the new model.")],
+    model: Annotated[str | None, typer.Argument(help="Dense model; the demo's newest stage if not set.")] = None,
+    num_experts: Annotated[int, typer.Option(help="Number of experts per layer, a square number.")] = 1024,
+    num_experts_per_tok: Annotated[int, typer.Option(help="Number of experts that each token uses.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the new weights.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Grow a dense model into a mixture of experts whose outputs are the same until training goes on."""
