@@ -93,9 +93,9 @@ def workspace(tmp_path_factory, tiny_tokenizer):
 
 @pytest.fixture
 def train(workspace, tmp_path):
-    """Write a recipe and run `small-doge train pretrain` on it; returns the finished process."""
+    """Write a recipe and run the script of a stage on it; returns the finished process."""
 
-    def call(output, *extra, check=True, launcher=None, env=None, **changes):
+    def call(output, *extra, check=True, stage="pretrain", launcher=None, env=None, **changes):
         recipe = {
             **RECIPE,
             "tokenizer_name_or_path": str(workspace / "tokenizer"),
@@ -105,16 +105,38 @@ def train(workspace, tmp_path):
         }
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe))
-        command = [
-            *(launcher or [sys.executable, "-m", "small_doge.trainer.doge.pretrain"]),
-            "--config",
-            str(path),
-            *extra,
-        ]
+        script = launcher or [sys.executable, "-m", f"small_doge.trainer.doge.{stage}"]
+        command = [*script, "--config", str(path), *extra]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
         if check:
             assert done.returncode == 0, done.stderr[-4000:]
         return done
+
+    return call
+
+
+@pytest.fixture
+def base(workspace, train):
+    """The folder of a pre-trained model, made once."""
+    folder = workspace / "base"
+    if not (folder / "finished.json").exists():
+        train(folder)
+    return folder
+
+
+@pytest.fixture
+def train_stage(train, base):
+    """Run a stage on the base model; returns the finished process."""
+
+    def call(stage, output, **changes):
+        settings = {
+            "model_preset": None,
+            "model_overrides": {},
+            "model_name_or_path": str(base),
+            "tokenizer_name_or_path": None,
+            **changes,
+        }
+        return train(output, stage=stage, **settings)
 
     return call

@@ -86,8 +86,7 @@ def test_two_processes_fine_tune_as_one_does(train, tmp_path, settings, name, pa
     if name.startswith("deepspeed") and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("needs: pip install 'small-doge[deepspeed]'")
     settings = {**settings, "datasets_and_ratios": [{"embedded:chat:300": 1.0}], "packing": packing}
-    alone = [sys.executable, "-m", "small_doge.trainer.doge.sft"]
-    train(tmp_path / "one", launcher=alone, per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
+    train(tmp_path / "one", stage="sft", per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
     done = train(
         tmp_path / "two",
         launcher=launcher(name, "sft"),

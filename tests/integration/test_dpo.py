@@ -1,15 +1,11 @@
 """Preference optimisation through the real command line, on a base model made for it."""
 
 import json
-import sys
 
 import pytest
 from tests.integration.conftest import assert_a_stopped_run_ends_alike
 
 from small_doge.trainer.callbacks import read_log
-
-
-DPO = [sys.executable, "-m", "small_doge.trainer.doge.dpo"]
 
 
 @pytest.fixture(scope="module")
@@ -27,24 +23,18 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def align(shared, train):
-    """Run the stage on the base model."""
-    if not (shared / "base" / "finished.json").exists():
-        train(shared / "base")
+def align(shared, train_stage):
+    """Align the base model."""
 
     def call(output, **changes):
         settings = {
-            "model_preset": None,
-            "model_overrides": {},
-            "model_name_or_path": str(shared / "base"),
-            "tokenizer_name_or_path": None,
             "datasets_and_ratios": [{str(shared / "pairs.jsonl"): 1.0}],
             "total_sample_size": -1,
             "learning_rate": 1e-3,
             "max_steps": 10,
             **changes,
         }
-        return train(output, launcher=DPO, **settings)
+        return train_stage("dpo", output, **settings)
 
     return call
 

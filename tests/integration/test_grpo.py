@@ -1,16 +1,11 @@
 """GRPO and distillation through the real command line, on a fine-tuned model made for them."""
 
 import json
-import sys
 
 import pytest
 from tests.integration.conftest import assert_a_stopped_run_ends_alike
 
 from small_doge.trainer.callbacks import read_log
-
-
-def launcher(stage):
-    return [sys.executable, "-m", f"small_doge.trainer.doge.{stage}"]
 
 
 @pytest.fixture(scope="module")
@@ -19,23 +14,15 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def tune(shared, train):
+def tune(shared, train_stage):
     """Run a stage on a model that has seen chats."""
     if not (shared / "base" / "finished.json").exists():
-        train(
-            shared / "base",
-            launcher=launcher("sft"),
-            datasets_and_ratios=[{"embedded:chat:200": 1.0}],
-            packing=True,
-            eval_strategy="no",
-        )
+        chats = {"datasets_and_ratios": [{"embedded:chat:200": 1.0}], "packing": True, "eval_strategy": "no"}
+        train_stage("sft", shared / "base", **chats)
 
     def call(output, stage="grpo", **changes):
         settings = {
-            "model_preset": None,
-            "model_overrides": {},
             "model_name_or_path": str(shared / "base"),
-            "tokenizer_name_or_path": None,
             "datasets_and_ratios": [{"embedded:problem:200": 1.0}],
             "total_sample_size": 64,
             "test_size": 4,
@@ -47,7 +34,7 @@ def tune(shared, train):
         }
         if stage == "grpo":
             settings = {"num_generations": 4, "reward_funcs": ["format", "repetition"], **settings}
-        return train(output, launcher=launcher(stage), **settings)
+        return train_stage(stage, output, **settings)
 
     return call
 

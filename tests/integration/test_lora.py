@@ -1,7 +1,5 @@
 """An adapter in place of all weights: trained alone, merged at the end, kept beside."""
 
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -29,42 +27,28 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def adapt(shared, train):
-    """Run a stage on a base model with an adapter."""
-    if not (shared / "base" / "finished.json").exists():
-        train(shared / "base", max_steps=4, eval_strategy="no")
+def adapt(train_stage):
+    """Run a stage on the base model with an adapter."""
 
     def call(output, stage="sft", **changes):
-        settings = {
-            "model_preset": None,
-            "model_overrides": {},
-            "model_name_or_path": str(shared / "base"),
-            "tokenizer_name_or_path": None,
-            "total_sample_size": 24,
-            "test_size": 4,
-            "learning_rate": 1e-2,
-            "max_steps": 5,
-            **STAGES[stage],
-            **LORA,
-            **changes,
-        }
-        return train(output, launcher=[sys.executable, "-m", f"small_doge.trainer.doge.{stage}"], **settings)
+        settings = {"total_sample_size": 24, "test_size": 4, "learning_rate": 1e-2, "max_steps": 5}
+        return train_stage(stage, output, **settings, **{**STAGES[stage], **LORA, **changes})
 
     return call
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_finished_model_is_the_base_with_the_adapter_in_it(shared, adapt, stage):
+def test_the_finished_model_is_the_base_with_the_adapter_in_it(shared, adapt, base, stage):
     from peft import PeftModel
 
     out = shared / stage
     adapt(out, stage)
     merged, report = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    base = AutoModelForCausalLM.from_pretrained(shared / "base")
-    changed = {name for name, p in merged.named_parameters() if not torch.equal(p, base.get_parameter(name))}
+    started = AutoModelForCausalLM.from_pretrained(base)
+    changed = {name for name, p in merged.named_parameters() if not torch.equal(p, started.get_parameter(name))}
     assert changed and all(name.split(".")[-2].endswith("_proj") for name in changed)
-    adapted = PeftModel.from_pretrained(base, out / "adapter")
+    adapted = PeftModel.from_pretrained(started, out / "adapter")
     ids = AutoTokenizer.from_pretrained(out)("Ada lives in", return_tensors="pt")["input_ids"]
     torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
 

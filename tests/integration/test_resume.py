@@ -18,9 +18,6 @@ from tests.integration.conftest import RECIPE
 from small_doge.trainer.callbacks import read_log
 
 
-SFT = [sys.executable, "-m", "small_doge.trainer.doge.sft"]
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
     return tmp_path_factory.mktemp("shared")
@@ -67,7 +64,7 @@ CHANGES = {
     ),
     "batch": ({"gradient_accumulation_steps": 4}, "rows of a step: 8 before, 16 now"),
     "stage": (
-        {"launcher": SFT, "datasets_and_ratios": [{"embedded:chat:300": 1.0}]},
+        {"stage": "sft", "datasets_and_ratios": [{"embedded:chat:300": 1.0}]},
         'stage: "Pre-training" before, "Supervised fine-tuning" now',
     ),
 }
@@ -84,7 +81,7 @@ def test_a_checkpoint_of_another_run_is_not_gone_on_from(stopped, train, name):
 
 
 def test_a_finished_folder_of_another_stage_is_not_taken_for_this_one(shared, train, stopped):
-    done = train(shared / "run", launcher=SFT, check=False)
+    done = train(shared / "run", stage="sft", check=False)
     assert done.returncode == 1 and "the result of another stage (Pre-training, now Supervised" in done.stderr
 
 

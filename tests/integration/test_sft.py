@@ -1,7 +1,6 @@
 """Fine-tuning through the real command line, on a base model made for it."""
 
 import json
-import sys
 
 import pytest
 from tests.integration.conftest import COMPARABLE, assert_a_stopped_run_ends_alike, assert_runs_agree
@@ -10,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from small_doge.trainer.callbacks import read_log
 
 
-SFT = [sys.executable, "-m", "small_doge.trainer.doge.sft"]
+CHATS = [{"embedded:chat:300": 1.0}]
 
 
 @pytest.fixture(scope="module")
@@ -19,24 +18,11 @@ def shared(tmp_path_factory):
 
 
 @pytest.fixture
-def tune(shared, train):
-    """Run the stage on the base model."""
-    if not (shared / "base" / "finished.json").exists():
-        train(shared / "base")
+def tune(train_stage):
+    """Fine-tune the base model."""
 
     def call(output, **changes):
-        settings = {
-            "model_preset": None,
-            "model_overrides": {},
-            "model_name_or_path": str(shared / "base"),
-            "tokenizer_name_or_path": None,
-            "datasets_and_ratios": [{"embedded:chat:300": 1.0}],
-            "packing": True,
-            **changes,
-        }
-        return train(
-            output, launcher=SFT, **{k: v for k, v in settings.items() if v is not None or k == "model_preset"}
-        )
+        return train_stage("sft", output, **{"datasets_and_ratios": CHATS, "packing": True, **changes})
 
     return call
 
@@ -66,8 +52,8 @@ def test_one_by_eight_equals_eight_by_one(train, tmp_path):
     """Though rows differ in how many of their tokens are learnt."""
     settings = {
         **COMPARABLE,
-        "launcher": SFT,
-        "datasets_and_ratios": [{"embedded:chat:300": 1.0}],
+        "stage": "sft",
+        "datasets_and_ratios": CHATS,
         "eval_strategy": "no",
         "test_size": 0,
     }
