@@ -259,8 +259,6 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
 def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> DataConfig:
     """Return the configuration of a stage's rows, with the settings that were given."""
     found = find_stage(stage)
-    if not settings.get("apply_chat_template"):  # a flag that is not given leaves the choice to the row format
-        settings.pop("apply_chat_template", None)
     return DataConfig(shares, found.row_format, **{**found.data_defaults, **settings})
 
 

@@ -63,7 +63,8 @@ def with_field_options(
 
 def _make_parameter(field: Field, kind: Any, defaults: Mapping[str, Any], has_own_type: bool) -> inspect.Parameter:
     """Make a command's parameter of a field."""
-    default = None if has_own_type else defaults.get(field.name, _get_default(field))
+    # A flag that is not given says nothing: what builds the settings may have a default of its own.
+    default = None if has_own_type or kind == bool | None else defaults.get(field.name, _get_default(field))
     texts = [field.metadata["help"]]
     if _is_list(field):
         texts.append("Write them with a comma between.")
@@ -94,6 +95,8 @@ def _choose_type(field: Field) -> Any:
     """Return what a command line can give for a field: lists are written with commas between their entries."""
     if _is_list(field):
         return str
+    if field.type is bool:
+        return bool | None
     return str | None if field.type == bool | str | None else field.type
 
 

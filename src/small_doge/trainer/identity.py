@@ -9,6 +9,7 @@ import xxhash
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from ..processor.data_config import choose_packing
 from ..processor.stream import MixedStream
 from ..utils.errors import UserError
 from ..utils.files import write_json
@@ -95,6 +96,8 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
     if not path.is_file():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
+    if "packing" in before.get("data", {}):  # older versions wrote true and false too
+        before["data"]["packing"] = choose_packing(before["data"]["packing"])
     # A setting of the data that only one version of this library has says nothing.
     shared = before.get("data", {}).keys() & facts["data"].keys()
     before, facts = (

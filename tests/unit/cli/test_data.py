@@ -69,6 +69,24 @@ def test_a_mix_is_prepared_shown_and_counted(run, tmp_path):
     assert "<|start_header_id|>assistant<|end_header_id|>" in shown and "<|eot_id|>" in shown
 
 
+@pytest.mark.parametrize(("extra", "marked"), [((), True), (("--no-apply-thinking-template",), False)])
+def test_thoughts_are_marked_for_distillation_unless_that_is_turned_off(run, tmp_path, extra, marked):
+    rows = [{"question": f"{i} + 1?", "rationale": "I add.", "final": str(i + 1)} for i in range(20)]
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--data", "traces.jsonl", "--tokenizer", "tok", "--max-length", "64", "--thinking-tags", "<a>,</a>")
+    run("prepare", "--stage", "distill", "--output", "out", *words, *extra)
+    shown = run("inspect", "out", "--rows", "1").output
+    assert ("<a>" in shown and "</a>" in shown) == marked and "I add." in shown
+
+
+@pytest.mark.parametrize(("extra", "turns"), [((), False), (("--chat-turns",), True)])
+def test_answered_prompts_become_chat_turns_when_asked_for(run, tmp_path, extra, turns):
+    rows = [{"prompt": f"Write about {i}", "text": f"About {i}."} for i in range(20)]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run("prepare", "--data", "texts.jsonl", "--output", "out", "--tokenizer", "tok", "--max-length", "64", *extra)
+    assert ("<|start_header_id|>user" in run("inspect", "out", "--rows", "1").output) == turns
+
+
 def test_data_that_are_not_prepared_are_shown_as_a_stage_would_prepare_them(run):
     shown = run("inspect", "chats.jsonl", "--stage", "sft", "--tokenizer", "tok", "--rows", "2").output
     assert shown.count("<|begin_of_text|>") == 2

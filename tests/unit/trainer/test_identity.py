@@ -27,6 +27,13 @@ def test_the_same_run_is_gone_on_with(tmp_path):
     check_identity(tmp_path, change("data", new_setting=5))  # which the older version did not have
 
 
+def test_a_packing_that_an_older_version_wrote_as_a_switch_is_the_same(tmp_path):
+    write_identity(tmp_path, change("data", packing=True))
+    check_identity(tmp_path, change("data", packing="best_fit"))
+    with pytest.raises(UserError, match='packing: "best_fit" before, "none" now'):
+        check_identity(tmp_path, change("data", packing="none"))
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
