@@ -259,6 +259,8 @@ def parse_shares(data: list[str]) -> list[dict[str, float]]:
 def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> DataConfig:
     """Return the configuration of a stage's rows, with the settings that were given."""
     found = find_stage(stage)
+    if found.row_format != "text" and settings.get("apply_chat_template") is False:
+        raise UserError(f"--no-chat-turns: stage {stage} trains on conversations as the chat template renders them")
     return DataConfig(shares, found.row_format, **{**found.data_defaults, **settings})
 
 

@@ -42,9 +42,14 @@ def with_field_options(
 
     def decorate(command: Command) -> Command:
         @wraps(command)
-        def run(**values: Any) -> None:
+        def run(typer_context: typer.Context, **values: Any) -> None:
             given = {name: values.pop(name) for name in names}
-            given = {name: _convert(known[name], value) for name, value in given.items() if value is not None}
+            # What nobody gave is left out: what builds the settings may have a default of its own.
+            given = {
+                name: _convert(known[name], value)
+                for name, value in given.items()
+                if name in (defaults or {}) or _is_given(typer_context, name)
+            }
             command(**values, **{argument: build(given)})
 
         hints = get_type_hints(command, include_extras=True)
@@ -54,6 +59,7 @@ def with_field_options(
                 parameters += offered
             else:
                 parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
+        parameters.append(inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -61,10 +67,15 @@ def with_field_options(
     return decorate
 
 
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Tell whether the user gave an option."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
+
+
 def _make_parameter(field: Field, kind: Any, defaults: Mapping[str, Any], has_own_type: bool) -> inspect.Parameter:
     """Make a command's parameter of a field."""
-    # A flag that is not given says nothing: what builds the settings may have a default of its own.
-    default = None if has_own_type or kind == bool | None else defaults.get(field.name, _get_default(field))
+    default = None if has_own_type else defaults.get(field.name, _get_default(field))
     texts = [field.metadata["help"]]
     if _is_list(field):
         texts.append("Write them with a comma between.")
@@ -95,8 +106,6 @@ def _choose_type(field: Field) -> Any:
     """Return what a command line can give for a field: lists are written with commas between their entries."""
     if _is_list(field):
         return str
-    if field.type is bool:
-        return bool | None
     return str | None if field.type == bool | str | None else field.type
 
 

@@ -78,7 +78,7 @@ class Request:
             self.fail(error)
             return
         self.output.append(token)
-        self.finish_reason = token.finish_reason
+        self.finish_reason = self.finish_reason or token.finish_reason  # it may have been cancelled within this step
 
     def restore(self) -> None:
         """Rebuild sampler and detokenizer to match the output, after an interruption at any point."""

@@ -67,7 +67,7 @@ class SamplingOptions:
         "Seed for sampling; the same seed gives the same text.",
         None,
         0,
-        note="A new one is drawn for every run if not set.",
+        note="A new one is drawn for every answer if not set.",
     )
     stop: str | Sequence[str] = _option(
         "Text that ends the output and is not part of it; it may name special tokens. Can be given several times.", ()

@@ -1,7 +1,7 @@
 """Pure functions on tensors: dynamic mask attention, expert routing, linear cross-entropy.
 
 `small_doge.ops.dynamic_mask_attention` is the function here, and the package of its backends in import statements:
-`from small_doge.ops.dynamic_mask_attention.masking import rank_keys`.
+`from small_doge.ops.dynamic_mask_attention.masking import rank_keys` works, `import ...masking as m` does not.
 """
 
 from .cdmoe import compute_load_balancing_loss, mix_experts, route_tokens

@@ -68,7 +68,7 @@ class DataConfig:
         None,
         "Render rows that have an answered prompt with the chat template. Off by default for texts; always on for the "
         "other rows that a trainer takes.",
-        option="--chat-turns",
+        option="--chat-turns/--no-chat-turns",
     )
     apply_thinking_template: bool = _setting(
         False, "Put a teacher's thought between thinking_tags, before the answer."
@@ -105,7 +105,7 @@ class DataConfig:
             read_shares(self.datasets_and_ratios)
 
     def _check(self) -> None:
-        if self.max_length < 2:
+        if self.max_length is None or self.max_length < 2:
             raise UserError(f"max_length={self.max_length} must be at least 2")
         if self.total_sample_size != -1 and self.total_sample_size < 1:
             raise UserError(f"total_sample_size={self.total_sample_size} must be positive, or -1 for all")
@@ -120,7 +120,10 @@ class DataConfig:
             raise UserError(f"identity_share={self.identity_share} must lie in (0, 1]")
         tags = self.thinking_tags
         if isinstance(tags, str) or len(tags) != 2 or not all(isinstance(tag, str) and tag for tag in tags):
-            raise UserError(f"thinking_tags={tags!r} must be two texts, such as {list(DEFAULT_THINKING_TAGS)}")
+            raise UserError(
+                f"thinking_tags={tags!r} must be two texts, such as {list(DEFAULT_THINKING_TAGS)}, or "
+                f"{','.join(DEFAULT_THINKING_TAGS)} on the command line"
+            )
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -130,6 +133,10 @@ class DataConfig:
             ValueError: an unknown setting, with the near miss named, or one that does not fit.
         """
         known = [field.name for field in fields(cls)]
+        if "stage" in settings:
+            raise UserError(
+                "stage: say row_format, which is conversation for sft and distill, preference for dpo, problem for grpo"
+            )
         for name in settings:
             if name not in known:
                 raise UserError(unknown_name_message("setting of the data", name, known))

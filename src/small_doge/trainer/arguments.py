@@ -65,6 +65,8 @@ class DataArguments(DataConfig):
     )
 
     def __post_init__(self) -> None:
+        if self.max_length is None and self.dataset_name is not None:  # the rows have their length already
+            self.max_length = DataConfig.max_length
         super().__post_init__()
         if self.row_format != "text" and not self.apply_chat_template:
             raise UserError(

@@ -12,7 +12,7 @@ from ..processor.stream import StreamLoader
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
 from .callbacks import make_diverged_error
-from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCallback
+from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCallback, unwrap_scheduler
 
 
 logger = get_logger(__name__)
@@ -61,12 +61,6 @@ class CheckpointingMixin:
         trainer.add_callback(CheckpointCallback(settings, identity, stream))
         trainer.add_callback(SaveBeforeEvaluationCallback(self.evaluate))
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as in `transformers`; a schedule of ours that an earlier call has made is not gone on with."""
-        if self.schedule is not None and self.lr_scheduler is self.schedule:
-            self.lr_scheduler = None
-        return super().train(*args, **kwargs)
-
     def get_train_dataloader(self) -> Any:
         """Return a stream as it is: its loader gives each process its part already."""
         return super().get_train_dataloader() if self.stream is None else self.stream
@@ -75,8 +69,11 @@ class CheckpointingMixin:
         """Create our warmup-stable-decay schedule, or one of `transformers`."""
         if self.args.lr_scheduler_type != "warmup_stable_decay":
             super().create_scheduler(num_training_steps, optimizer)
-        elif self.lr_scheduler is None:
+        elif self.lr_scheduler is None or unwrap_scheduler(self.lr_scheduler) is self.schedule:
+            # Made anew for a second attempt: with a smaller batch it has other steps, and it starts from the peak again.
             optimizer = optimizer or self.optimizer
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("initial_lr", group["lr"])
             warmup, stable, decay = split_steps(
                 num_training_steps, self.args.warmup_steps, self.args.decay_steps, self.args.stable_steps
             )

@@ -82,5 +82,5 @@ def estimate_disk(parameters: int, args: Any) -> int:
         parameters: number of parameters of the model.
         args: training arguments; `save_strategy` and `save_total_limit` count.
     """
-    kept = 0 if str(args.save_strategy) == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
+    kept = 0 if args.save_strategy == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
     return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS)

@@ -64,6 +64,7 @@ def save_finished(
     stage: str,
 ) -> None:
     """Write the complete model folder, file by file whole, with the mark of the end last."""
+    trainer.check_finite()  # on every process
     temporary = output / ".finished"
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):

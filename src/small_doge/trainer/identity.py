@@ -96,8 +96,9 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
     if not path.is_file():
         return
     before = json.loads(path.read_text(encoding="utf-8"))
-    if "packing" in before.get("data", {}):  # older versions wrote true and false too
-        before["data"]["packing"] = choose_packing(before["data"]["packing"])
+    if "packing" in before.get("data", {}):  # older versions wrote true and false, also where nothing is packed
+        packs = facts["data"].get("row_format") in (None, "text", "conversation")
+        before["data"]["packing"] = choose_packing(packs and before["data"]["packing"])
     # A setting of the data that only one version of this library has says nothing.
     shared = before.get("data", {}).keys() & facts["data"].keys()
     before, facts = (

@@ -75,13 +75,18 @@ def choose_steps(steps: list[Step], wanted: Sequence[str] | None) -> list[Step]:
     Raises:
         ValueError: a stage that is not there, with the near miss named.
     """
-    names = {alias: step.name for step in steps if step.name in STAGES for alias in STAGES[step.name].aliases}
-    names |= {step.name: step.name for step in steps}
+    names = _find_names(steps)
     for name in wanted or []:
         if name not in names:
             raise UserError(unknown_name_message("stage", name, [step.name for step in steps]))
     chosen = {names[name] for name in wanted or names}
     return [step for step in steps if step.name in chosen]
+
+
+def _find_names(steps: list[Step]) -> dict[str, str]:
+    """Return the name of each step by itself and by its aliases."""
+    names = {alias: step.name for step in steps if step.name in STAGES for alias in STAGES[step.name].aliases}
+    return names | {step.name: step.name for step in steps}
 
 
 def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, dict[str, Any]]:
@@ -92,13 +97,14 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
     """
     trained = [step.name for step in steps if step.name != TOKENIZER]
     by_stage: dict[str, dict[str, Any]] = {name: {} for name in trained}
+    names = _find_names(steps)
     for name, value in overrides.items():
         stage, dot, setting = name.partition(".")
         if not dot or stage in MAPPINGS:
             for settings in by_stage.values():
                 settings.setdefault(name, value)
-        elif stage in by_stage:
-            by_stage[stage][setting] = value
+        elif names.get(stage) in by_stage:
+            by_stage[names[stage]][setting] = value
         else:
             raise UserError(unknown_name_message("stage in --" + name, stage, trained))
     return by_stage

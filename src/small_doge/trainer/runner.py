@@ -84,10 +84,10 @@ def run_stage(run: StageRun) -> Path:
     identity = describe_run(setup.title, model_args, data_args, args, model, tokenizer, rows["train"])
     if resume is not None:
         check_identity(resume, identity)
+    trainer = _build_trainer(run, model, tokenizer, rows, identity, resume)
     if args.overwrite and args.should_save:
         discard_run(output)  # only now that the new run can start
     # 4. Train.
-    trainer = _build_trainer(run, model, tokenizer, rows, identity, resume)
     started = time.monotonic()
     _train(trainer, resume)
     # 5. Evaluate once more where that is due, and leave a complete model folder.

@@ -118,7 +118,8 @@ def test_the_mask_is_coloured(run, tiny_tokenizer):
             "prepare --data chat.jsonl --output o --tokenizer tok",
             "there is no file or folder chat.jsonl; did you mean chats.jsonl?",
         ),
-        ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "must be two texts"),
+        ("prepare --data chats.jsonl --output o --tokenizer tok --thinking-tags a", "or <think>,</think> on the"),
+        ("prepare --data chats.jsonl --output o --tokenizer tok --stage sft --no-chat-turns", "as the chat template"),
         ("stats .", "is not a prepared data set"),
     ],
 )

@@ -25,7 +25,9 @@ def test_help_is_that_of_the_fields(command, monkeypatch):
     for name in OFFERED[command]:
         assert f"--{name.replace('_', '-')} " in shown
         assert FIELDS[name].metadata["help"] in shown
-    assert ("A new one is drawn for every run if not set." in shown) == (command == "chat")  # the other has a default
+    assert ("A new one is drawn for every answer if not set." in shown) == (
+        command == "chat"
+    )  # the other has a default
 
 
 def run_with(*words):

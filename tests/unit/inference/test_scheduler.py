@@ -191,7 +191,8 @@ def test_what_ended_an_answer_is_raised_to_its_own_follower(engine, monkeypatch)
 
 def test_an_abandoned_answer_frees_its_slot_even_if_it_is_collected_within_a_step(engine, monkeypatch):
     expected = list(engine.stream(PROMPTS[1], **SETTINGS))
-    streams = [engine.stream_tokens(PROMPTS[0], **SETTINGS)]
+    endless = {**SETTINGS, "max_new_tokens": 100_000, "ignore_eos": True}  # else it would soon end by itself
+    streams = [engine.stream_tokens(PROMPTS[0], **endless)]
     next(streams[0])
     step = engine.backend.decode
 

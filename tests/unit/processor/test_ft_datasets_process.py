@@ -216,6 +216,8 @@ def test_a_formatting_function_that_fails_is_a_reason_not_a_crash(mix, write):
         ({"identity": "x", "identity_share": 0}, "identity_share=0 must lie in"),
         ({"packing": "wraped"}, "unknown packing 'wraped'; did you mean 'wrapped'"),
         ({"test_size": -1}, "test_size=-1 must not be negative"),
+        ({"stage": "dpo"}, "stage: say row_format, which is .* preference for dpo"),
+        ({"max_length": None}, "max_length=None must be at least 2"),
     ],
 )
 def test_bad_settings_are_named(mix, write, settings, message):

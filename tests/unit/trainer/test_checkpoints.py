@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from small_doge.trainer.checkpoints import discard_run, find_last_whole, rotate
+from small_doge.trainer.arguments import StageArguments
+from small_doge.trainer.checkpoints import discard_run, estimate_disk, find_last_whole, rotate
 from small_doge.utils.files import find_damage, write_manifest
 
 
@@ -16,6 +17,12 @@ def run(tmp_path):
         save_file({"weight": torch.ones(step)}, folder / "model.safetensors")
         write_manifest(folder)
     return tmp_path
+
+
+@pytest.mark.parametrize(("strategy", "per_parameter"), [("no", 4), ("steps", 12 * 4 + 4)])
+def test_the_disk_of_a_run_holds_its_checkpoints_if_it_writes_any(tmp_path, strategy, per_parameter):
+    args = StageArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", save_strategy=strategy)
+    assert estimate_disk(1000, args) == 1000 * per_parameter
 
 
 def test_the_last_by_number_is_found(run):

@@ -34,6 +34,11 @@ def test_a_packing_that_an_older_version_wrote_as_a_switch_is_the_same(tmp_path)
         check_identity(tmp_path, change("data", packing="none"))
 
 
+def test_packing_does_not_count_where_nothing_is_packed(tmp_path):
+    write_identity(tmp_path, change("data", packing=True))
+    check_identity(tmp_path, change("data", packing="none", row_format="preference"))
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [

@@ -45,6 +45,7 @@ def test_settings_are_for_all_stages_or_for_one(tmp_path):
     found = split_overrides({"report_to": "none", "sft.report_to": "tensorboard", "dpo.beta": 0.2}, steps)
     assert found["pretrain"] == {"report_to": "none"} and found["sft"] == {"report_to": "tensorboard"}
     assert found["dpo"] == {"report_to": "none", "beta": 0.2}
+    assert split_overrides({"pt.max_steps": 3}, steps)["pretrain"] == {"max_steps": 3}  # an alias
     with pytest.raises(ValueError, match=r"sftt.*sft"):
         split_overrides({"sftt.beta": 1}, steps)
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size"):  # its recipe takes no overrides

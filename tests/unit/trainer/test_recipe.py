@@ -98,6 +98,10 @@ def test_conversations_without_the_template_are_refused():
         DataArguments(row_format="conversation", apply_chat_template=False)
 
 
+def test_rows_that_are_prepared_need_no_max_length():
+    assert DataArguments(dataset_name="rows", row_format="preference", max_length=None).max_length == 2048
+
+
 @pytest.mark.parametrize(
     ("size", "rate", "steps", "batch"),
     [("20M", 8e-3, 8000, 256), ("60M", 6e-3, 16000, 512), ("160M", 4e-3, 24000, 768), ("320M", 2e-3, 32000, 1024)],

@@ -337,12 +337,17 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         return ops.compute_load_balancing_loss(router_logits, self.config.num_experts_per_tok, mask)
 
     def save_pretrained(
-        self, save_directory: Any, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> None:
         """Save as in `transformers`; tied weights are saved once, also where `state_dict` has copies of them (ZeRO-3 does)."""
         if state_dict is not None and self.config.tie_word_embeddings:
             state_dict = {name: x for name, x in state_dict.items() if name not in self._tied_weights_keys}
-        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+        super().save_pretrained(save_directory, is_main_process, state_dict, *args, **kwargs)
 
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Generate as in `transformers`; `inputs` may also be what `apply_chat_template` returns, with its mask."""
