@@ -9,6 +9,7 @@ generators are the same everywhere: torch's normal and exponential numbers depen
 import contextlib
 import json
 import logging
+import os
 import re
 import sys
 import tempfile
@@ -147,6 +148,9 @@ def exact_numbers(backend: str) -> Iterator[None]:
 
     usual = torch.get_default_dtype()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            os, "environ", os.environ
+        )  # `datasets` puts another mapping in its place, which tests after it would meet
         patch.setattr(CheckpointingMixin, "__init__", in_float64)
         patch.setattr(torch, "multinomial", draw)
         patch.setitem(attention.BACKEND_ALIASES, "sdpa", backend)
