@@ -13,7 +13,6 @@ from tests.doc_links import move_links
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.cli.main import app
-from small_doge.trainer.doge.distill import TEACHER
 from small_doge.trainer.recipe import known_settings, load_arguments, parse_command_line, read_recipe
 from small_doge.trainer.stages import STAGES
 
@@ -26,11 +25,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "recipes" / "doge").glob("*.md")),
 ]
-KNOWN = {
-    name
-    for stage in STAGES.values()
-    for name in known_settings(stage.set_up({TEACHER: "a model"} if stage.name == "distill" else {}).arguments)
-}
+KNOWN = {name for stage in STAGES.values() for name in known_settings(stage.list_arguments())}
 COMMANDS = typer.main.get_command(app)
 
 

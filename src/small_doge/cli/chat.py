@@ -33,16 +33,7 @@ ROOM = 4
 COMMANDS = ("system", "reset", "save", "help", "exit")
 
 
-@options.with_sampling_options(
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "seed",
-    max_new_tokens=512,
-)
+@options.with_sampling_options(*options.SAMPLING, max_new_tokens=512)
 def chat(
     *,
     model: options.ModelArgument = None,

@@ -10,19 +10,7 @@ from ..utils.paths import resolve_model
 from . import options
 
 
-@options.with_sampling_options(
-    "max_new_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "seed",
-    "stop",
-    "json_schema",
-    max_new_tokens=60,
-    seed=0,
-)
+@options.with_sampling_options(*options.SAMPLING, "stop", "json_schema", max_new_tokens=60, seed=0)
 def generate_text(
     *,
     model: options.ModelArgument = None,

@@ -19,6 +19,8 @@ Threads = Annotated[
     int | None, typer.Option(min=1, help="Number of processor threads; chosen by a quick measurement if not set.")
 ]
 
+# Sampling options of every command that generates text.
+SAMPLING = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")
 # What a command line gives for an option, where that is not the field's own type.
 COMMAND_LINE_TYPES = {"stop": list[str] | None, "json_schema": str | None}
 

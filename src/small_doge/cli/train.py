@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..trainer.doge.distill import TEACHER
 from ..trainer.recipe import known_settings, parse_command_line
 from ..trainer.runner import train_stage
 from ..trainer.stages import STAGES, Stage, find_stage, list_names
@@ -42,9 +41,7 @@ def settings(
     every: Annotated[bool, typer.Option("--all", help="Show the settings of transformers' Trainer too.")] = False,
 ) -> None:
     """List the settings that recipes and the command line take."""
-    found = find_stage(stage)
-    # With a teacher named, so that the settings for a live one are listed too.
-    classes = found.set_up({TEACHER: "a model"} if found.name == "distill" else {}).arguments
+    classes = find_stage(stage).list_arguments()
     own = {
         name
         for cls in classes

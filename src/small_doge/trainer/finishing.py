@@ -64,10 +64,10 @@ def save_finished(
     stage: str,
 ) -> None:
     """Write the complete model folder, file by file whole, with the mark of the end last."""
-    trainer.check_finite()  # on every process
     temporary = output / ".finished"
     model = trainer.accelerator.unwrap_model(trainer.model)
     if hasattr(model, "merge_and_unload"):
+        trainer.check_finite()  # on every process, as `save_model` does
         if trainer.args.should_save:
             model.save_pretrained(output / ADAPTER)
             model.merge_and_unload().save_pretrained(temporary)

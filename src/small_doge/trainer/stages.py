@@ -34,6 +34,7 @@ class Stage:
         aliases: other names that are understood.
         sequences_per_row: sequences that the model reads for each row, two for a pair of answers.
         data_defaults: settings of the data that differ from those of its row format.
+        variants: settings by which the module chooses another trainer, an example of each, beside none.
     """
 
     name: str
@@ -45,10 +46,15 @@ class Stage:
     aliases: tuple[str, ...] = ()
     sequences_per_row: int = 1
     data_defaults: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ()
 
     def set_up(self, settings: Mapping[str, Any]) -> "TrainingSetup":
         """Import the stage's module and let it choose its trainer by the settings of a run."""
         return importlib.import_module(self.module).set_up(settings)
+
+    def list_arguments(self) -> list[type]:
+        """List the classes of the settings that the stage takes, those of its variants included."""
+        return [cls for settings in ({}, *self.variants) for cls in self.set_up(settings).arguments]
 
     def find_recipe(self, folder: Path) -> Path | None:
         """Return the stage's recipe in a folder such as `recipes/tiny`, or beside one such as `recipes/doge/Doge-20M`."""
@@ -95,6 +101,7 @@ STAGES: dict[str, Stage] = {
             starts_from="dpo",
             recipe="{size}-Reason/sft/config_full.yaml",
             data_defaults={"apply_thinking_template": True},
+            variants=({"teacher_model_name_or_path": "a live teacher"},),
         ),
         Stage(
             "grpo",

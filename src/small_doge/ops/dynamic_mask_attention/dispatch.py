@@ -4,6 +4,9 @@ Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w
 group, L tokens of its longest.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 
 from ...utils.errors import UserError
@@ -72,26 +75,37 @@ def dynamic_mask_attention(
             query, key, value, score, keep_window_size, document_ids, scale, chunk_size
         )
     else:
-        parts, options = (query, key, value, score), (keep_window_size, scale, backend, chunk_size, dropout)
+        attend = partial(
+            _attend_group,
+            keep_window_size=keep_window_size,
+            scale=scale,
+            backend=backend,
+            chunk_size=chunk_size,
+            dropout=dropout,
+        )
         if document_ids is None:
-            output = _attend_group(parts, *options)
+            output = attend(query, key, value, score)
         else:
-            output = _attend_documents(parts, documents or group_documents(document_ids), *options)
+            documents = documents or group_documents(document_ids)
+            output = _attend_documents((query, key, value, score), documents, attend)
     if padding_mask is not None:
         output = zero_rows_without_keys(output, padding_mask, document_ids)
     return output
 
 
 def _attend_group(
-    parts: tuple[torch.Tensor, ...],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score: torch.Tensor,
+    *,
     keep_window_size: int,
     scale: float,
     backend: str,
     chunk_size: int | None,
     dropout: float,
 ) -> torch.Tensor:
-    """Attend in a batch of single documents; `parts` are query, key, value and score."""
-    query, key, value, score = parts
+    """Attend in a batch of single documents."""
     longest = query.shape[2]
     if backend == "fused" and longest > keep_window_size:
         raise UserError(
@@ -106,15 +120,9 @@ def _attend_group(
 
 
 def _attend_documents(
-    parts: tuple[torch.Tensor, ...],
-    documents: list[DocumentGroup],
-    keep_window_size: int,
-    scale: float,
-    backend: str,
-    chunk_size: int | None,
-    dropout: float,
+    parts: tuple[torch.Tensor, ...], documents: list[DocumentGroup], attend: Callable[..., torch.Tensor]
 ) -> torch.Tensor:
-    """Attend group by group, never with a T x T mask.
+    """Attend group by group, never with a T x T mask; `parts` are query, key, value and score.
 
     A group's padding stands on the right of its documents, where causal attention hides it from every real query; its
     outputs are dropped.
@@ -123,8 +131,7 @@ def _attend_documents(
     flat = [x.transpose(1, 2).flatten(0, 1) for x in parts]  # [B * T, heads, ...]
     outputs, order = [], []
     for group in documents:
-        picked = tuple(x[group.tokens].transpose(1, 2) for x in flat)  # [n, heads, L, ...]
-        out = _attend_group(picked, keep_window_size, scale, backend, chunk_size, dropout)
+        out = attend(*(x[group.tokens].transpose(1, 2) for x in flat))  # from [n, heads, L, ...] each
         outputs.append(out.transpose(1, 2)[group.real])
         order.append(group.tokens[group.real])
     joined, places = torch.cat(outputs), torch.cat(order)  # [B * T, H, d] in the order of the groups
