@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..utils.errors import UserError
 from .backend import Backend
 from .detokenizer import Detokenizer, Tokenizer
@@ -17,9 +16,10 @@ from .request import Request
 from .sampling import Grammars, Sampler, Token
 from .sampling_options import SamplingOptions, check_tokens
 from .scheduler import Scheduler
+from .texts import Texts
 
 
-class Engine:
+class Engine(Texts):
     """Generates text with any backend; `OnnxEngine` and `TorchEngine` open a model for it.
 
     The keyword arguments `options` of its methods are the fields of `SamplingOptions`.
@@ -41,11 +41,10 @@ class Engine:
         name: str,
         trained_length: int | None = None,
     ) -> None:
+        super().__init__(tokenizer, backend.vocab_size, name)
         self.backend = backend
         self.scheduler = Scheduler(backend, name)
-        self.tokenizer = tokenizer
         self.end_ids = tuple(end_ids)
-        self.name = name
         self.trained_length = trained_length
         self.grammars: Grammars | None = None
 
@@ -78,7 +77,7 @@ class Engine:
         """Generate text piece by piece, without the stop text; raises at once, as `generate` does."""
         return self.follow_text(self._make_request(self._to_ids(prompt), options))
 
-    def chat(self, messages: Sequence[dict[str, str]], **options: Any) -> Generator[str]:
+    def chat(self, messages: Sequence[dict[str, Any]], **options: Any) -> Generator[str]:
         """Generate the next message of a conversation piece by piece; raises at once, as `render` and `generate` do."""
         return self.stream_text(self.render(messages), **options)
 
@@ -163,39 +162,11 @@ class Engine:
             return f"cut off at max_new_tokens={request.options.max_new_tokens}"
         return f"cut off at {request.max_length} tokens of prompt and answer, which is the model's limit"
 
-    # Prompts.
-
-    def encode(self, text: str) -> list[int]:
-        """Tokenize a text, with the model's begin tokens; one that the text spells out itself is not doubled.
-
-        Raises:
-            UserError: the text is not valid Unicode, or the model has no tokenizer.
-        """
-        self._need_tokenizer("text")
-        return encode_prompt(self.tokenizer, text)
-
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Tokenize a conversation by the model's chat template, up to where the next answer begins.
-
-        What a message spells out never becomes a control token.
-
-        Raises:
-            UserError: the model has no chat template, or the template refuses the conversation.
-        """
-        self._need_tokenizer("conversations")
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise UserError(f"{self.name} has no chat template: it was not trained to answer; use a plain prompt")
-        return encode_chat(self.tokenizer, messages, add_generation_prompt=True).ids
+    # Checks.
 
     def _to_ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
         """Tokenize a prompt that is a text."""
         return self.encode(prompt) if isinstance(prompt, str) else prompt
-
-    def _need_tokenizer(self, what: str) -> Tokenizer:
-        """Return the tokenizer, or say what can't be done without it."""
-        if self.tokenizer is None:
-            raise UserError(f"{self.name} has no tokenizer, which {what} need; pass token ids to stream()")
-        return self.tokenizer
 
     def _make_request(
         self,

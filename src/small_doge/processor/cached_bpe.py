@@ -97,7 +97,7 @@ class _Words(dict):
     def __init__(self, backend: Tokenizer) -> None:
         super().__init__()
         self.model = backend.model
-        self.alphabet = _byte_alphabet()
+        self.alphabet = byte_alphabet()
 
     def __missing__(self, word: str) -> tuple[int, ...]:
         spelled = "".join(map(self.alphabet.__getitem__, word.encode("utf-8")))
@@ -115,7 +115,7 @@ def copy_backend(backend: Tokenizer) -> Tokenizer:
     return copied
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """Return the letter that stands for each byte in byte-level BPE: itself if it can be seen, else one from 256 on."""
     seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     unseen = iter(range(256, 512))

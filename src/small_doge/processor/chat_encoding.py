@@ -142,11 +142,52 @@ def encode_chats(
 ) -> list[EncodedChat]:
     """Encode many conversations at once, as `encode_chat` does."""
     codec = _codec_of(tokenizer)
+    rendered, spans, restore = _render(
+        tokenizer, conversations, tools, template, with_answers, add_generation_prompt, variables
+    )
+    if restore is None:
+        encode = codec.live.encode_batch if with_answers else codec.live.encode_batch_fast  # without offsets
+        encodings = encode(rendered, add_special_tokens=False)
+        return [_mark(e.ids, e.offsets, s) for e, s in zip(encodings, spans, strict=True)]
+    return [codec.encode_hidden(text, s, restore) for text, s in zip(rendered, spans, strict=True)]
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[dict[str, Any]],
+    *,
+    tools: Sequence[Any] | None = None,
+    add_generation_prompt: bool = False,
+    template: str | None = None,
+    **variables: Any,
+) -> str:
+    """Return the text that the chat template makes of a conversation; arguments and errors are `encode_chat`'s.
+
+    For people to read: what a message spells out can't be told from what the template wrote.
+    """
+    [text], _, restore = _render(tokenizer, [messages], tools, template, False, add_generation_prompt, variables)
+    return text if restore is None else restore(text)
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    conversations: Sequence[Sequence[dict[str, Any]]],
+    tools: Sequence[Any] | None,
+    template: str | None,
+    with_answers: bool,
+    add_generation_prompt: bool,
+    variables: dict[str, Any],
+) -> tuple[list[str], "list[Spans]", Callable[[str], str] | None]:
+    """Render conversations, with codes for the special tokens that they spell out.
+
+    Returns:
+        The texts, the spans of the assistant's characters in each, and what turns codes into text again, if there are any.
+    """
     template = tokenizer.get_chat_template(template, list(tools) if tools else None)
     # Fields that hold nothing are left out, as `transformers` does: templates would write "None".
     chats = [[{k: v for k, v in turn.items() if v is not None} for turn in turns] for turns in conversations]
     tools = [get_json_schema(tool) if isfunction(tool) else tool for tool in tools] if tools else None
-    chats, tools, variables, restore = codec.hide([chats, tools, variables], template)
+    chats, tools, variables, restore = _codec_of(tokenizer).hide([chats, tools, variables], template)
     try:
         rendered, spans = render_jinja_template(
             conversations=chats,
@@ -158,12 +199,13 @@ def encode_chats(
         )
     except (TemplateError, TypeError, KeyError) as error:
         raise UserError(f"the chat template refuses the conversation: {error}") from error
-    spans = spans if with_answers else [None] * len(rendered)
-    if restore is None:
-        encode = codec.live.encode_batch if with_answers else codec.live.encode_batch_fast  # without offsets
-        encodings = encode(rendered, add_special_tokens=False)
-        return [_mark(e.ids, e.offsets, s) for e, s in zip(encodings, spans, strict=True)]
-    return [codec.encode_hidden(text, s, restore) for text, s in zip(rendered, spans, strict=True)]
+    except ValueError as error:
+        if not variables.get("continue_final_message"):
+            raise
+        raise UserError(
+            "the chat template does not write the last message as it is, so it can't be continued"
+        ) from error
+    return rendered, spans if with_answers else [None] * len(rendered), restore
 
 
 def _mark(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int, int]] | None) -> EncodedChat:
