@@ -11,7 +11,7 @@ import small_doge
 
 
 PACKAGE = Path(small_doge.__file__).parent
-LAYERS = ["utils", "ops", "models", "processor", "inference", "trainer", "evaluation", "compat", "cli"]
+LAYERS = ["utils", "ops", "models", "processor", "inference", "trainer", "evaluation", "compat", "webui", "cli"]
 NEVER = {("processor", "models")}
 
 

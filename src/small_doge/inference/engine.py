@@ -112,9 +112,13 @@ class Engine(Texts):
         Raises:
             UserError: as `stream` does.
         """
-        request = self._make_request(prompt_ids, options, sampling, with_text=self.tokenizer is not None)
+        request = self.prepare(prompt_ids, sampling, **options)
         self.scheduler.submit(request)
         return request
+
+    def prepare(self, prompt_ids: Sequence[int], sampling: SamplingOptions | None = None, **options: Any) -> Request:
+        """Check a prompt and its options, and make a request of them, which is not yet queued; see `submit`."""
+        return self._make_request(prompt_ids, options, sampling, with_text=self.tokenizer is not None)
 
     def follow(self, request: Request) -> Generator[Token]:
         """Yield the tokens of a request as they are generated. Closing the generator cancels the request.

@@ -60,7 +60,7 @@ def export_onnx(
     # 1. Refuse what can't be exported, before any work.
     runtime = import_onnxruntime()
     output = Path(output)
-    _check_exportable(model.config, quantize, max_length)
+    check_exportable(model.config, quantize, max_length)
     check_output(output, MADE_BY, overwrite)
     # 2. Build the graph, and open it with and without rounding of activations.
     model = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).eval()
@@ -78,8 +78,12 @@ def export_onnx(
     return facts
 
 
-def _check_exportable(config: DogeConfig, quantize: str, max_length: int | None) -> None:
-    """Refuse settings and models that have no graph."""
+def check_exportable(config: DogeConfig, quantize: str, max_length: int | None = None) -> None:
+    """Refuse settings and models that have no graph.
+
+    Raises:
+        UserError: the reason, and what to do.
+    """
     try:
         from .graph_weights import WEIGHT_FORMATS
     except ImportError as error:

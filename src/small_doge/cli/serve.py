@@ -1,0 +1,136 @@
+"""`small-doge serve`, and `small-doge-webui`, which the guides call it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..utils.errors import UserError, told_errors
+from ..utils.logging import quiet_libraries
+from ..utils.paths import DEMO_DIR, resolve_model
+from ..webui.settings import ServeSettings, read_environment, read_settings_file
+from .field_options import with_field_options
+
+
+CONFIG = Path("serve.yaml")
+OFFERED = [
+    "host",
+    "port",
+    "models_dir",
+    "quantize",
+    "memory_budget",
+    "num_slots",
+    "threads",
+    "max_queue",
+    "max_prompt_tokens",
+    "max_output_tokens",
+    "default_max_tokens",
+    "max_choices",
+    "request_timeout",
+    "max_body_mib",
+    "max_connections",
+    "api_key",
+    "no_api_key",
+    "allowed_hosts",
+    "cors_origins",
+    "chats",
+    "no_page",
+    "page_only",
+    "backend",
+    "log_prompts",
+    "debug",
+    "trust_remote_code",
+]
+FRONTEND_PORT = 7860  # of the guides' page
+HostAlias = Annotated[str | None, typer.Option(hidden=True)]
+PortAlias = Annotated[int | None, typer.Option(hidden=True, min=0, max=65535)]
+
+
+@with_field_options(ServeSettings, OFFERED, "given")
+def serve(
+    *,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Exported folders, checkpoint folders or hub names, NAME=FOLDER to choose a name; all stages of the demo, "
+            "the newest first, if not set.",
+        ),
+    ] = None,
+    given: dict[str, Any],
+    config: Annotated[
+        Path | None, typer.Option(help=f"YAML file of settings; {CONFIG} in the present folder, if there is one.")
+    ] = None,
+    backend_host: HostAlias = None,
+    backend_port: PortAlias = None,
+    frontend_host: HostAlias = None,
+    frontend_port: PortAlias = None,
+    dev: Annotated[bool, typer.Option("--dev", hidden=True)] = False,
+) -> None:
+    """Serve models over the OpenAI, Anthropic and Ollama APIs, with a page to chat in."""
+    quiet_libraries()
+    console = Console(stderr=True, highlight=False)
+    settings: dict[str, Any] = read_environment()
+    config = config or (CONFIG if CONFIG.is_file() else None)
+    if config is not None:
+        settings = {**read_settings_file(config), **settings}
+    settings.update(given)
+    extra_ports = _apply_aliases(settings, backend_host, backend_port, frontend_host, frontend_port, dev)
+    if models:
+        settings["models"] = tuple(models)
+    if not settings.get("page_only"):
+        _choose_models(settings)
+    checked = ServeSettings(**settings)
+    try:
+        from ..webui.serving import run_server
+    except ImportError as error:
+        raise UserError(f"the server needs {error.name}: pip install 'small-doge[serve]'") from error
+    run_server(checked, lambda text: console.print(text, soft_wrap=True, markup=False), extra_ports)
+
+
+def _apply_aliases(
+    settings: dict[str, Any],
+    backend_host: str | None,
+    backend_port: int | None,
+    frontend_host: str | None,
+    frontend_port: int | None,
+    dev: bool,
+) -> list[int]:
+    """Read the options of the guides' server, which ran its API and its page as two processes.
+
+    Returns:
+        Further ports to listen on: here, one process serves both, on either port.
+    """
+    if dev:
+        settings["debug"] = True
+    host, port = backend_host or settings.get("host", "127.0.0.1"), backend_port or settings.get("port", 8000)
+    if settings.get("page_only"):
+        settings.setdefault("backend", f"http://{host}:{port}")
+        settings.update(host=frontend_host or "127.0.0.1", port=frontend_port or FRONTEND_PORT)
+        return []
+    settings.update(host=host, port=port)
+    if settings.get("no_page"):  # the page of the other process calls this one
+        page = f"http://{frontend_host or '127.0.0.1'}:{frontend_port or FRONTEND_PORT}"
+        settings.setdefault("cors_origins", [page, page.replace("127.0.0.1", "localhost")])
+        return []
+    if frontend_host not in (None, host, "localhost"):
+        raise UserError(
+            f"--frontend-host {frontend_host} differs from the server's address {host}; one process serves both: set --host"
+        )
+    return [] if frontend_port is None else [frontend_port]
+
+
+def _choose_models(settings: dict[str, Any]) -> None:
+    """Offer the demo's stages, the newest first, where no model is named."""
+    if not settings.get("models") and not settings.get("models_dir"):
+        settings["models"] = (resolve_model(None),)
+        settings["models_dir"] = str(DEMO_DIR)
+
+
+def main() -> None:
+    """Run `small-doge-webui`."""
+    with told_errors("small-doge-webui", lambda message: typer.secho(f"Error: {message}", fg="red", err=True)):
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        app.command()(serve)
+        app()

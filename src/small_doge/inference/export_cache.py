@@ -1,0 +1,128 @@
+"""Exports of checkpoints that are made once and kept beside them, so that whatever serves has the fast engine."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..utils.errors import UserError
+from ..utils.files import write_json
+from ..utils.hub import find_hub_file
+from ..utils.logging import get_logger
+from .checkpoints import open_checkpoint
+from .engine import Engine
+from .export import check_exportable, export_onnx
+from .loading import FORMAT_VERSION, is_exported, open_engine
+
+
+logger = get_logger(__name__)
+
+CACHE = ".small-doge"
+# What an export is made of.
+PATTERNS = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "*config.json",
+    "tokenizer*",
+    "*.jinja",
+    "vocab*",
+    "merges.txt",
+)
+
+
+def open_fast_engine(
+    name: str | Path,
+    num_slots: int = 8,
+    threads: int | None = None,
+    quantize: str = "none",
+    tell: Callable[[str], None] = logger.info,
+) -> Engine:
+    """Open a model on ONNX Runtime; a checkpoint is exported first, unless that was done before.
+
+    A checkpoint that can't be exported (the message says why) is opened on PyTorch.
+
+    Args:
+        name: an exported folder, a checkpoint folder, or a hub name.
+        num_slots: requests that are computed together.
+        threads: processor threads; None chooses them.
+        quantize: format of the weights of a cached export: none, int8 or int4.
+        tell: is told what is done, and where it lies.
+
+    Raises:
+        UserError: there is no such model, or it can't be used.
+    """
+    if is_exported(name):
+        return open_engine(name, num_slots, threads)
+    try:
+        folder = export_once(name, quantize, tell)
+    except NotExportableError as reason:
+        tell(f"{name} runs on PyTorch, which is slower: {reason}")
+        return open_engine(name, num_slots, threads)
+    return open_engine(folder, num_slots, threads)
+
+
+class NotExportableError(UserError):
+    """There is no graph for this model, or no package to write one."""
+
+
+def export_once(name: str | Path, quantize: str, tell: Callable[[str], None]) -> Path:
+    """Return the folder of a checkpoint's export; it is made if there is none, or if the checkpoint has changed.
+
+    Raises:
+        NotExportableError: the model has no graph.
+        UserError: there is no such model, or the export failed a check.
+    """
+    source = _find_source(name)
+    if source is None:  # of the hub, and not yet downloaded
+        open_checkpoint(name)
+        source = _find_source(name)
+    if source is None:
+        raise UserError(f"{name} is no folder, and the hub's cache does not hold it")
+    title = Path(str(name)).name or source.resolve().name
+    folder = _choose_parent(source, name) / f"{title}-{'float32' if quantize == 'none' else quantize}"
+    record = folder.with_name(f"{folder.name}.json")
+    stamp = _stamp(source, quantize)
+    if is_exported(folder) and _read(record) == stamp:
+        return folder
+    tell(f"Exporting {name} once, for the fast engine, to {folder}")
+    model, tokenizer = open_checkpoint(name)
+    try:
+        check_exportable(model.config, quantize)
+    except UserError as error:
+        raise NotExportableError(str(error)) from error
+    export_onnx(model, tokenizer, folder, quantize, name=title)
+    write_json(record, stamp)
+    return folder
+
+
+def _find_source(name: str | Path) -> Path | None:
+    """Find the folder of a checkpoint, in the hub's cache for a hub name."""
+    if Path(name).is_dir():
+        return Path(name)
+    config = find_hub_file(str(name), "config.json")
+    return config.parent if config else None
+
+
+def _choose_parent(source: Path, name: str | Path) -> Path:
+    """Choose where exports lie: beside the checkpoint, or in the user's cache for a hub name or a read-only folder."""
+    beside = source.resolve().parent
+    if Path(name).is_dir() and os.access(beside, os.W_OK):
+        return beside / CACHE
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "small-doge" / "exported" / str(source.resolve()).strip("/").replace("/", "--")
+
+
+def _stamp(source: Path, quantize: str) -> dict[str, Any]:
+    """Describe what an export is made of, so that a change is noticed."""
+    files = sorted({path for pattern in PATTERNS for path in source.glob(pattern)})
+    sizes = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    return {"format": FORMAT_VERSION, "quantize": quantize, "files": sizes}
+
+
+def _read(path: Path) -> Any:
+    """Read a JSON file; None if there is none that can be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,72 @@
+"""The application: routes of all protocols, the page, and what stands before them."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.middleware import Middleware
+
+from ..utils.logging import get_logger
+from .errors import add_error_handlers
+from .generation import Generator
+from .metrics import Metrics
+from .registry import ModelRegistry
+from .routes.models import make_models_api_router
+from .routes.openai_chat import make_chat_router
+from .routes.openai_completions import make_completions_router
+from .routes.openai_models import make_models_router
+from .routes.page import add_page
+from .routes.system import make_system_router
+from .routes.tokens import make_tokens_router
+from .security import Gate
+from .settings import ServeSettings
+from .state import ServerState
+
+
+logger = get_logger(__name__)
+
+GRACE = 10.0  # seconds that running requests have when the server stops
+
+
+def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.info) -> FastAPI:
+    """Build the server's application.
+
+    Args:
+        settings: what to serve, to whom, within which limits.
+        tell: is told what happens with models.
+
+    Raises:
+        UserError: a model does not exist, or the conversations' file can't be used.
+    """
+    metrics = Metrics()
+    registry = ModelRegistry(settings, tell)
+    state = ServerState(settings, registry, metrics, Generator(settings, registry, metrics))
+
+    @asynccontextmanager
+    async def live(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await registry.close(GRACE)
+
+    app = FastAPI(
+        title="SmallDoge",
+        version=version("small-doge"),
+        lifespan=live,
+        middleware=[Middleware(Gate, settings=settings, metrics=metrics)],
+    )
+    app.state.server = state
+    add_error_handlers(app)
+    if not settings.page_only:
+        _add_api(app, state)
+    if not settings.no_page:
+        add_page(app, settings)
+    return app
+
+
+def _add_api(app: FastAPI, state: ServerState) -> None:
+    """Add the routes of all protocols. The guides' server has the OpenAI API under /openai."""
+    for prefix in ("/v1", "/openai", "/openai/v1"):
+        for router in (make_models_router(state), make_chat_router(state), make_completions_router(state)):
+            app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+    for router in (make_tokens_router(state), make_models_api_router(state), make_system_router(state)):
+        app.include_router(router)

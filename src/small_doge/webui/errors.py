@@ -1,0 +1,121 @@
+"""Errors of the server, in the form of the protocol that the client speaks."""
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from ..utils.errors import UserError
+from ..utils.logging import get_logger
+
+
+logger = get_logger(__name__)
+
+# What the OpenAI and the Anthropic API call an error of a status.
+OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+OLLAMA_PATHS = ("/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/embed")
+
+
+class ApiError(Exception):
+    """An error that the client receives.
+
+    Args:
+        status: HTTP status.
+        message: what is wrong and what to do.
+        param: field of the request that is wrong.
+        code: short name of the error, for programs.
+        headers: further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.headers = dict(headers or {})
+
+
+def to_api_error(error: BaseException) -> ApiError:
+    """Return what the client is told of an error; one that is our fault is logged with its traceback."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, UserError):
+        return ApiError(400, str(error), code="invalid_request")
+    if isinstance(error, RequestValidationError):
+        return _explain_validation(error)
+    if isinstance(error, HTTPException):
+        return ApiError(error.status_code, str(error.detail), headers=error.headers)
+    logger.error("a request failed", exc_info=error)
+    return ApiError(500, f"the server failed with {type(error).__name__}; its log says where", code="internal_error")
+
+
+def _explain_validation(error: RequestValidationError) -> ApiError:
+    """Say which field of a request is wrong, and how."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if first["type"] == "json_invalid":
+        return ApiError(
+            400, f"the request is no JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
+        )
+    name = str(first["loc"][-1]) if place else None
+    return ApiError(400, f"{place or 'the request'}: {message}", param=name, code="invalid_request")
+
+
+def describe_error(error: ApiError, path: str) -> dict[str, Any]:
+    """Return the body of an error in the form of the protocol that a path belongs to."""
+    if path.startswith("/v1/messages"):
+        kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
+        return {"type": "error", "error": {"type": kind, "message": error.message}}
+    if path.startswith(OLLAMA_PATHS):
+        return {"error": error.message}
+    kind = OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
+
+
+def to_json(content: Any) -> str:
+    """Write JSON in one line of ASCII, in which half characters, too, have a form."""
+    return json.dumps(content, separators=(",", ":"))
+
+
+def respond_with_error(error: ApiError, path: str) -> Response:
+    """Return the response for an error."""
+    content = to_json(describe_error(error, path))
+    return Response(content, error.status, media_type="application/json", headers=error.headers)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Let an application answer every error in the form of its protocol."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        return respond_with_error(to_api_error(error), request.url.path)
+
+    for kind in (ApiError, UserError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
+    # The handler above logs what is our fault, once; Starlette raises it again after that.
+    logging.getLogger("uvicorn.error").addFilter(
+        lambda record: "Exception in ASGI application" not in record.getMessage()
+    )

@@ -1,0 +1,193 @@
+"""The request that all protocols share: a prompt, sampling options and a number of choices, run on a model's worker."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+
+from ..inference import Engine, Request, SamplingOptions, Token
+from ..utils.errors import UserError
+from .errors import ApiError
+from .metrics import Metrics
+from .registry import ModelEntry, ModelRegistry
+from .settings import ServeSettings
+from .worker import TokenStream
+
+
+@dataclass
+class GenerationRequest:
+    """What a client asks for, whatever protocol it speaks.
+
+    Attributes:
+        model: name of the model; the server's first if None.
+        prompt: a text or token ids; None if there are messages.
+        messages: a conversation as the chat template takes it; None if there is a prompt.
+        options: fields of `SamplingOptions` that the client gave.
+        n: answers to generate.
+        tools: definitions of functions that the template shows the model.
+        continue_final_message: whether the answer goes on with the text of the last message.
+        template_variables: further variables of the chat template.
+    """
+
+    model: str | None
+    prompt: str | Sequence[int] | None = None
+    messages: Sequence[dict[str, Any]] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    n: int = 1
+    tools: Sequence[dict[str, Any]] | None = None
+    continue_final_message: bool = False
+    template_variables: dict[str, Any] = field(default_factory=dict)
+
+
+class Generation:
+    """The choices of a running request. Iterating gives (number of the choice, new tokens); leaving its block ends it.
+
+    Attributes:
+        prompt_ids: token ids of the prompt.
+        choices: the tokens of each choice.
+    """
+
+    def __init__(self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics) -> None:
+        self.entry = entry
+        self.choices = streams
+        self.metrics = metrics
+        self.prompt_ids = streams[0].request.prompt_ids
+        self.is_closed = False
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine that generates."""
+        return self.entry.engine
+
+    def __enter__(self) -> "Generation":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what is still running, and give the model back; closing again does nothing."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        for stream in self.choices:
+            stream.cancel()
+            self.metrics.observe(self.entry.name, stream)
+        self.entry.release()
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, list[Token]]]:
+        """Yield the new tokens of each choice as they come.
+
+        Raises:
+            Exception: what a choice failed with.
+        """
+        unfinished = list(enumerate(self.choices))
+        while unfinished:
+            self.choices[0].news.clear()
+            is_idle = True
+            for number, stream in unfinished:
+                tokens = stream.take()
+                if tokens:
+                    is_idle = False
+                    yield number, tokens
+            unfinished = [item for item in unfinished if not item[1].is_done]
+            if is_idle and unfinished:
+                await self.choices[0].news.wait()
+
+    async def finish(self) -> list[list[Token]]:
+        """Wait for all choices, and return their tokens; raises as iterating does."""
+        async for _ in self:
+            pass
+        return [stream.tokens for stream in self.choices]
+
+    def explain_length(self, number: int) -> str | None:
+        """Say in words why a choice was cut off, if it was."""
+        return self.engine.explain_finish(self.choices[number].request)
+
+    def count_tokens(self) -> tuple[int, int, int]:
+        """Count the tokens of the prompt, those of it that came from the prefix cache, and those of all choices."""
+        cached = min(stream.request.num_cached_tokens for stream in self.choices)
+        return len(self.prompt_ids), cached, sum(len(stream.tokens) for stream in self.choices)
+
+
+class Generator:
+    """Starts generations: finds the model, makes the prompt, checks the limits.
+
+    Args:
+        settings: limits and default sampling options.
+        registry: the models.
+        metrics: what is counted.
+    """
+
+    def __init__(self, settings: ServeSettings, registry: ModelRegistry, metrics: Metrics) -> None:
+        self.settings = settings
+        self.registry = registry
+        self.metrics = metrics
+
+    async def start(self, asked: GenerationRequest) -> Generation:
+        """Queue what a client asks for.
+
+        Raises:
+            ApiError: there is no such model, it can't be loaded, a limit is exceeded, or the queue is full.
+            UserError: an option or the prompt is not right.
+        """
+        sampling = self._choose_sampling(asked.options)
+        entry = await self.registry.acquire(asked.model)
+        try:
+            requests = await run_in_threadpool(self._prepare, entry.engine, asked, sampling)
+            streams = entry.worker.submit(requests)
+        except BaseException:
+            entry.release()
+            raise
+        return Generation(entry, streams, self.metrics)
+
+    def encode(self, engine: Engine, asked: GenerationRequest) -> list[int]:
+        """Make the prompt's token ids."""
+        if asked.messages is not None:
+            return engine.render(
+                asked.messages,
+                tools=asked.tools,
+                continue_final_message=asked.continue_final_message,
+                **asked.template_variables,
+            )
+        if asked.prompt is None:
+            raise UserError("the request has neither a prompt nor messages")
+        return engine.encode(asked.prompt) if isinstance(asked.prompt, str) else list(asked.prompt)
+
+    def _choose_sampling(self, options: dict[str, Any]) -> SamplingOptions:
+        """Check the options, on top of the server's defaults."""
+        if options.get("max_new_tokens") is None:
+            default = min(self.settings.default_max_tokens, self.settings.max_output_tokens)
+            options = {**options, "max_new_tokens": default}
+        sampling = SamplingOptions.from_names(options, self.settings.sampling)
+        if sampling.max_new_tokens > self.settings.max_output_tokens:
+            raise ApiError(
+                400,
+                f"{sampling.max_new_tokens} tokens were asked for; this server generates {self.settings.max_output_tokens} "
+                "at most (--max-output-tokens)",
+                param="max_tokens",
+                code="max_tokens_too_large",
+            )
+        return sampling
+
+    def _prepare(self, engine: Engine, asked: GenerationRequest, sampling: SamplingOptions) -> list[Request]:
+        """Make the engine's requests, one for each choice; the seeds of choices follow one another."""
+        if not 1 <= asked.n <= self.settings.max_choices:
+            raise ApiError(400, f"n={asked.n} must be from 1 to {self.settings.max_choices}", param="n")
+        ids = self.encode(engine, asked)
+        limit = self.settings.max_prompt_tokens
+        if limit is not None and len(ids) > limit:
+            raise ApiError(
+                400,
+                f"the prompt has {len(ids)} tokens; this server takes {limit} at most (--max-prompt-tokens)",
+                param="messages" if asked.messages is not None else "prompt",
+                code="context_length_exceeded",
+            )
+        return [
+            engine.prepare(ids, sampling, **({} if sampling.seed is None else {"seed": sampling.seed + number}))
+            for number in range(asked.n)
+        ]

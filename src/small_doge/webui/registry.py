@@ -1,0 +1,323 @@
+"""The models of a server: found by name, loaded on demand, and unloaded when memory runs short."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+from starlette.concurrency import run_in_threadpool
+
+from ..inference import Engine, is_exported
+from ..inference.export_cache import open_fast_engine
+from ..inference.loading import RUNTIME
+from ..utils.errors import UserError
+from ..utils.logging import get_logger
+from ..utils.suggest import unknown_name_message
+from .errors import ApiError
+from .settings import ServeSettings
+from .worker import EngineWorker
+
+
+logger = get_logger(__name__)
+
+WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
+GIB = 2**30
+
+
+class ModelEntry:
+    """A model that the server offers.
+
+    Attributes:
+        name: what clients call it.
+        source: folder or hub name.
+        status: "unloaded", "loading", "loaded" or "failed".
+        error: why it could not be loaded.
+        num_users: requests that use it now; it is not unloaded while there are any.
+        last_used: by `time.monotonic`.
+        created: when its folder was last changed, in seconds since 1970.
+    """
+
+    def __init__(self, name: str, source: str) -> None:
+        self.name = name
+        self.source = source
+        self.status = "unloaded"
+        self.error: str | None = None
+        self.num_users = 0
+        self.last_used = 0.0
+        self.loaded_at: float | None = None
+        folder = Path(source)
+        self.created = int(folder.stat().st_mtime) if folder.is_dir() else 0
+        self.lock = asyncio.Lock()
+        self._worker: EngineWorker | None = None
+
+    @property
+    def worker(self) -> EngineWorker:
+        """Return the worker of a loaded model."""
+        if self._worker is None:
+            raise ApiError(503, f"the model {self.name} is not loaded", code="model_not_loaded")
+        return self._worker
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine of a loaded model."""
+        return self.worker.engine
+
+    @property
+    def is_loaded(self) -> bool:
+        """Tell whether the model is in memory."""
+        return self._worker is not None
+
+    def attach(self, worker: EngineWorker | None) -> None:
+        """Take note of the worker that runs the model, or of its end."""
+        self._worker = worker
+        self.status = "unloaded" if worker is None else "loaded"
+        self.loaded_at = None if worker is None else time.time()
+
+    def __enter__(self) -> "ModelEntry":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a name of the weights and the version, which changes when answers may."""
+        return f"small-doge-{version('small-doge')}-{self.created:x}"
+
+    def release(self) -> None:
+        """Take note that a request no longer uses the model."""
+        self.num_users -= 1
+        self.last_used = time.monotonic()
+
+    def count_bytes(self) -> int:
+        """Count the bytes of the loaded model, or estimate what it would need."""
+        weights = estimate_bytes(self.source)
+        return weights + self.engine.backend.nbytes if self.is_loaded else weights
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the model by its files; what they do not tell is None."""
+        settings = _read_json(Path(self.source) / RUNTIME) or {}
+        config = _read_json(Path(self.source) / "config.json") or {}
+        facts: dict[str, Any] = {
+            "loaded": self.is_loaded,
+            "can_chat": _has_template(Path(self.source)),
+            "max_length": settings.get("max_length"),
+            "trained_length": config.get("max_position_embeddings"),
+            "keep_window_size": settings.get("keep_window_size", config.get("keep_window_size")),
+            "num_layers": settings.get("num_hidden_layers", config.get("num_hidden_layers")),
+            "num_kv_heads": settings.get("num_key_value_heads", config.get("num_key_value_heads")),
+            "vocab_size": settings.get("vocab_size", config.get("vocab_size")),
+            "quantize": settings.get("quantize"),
+            "path_kind": "export" if is_exported(self.source) else "checkpoint",
+            "size_bytes": _count_weights(Path(self.source)) or None,
+        }
+        if self.is_loaded:
+            facts["can_chat"] = bool(getattr(self.engine.tokenizer, "chat_template", None))
+            facts["max_length"] = self.engine.backend.max_length
+        return facts
+
+
+class ModelRegistry:
+    """The models of a server.
+
+    Args:
+        settings: which models, and how much memory.
+        tell: is told what is loaded, exported and unloaded.
+
+    Raises:
+        UserError: a named model does not exist, or there is none at all.
+    """
+
+    def __init__(self, settings: ServeSettings, tell: Callable[[str], None] = logger.info) -> None:
+        self.settings = settings
+        self.tell = tell
+        self.entries: dict[str, ModelEntry] = {}
+        self._loading = asyncio.Lock()  # one at a time, so that the budget is kept
+        free = psutil.virtual_memory().available
+        self.budget = int(settings.memory_budget * GIB) if settings.memory_budget else free // 2
+        for source in settings.models:
+            self._add(source)
+        self.rescan()
+
+    def rescan(self) -> None:
+        """Offer what was written to the models' folder since the last look."""
+        if self.settings.models_dir is None:
+            return
+        folder = Path(self.settings.models_dir)
+        if not folder.is_dir():
+            raise UserError(f"models_dir={folder} is not a folder; make it, or name another")
+        known = {Path(entry.source).resolve() for entry in self.entries.values()}
+        for found in find_models(folder):
+            if found.resolve() not in known:
+                self._add(str(found), str(found.relative_to(folder)))
+        for name, entry in list(self.entries.items()):
+            is_gone = not Path(entry.source).exists() and entry.source not in self.settings.models
+            if is_gone and not entry.is_loaded and not entry.num_users:
+                del self.entries[name]
+
+    def _add(self, source: str, name: str | None = None) -> ModelEntry:
+        """Offer a model under a name of its own: the last part of its path, or as many as tell it apart."""
+        given, separator, rest = source.partition("=")
+        if name is None and separator and not Path(source).exists():
+            name, source = given, rest
+        parts = [part for part in Path(source).parts if part not in ("/", ".", "..")] or [source]
+        candidates = [name] if name else ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        free = next((candidate for candidate in candidates if candidate not in self.entries), None)
+        if free is None:
+            raise UserError(f"two models are called {candidates[-1]}; give one another name: NAME={source}")
+        entry = self.entries[free] = ModelEntry(free, source)
+        return entry
+
+    def find(self, name: str | None) -> ModelEntry:
+        """Find a model by its name, or by the path that the server was started with; the first for None.
+
+        Raises:
+            ApiError: there is none.
+        """
+        if not self.entries:
+            self.rescan()
+        if name is None and self.entries:
+            return next(iter(self.entries.values()))
+        for candidate in (name, (name or "").removesuffix(":latest")):
+            for entry in self.entries.values():
+                if candidate in (entry.name, entry.source):
+                    return entry
+        known = list(self.entries)
+        raise ApiError(404, unknown_name_message("model", str(name), known), param="model", code="model_not_found")
+
+    async def acquire(self, name: str | None) -> ModelEntry:
+        """Return a loaded model that stays loaded until its `release` is called, or the block ends that it is used as.
+
+        Raises:
+            ApiError: there is no such model, or no memory for it.
+            UserError: it can't be loaded.
+        """
+        entry = self.find(name)
+        entry.num_users += 1
+        try:
+            if not entry.is_loaded:
+                async with entry.lock:
+                    if not entry.is_loaded:
+                        await self._load(entry)
+        except BaseException:
+            entry.num_users -= 1
+            raise
+        entry.last_used = time.monotonic()
+        return entry
+
+    async def _load(self, entry: ModelEntry) -> None:
+        entry.status, entry.error = "loading", None
+        try:
+            async with self._loading:
+                await self._make_room(entry)
+                start = time.perf_counter()
+                engine = await run_in_threadpool(self._open, entry)
+                entry.attach(EngineWorker(engine, self.settings.max_queue, self.settings.request_timeout))
+            self.tell(f"Loaded {entry.name} in {time.perf_counter() - start:.1f} s")
+        except BaseException as error:
+            entry.status, entry.error = "failed", str(error)
+            raise
+
+    def _open(self, entry: ModelEntry) -> Engine:
+        return open_fast_engine(
+            entry.source, self.settings.num_slots, self.settings.threads, self.settings.quantize, self.tell
+        )
+
+    async def _make_room(self, entry: ModelEntry) -> None:
+        """Unload models, the one used least recently first, until another fits.
+
+        Raises:
+            ApiError: it does not fit.
+        """
+        needed = estimate_bytes(entry.source)
+        if needed > self.budget:
+            raise ApiError(
+                503,
+                f"{entry.name} needs about {needed / GIB:.2f} GiB; the server has {self.budget / GIB:.2f} GiB for models "
+                "(--memory-budget)",
+                code="insufficient_memory",
+            )
+        while sum(other.count_bytes() for other in self._list_loaded()) + needed > self.budget:
+            idle = [other for other in self._list_loaded() if not other.num_users]
+            if not idle:
+                raise ApiError(
+                    503,
+                    f"there is no memory for {entry.name} while other models answer; try again later",
+                    code="insufficient_memory",
+                    headers={"Retry-After": "5"},
+                )
+            await self.unload(min(idle, key=lambda other: other.last_used))
+
+    def _list_loaded(self) -> list[ModelEntry]:
+        return [entry for entry in self.entries.values() if entry.is_loaded]
+
+    async def unload(self, entry: ModelEntry) -> None:
+        """Free the memory of a model.
+
+        Raises:
+            ApiError: requests use it now.
+        """
+        if entry.num_users:
+            raise ApiError(409, f"{entry.name} answers {entry.num_users} requests now; try again later", code="in_use")
+        if not entry.is_loaded:
+            return
+        worker = entry.worker
+        entry.attach(None)
+        await run_in_threadpool(_close, worker, 0.0)
+        self.tell(f"Unloaded {entry.name}")
+
+    async def close(self, grace: float) -> None:
+        """Let running requests finish for up to `grace` seconds, and free all models."""
+        workers = [entry.worker for entry in self._list_loaded()]
+        await asyncio.gather(*(run_in_threadpool(_close, worker, grace) for worker in workers))
+        for entry in self._list_loaded():
+            entry.attach(None)
+
+
+def _close(worker: EngineWorker, grace: float) -> None:
+    worker.close(grace)
+
+
+def find_models(folder: Path) -> Iterable[Path]:
+    """List the exported models and checkpoints in a folder and in its folders, hidden ones excluded."""
+    for pattern in ("*", "*/*"):
+        for path in sorted(folder.glob(pattern)):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.is_dir() and not hidden and not path.name.startswith("checkpoint-") and is_model(path):
+                yield path
+
+
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder holds an exported Doge model or a checkpoint of one."""
+    if is_exported(folder):
+        return True
+    kind = (_read_json(folder / "config.json") or {}).get("model_type")
+    return kind in ("doge", "doge_moe") and any(folder.glob("*.safetensors"))
+
+
+def estimate_bytes(source: str) -> int:
+    """Estimate the bytes that a model takes when it is loaded: its weights, twice while they are read."""
+    return 2 * _count_weights(Path(source)) + 64 * 2**20
+
+
+def _count_weights(folder: Path) -> int:
+    return sum(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern)) if folder.is_dir() else 0
+
+
+def _has_template(folder: Path) -> bool:
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    return bool((_read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object; None if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

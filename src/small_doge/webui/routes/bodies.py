@@ -1,0 +1,137 @@
+"""What bodies of the OpenAI API have in common."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..errors import ApiError
+from ..security import list_names
+
+
+IGNORED_HEADER = "X-Small-Doge-Ignored"
+
+
+class Body(BaseModel):
+    """A request's body: types are exact, and unknown fields are kept apart, to be told."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+    # Known fields that change nothing here: who asked, where it is kept, what it costs.
+    without_effect: ClassVar[tuple[str, ...]] = ()
+    # Known fields that can't be honoured, with the values that ask for nothing.
+    unsupported: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    def check_fields(self) -> dict[str, str]:
+        """Refuse known fields that can't be honoured.
+
+        Returns:
+            The header that names the fields that were ignored, if there are any.
+
+        Raises:
+            ApiError: the field's name.
+        """
+        extra = self.model_extra or {}
+        for name, harmless in self.unsupported.items():
+            if name in extra and extra[name] is not None and extra[name] not in harmless:
+                raise ApiError(400, f"{name} is not supported by this server; leave it out", name, "unsupported")
+        ignored = [name for name in extra if name not in self.without_effect and name not in self.unsupported]
+        return {IGNORED_HEADER: list_names(ignored)} if ignored else {}
+
+
+class SamplingBody(Body):
+    """Sampling options by the names of the OpenAI API, and those that other servers have besides."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    logit_bias: dict[str, float] | None = None
+    max_tokens: int | None = None
+    return_token_ids: bool = False
+
+    def list_options(self) -> dict[str, Any]:
+        """Return the fields of `SamplingOptions` that were given."""
+        names = (
+            "temperature top_p top_k min_p repetition_penalty presence_penalty frequency_penalty stop stop_token_ids "
+            "ignore_eos logit_bias"
+        )
+        options = {name: getattr(self, name) for name in names.split() if getattr(self, name) is not None}
+        if self.seed is not None:
+            options["seed"] = self.seed % 2**63
+        if self.top_k is not None and self.top_k < 0:  # how others write "all"
+            options["top_k"] = 0
+        if self.max_tokens is not None:
+            options["max_new_tokens"] = self.max_tokens
+        return options
+
+
+class StreamOptions(BaseModel):
+    """Options of a stream."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+Choices = Annotated[int, Field(ge=1, le=128)]
+
+
+def read_content(content: Any, place: str, convert: Callable[[Mapping[str, Any]], str | None] | None = None) -> str:
+    """Return a message's content, which is a text or a list of parts, as one text.
+
+    Args:
+        content: what the client sent.
+        place: where, for messages.
+        convert: returns the text of a part of another type; None where it has none.
+
+    Raises:
+        ApiError: a part is no text, or the content is something else.
+    """
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence):
+        raise ApiError(400, f"{place} must be a text or a list of parts", place)
+    texts = []
+    for number, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = part.get("text") if kind in ("text", "input_text", "output_text") else None
+        if text is None and convert is not None and isinstance(part, Mapping):
+            text = convert(part)
+        if not isinstance(text, str):
+            raise ApiError(
+                400, f"{place}[{number}] has type {kind!r}; this model reads text alone", place, "unsupported_content"
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Check the messages of a conversation in the OpenAI form, and return them as the chat template takes them.
+
+    Raises:
+        ApiError: a message is not right.
+    """
+    if not messages:
+        raise ApiError(400, "messages is empty; send at least one message", "messages")
+    result = []
+    for number, message in enumerate(messages):
+        role = message.get("role")
+        if not isinstance(role, str) or not role:
+            raise ApiError(400, f"messages[{number}].role must be a text, such as user", "messages")
+        kept = {
+            name: message[name] for name in ("name", "tool_calls", "tool_call_id") if message.get(name) is not None
+        }
+        content = read_content(message.get("content"), f"messages[{number}].content")
+        result.append({"role": "system" if role == "developer" else role, "content": content, **kept})
+    return result

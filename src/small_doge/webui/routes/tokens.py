@@ -1,0 +1,84 @@
+"""Tokens of texts and conversations: `/tokenize`, `/detokenize`, `/apply-template`."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
+
+from ..errors import ApiError
+from ..registry import ModelEntry
+from ..state import ServerState
+from ..streaming import respond
+from .bodies import Body, read_messages
+
+
+class ModelBody(Body):
+    """A request that names a model."""
+
+    model: str | None = None
+
+
+class TokenizeBody(ModelBody):
+    """A text or a conversation to tokenize."""
+
+    content: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+
+
+class DetokenizeBody(ModelBody):
+    """Token ids to turn into text."""
+
+    tokens: list[int]
+
+
+class TemplateBody(ModelBody):
+    """A conversation to write by the chat template."""
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool = True
+
+
+def make_tokens_router(state: ServerState) -> APIRouter:
+    """Return the routes."""
+    router = APIRouter(tags=["Tokens"])
+
+    @router.post("/tokenize")
+    async def tokenize(body: TokenizeBody) -> Response:
+        """Tokenize a text or a conversation."""
+        with await state.registry.acquire(body.model) as entry:
+            return respond(await run_in_threadpool(_tokenize, entry, body), body.check_fields())
+
+    @router.post("/detokenize")
+    async def detokenize(body: DetokenizeBody) -> Response:
+        """Return the text of token ids, special tokens by name."""
+        with await state.registry.acquire(body.model) as entry:
+            return respond({"content": entry.engine.decode(body.tokens)}, body.check_fields())
+
+    @router.post("/apply-template")
+    async def apply_template(body: TemplateBody) -> Response:
+        """Return the text that the chat template makes of a conversation."""
+        with await state.registry.acquire(body.model) as entry:
+            text = entry.engine.render_text(
+                read_messages(body.messages), tools=body.tools, add_generation_prompt=body.add_generation_prompt
+            )
+            return respond({"prompt": text}, body.check_fields())
+
+    return router
+
+
+def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
+    engine = entry.engine
+    if (body.content is None) == (body.messages is None):
+        raise ApiError(400, "send either content, which is a text, or messages", "content")
+    if body.messages is not None:
+        messages = read_messages(body.messages)
+        ids = engine.render(messages, tools=body.tools, add_generation_prompt=body.add_generation_prompt)
+    else:
+        ids = engine.encode(body.content or "", add_special_tokens=body.add_special_tokens)
+    tokens = [{"id": token_id, "piece": engine.piece(token_id)} for token_id in ids]
+    return {"tokens": tokens, "count": len(ids), "max_length": engine.backend.max_length}

@@ -1,0 +1,180 @@
+"""Settings of the server. The help of each field is also the command line's."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..inference import SamplingOptions
+from ..utils.errors import UserError
+from ..utils.suggest import unknown_name_message
+
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Environment names of the guides' server besides ours, with the setting that each one gives.
+ENVIRONMENT = {
+    "SMALLDOGE_HOST": "host",
+    "SMALLDOGE_PORT": "port",
+    "SMALLDOGE_MODEL": "models",
+    "SMALLDOGE_API_KEY": "api_key",
+    "MODEL_CACHE_DIR": "models_dir",
+    "MAX_TOKENS": "max_output_tokens",
+    "DATABASE_URL": "chats",
+}
+
+
+def _option(help: str, default: Any, minimum: float | None = None, note: str = "", option: str | None = None) -> Any:
+    """Declare a setting: what it does, its default, its smallest number, what help says where it has no default."""
+    metadata = {"help": help, "min": minimum, "note": note}
+    if option is not None:
+        metadata["option"] = option
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class ServeSettings:
+    """What the server serves, to whom, and within which limits.
+
+    Raises:
+        UserError: settings that do not go together, with the remedy.
+    """
+
+    host: str = _option("Address to listen on.", "127.0.0.1")
+    port: int = _option("Port to listen on; 0 takes a free one.", 8000, 0)
+    models: tuple[str, ...] = field(default=(), metadata={"help": "Models to serve, the first by default."})
+    models_dir: str | None = _option(
+        "Folder whose exported models and checkpoints are offered too, and loaded on demand.", None
+    )
+    quantize: str = _option(
+        "Weights of the export that is made of a checkpoint: none (float32), int8 or int4.", "none"
+    )
+    memory_budget: float | None = _option(
+        "GiB of memory for loaded models. When they need more, the one used least recently is unloaded.",
+        None,
+        0,
+        "Half of the memory that is free at the start if not set.",
+    )
+    num_slots: int = _option("Requests that a model computes together.", 8, 1)
+    threads: int | None = _option(
+        "Processor threads of a model.", None, 1, "Chosen by a quick measurement if not set."
+    )
+    max_queue: int = _option("Requests that may wait for a slot; further ones are answered with 429.", 64, 0)
+    max_prompt_tokens: int | None = _option("Largest prompt.", None, 1, "What the model takes if not set.")
+    max_output_tokens: int = _option("Largest number of tokens that a request may ask for.", 16384, 1)
+    default_max_tokens: int = _option("Number of tokens where a request does not name any.", 1024, 1)
+    max_choices: int = _option("Largest n, the answers of one request.", 16, 1)
+    request_timeout: float = _option("Seconds that a request may take, waiting included.", 600.0, 0.001)
+    max_body_mib: float = _option("Largest request body in MiB.", 8.0, 0.001)
+    max_connections: int = _option("Connections that are open at the same time.", 1024, 1)
+    api_key: str | None = _option(
+        "Key that clients must send, as Authorization: Bearer KEY. The environment variable SMALLDOGE_API_KEY keeps it "
+        "out of the list of processes.",
+        None,
+    )
+    no_api_key: bool = _option("Listen on other addresses than 127.0.0.1 without a key.", False, option="--no-api-key")
+    allowed_hosts: list[str] = field(
+        default_factory=list, metadata={"help": "Further names under which browsers may reach the server."}
+    )
+    cors_origins: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Origins whose pages may use the API, such as https://example.org; * allows all."},
+    )
+    chats: str | None = _option("SQLite file for conversations.", None, note="In the user's data folder if not set.")
+    no_page: bool = _option("Serve the API without the page and conversations.", False, option="--backend-only")
+    page_only: bool = _option("Serve the page alone, for a server elsewhere.", False, option="--frontend-only")
+    backend: str | None = _option("Address of that server, such as http://127.0.0.1:8000.", None)
+    log_prompts: bool = _option("Write prompts and answers to the log, which otherwise holds no text of users.", False)
+    debug: bool = _option("Log every request, and tracebacks.", False, option="--debug")
+    trust_remote_code: bool = _option(
+        "Run code that a model folder brings along.", False, option="--trust-remote-code"
+    )
+    sampling: SamplingOptions = field(
+        default_factory=SamplingOptions, metadata={"help": "Sampling options where a request does not name them."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.host not in LOOPBACK and not self.api_key and not self.no_api_key:
+            raise UserError(
+                f"host={self.host} lets other machines in: set a key with --api-key or SMALLDOGE_API_KEY, or add "
+                "--no-api-key if everyone who reaches this address may use the server"
+            )
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise UserError("api_key must be printable ASCII characters, and at least one")
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"port={self.port} must be from 0 to 65535")
+        if self.quantize not in ("none", "int8", "int4"):
+            raise UserError(f"quantize={self.quantize!r} must be one of: none, int8, int4")
+        if self.no_page and self.page_only:
+            raise UserError(
+                "--backend-only and --frontend-only exclude each other; leave both out for one server of both"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Tell whether only this machine can reach the server."""
+        return self.host in LOOPBACK
+
+
+def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Read the settings that environment variables give."""
+    given = {setting: environment[name] for name, setting in ENVIRONMENT.items() if environment.get(name)}
+    return {name: _convert(name, value, f"the environment variable of {name}") for name, value in given.items()}
+
+
+def read_settings_file(path: str | Path) -> dict[str, Any]:
+    """Read settings from a YAML file.
+
+    Raises:
+        UserError: it can't be read, or holds unknown settings or values of the wrong kind.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--config {path} can't be read: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"--config {path} must hold settings, one a line, such as `port: 8000`")
+    known = [f.name for f in fields(ServeSettings)]
+    settings = {}
+    for name, value in content.items():
+        name = str(name).replace("-", "_")
+        if name == "model":
+            name = "models"
+        if name not in known:
+            raise UserError(f"--config {path}: {unknown_name_message('setting', name, known, limit=len(known))}")
+        settings[name] = _convert(name, value, f"--config {path}: {name}")
+    return settings
+
+
+def _convert(name: str, value: Any, where: str) -> Any:
+    """Convert a value of a file or the environment to the type of its setting."""
+    if name == "sampling":
+        if not isinstance(value, dict):
+            raise UserError(f"{where} must hold sampling options, such as `temperature: 0.7`")
+        return SamplingOptions.from_names(value)
+    kind = str(next(f.type for f in fields(ServeSettings) if f.name == name))
+    if "tuple" in kind or "list" in kind:
+        items = [part for part in value.split(",") if part] if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise UserError(f"{where}={value!r} must be a list of texts")
+        return tuple(items) if "tuple" in kind else items
+    if "bool" in kind:
+        if not isinstance(value, bool):
+            raise UserError(f"{where}={value!r} must be true or false")
+        return value
+    for type_name, make in (("int", int), ("float", float)):
+        if type_name in kind:
+            try:
+                number = make(value)
+            except (TypeError, ValueError):
+                number = None
+            if number is None or isinstance(value, bool) or (make is int and isinstance(value, float)):
+                raise UserError(f"{where}={value!r} must be a {'whole ' if make is int else ''}number")
+            return number
+    if not isinstance(value, str):
+        raise UserError(f"{where}={value!r} must be a text")
+    if name == "chats":
+        return value.removeprefix("sqlite:///")
+    return value
