@@ -12,8 +12,9 @@ from typing import Any
 from ..utils.errors import UserError
 from .backend import Backend
 from .detokenizer import Detokenizer, Tokenizer
+from .grammars import Grammars
 from .request import Request
-from .sampling import Grammars, Sampler, Token
+from .sampling import Sampler, Token
 from .sampling_options import SamplingOptions, check_tokens
 from .scheduler import Scheduler
 from .texts import Texts
@@ -214,10 +215,10 @@ class Engine(Texts):
         return ids
 
     def _make_sampler(self, prompt_ids: Sequence[int], options: SamplingOptions) -> Sampler:
-        """Make a sampler in its initial state, with a grammar if a JSON schema is given."""
+        """Make a sampler in its initial state, with a grammar if one is given, or a JSON schema."""
         matcher = None
-        if options.json_schema is not None:
-            tokenizer = self._need_tokenizer("JSON schemas")
+        if options.json_schema is not None or options.grammar is not None:
+            tokenizer = self._need_tokenizer("grammars and JSON schemas")
             self.grammars = self.grammars or Grammars(tokenizer, self.backend.vocab_size, self.end_ids)
-            matcher = self.grammars.match(options.json_schema)
+            matcher = self.grammars.match(options)
         return Sampler(options, prompt_ids, self.backend.vocab_size, matcher)

@@ -1,6 +1,5 @@
 """Sampling the next token: penalties, temperature, top-k, top-p, min-p, bias, grammars, log-probabilities."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..utils.errors import UserError
-from .detokenizer import Tokenizer
+from .grammars import show_error
 from .sampling_options import SamplingOptions
 
 
@@ -82,7 +81,7 @@ class Sampler:
         if self.seen is not None:
             self.seen[token_id] = True
         if self.matcher is not None and not self.matcher.consume_token(token_id):
-            raise UserError(f"json_schema: the grammar does not accept token {token_id} ({self.matcher.get_error()})")
+            raise UserError(f"the grammar does not accept token {token_id} ({show_error(self.matcher.get_error())})")
 
     def replay(self, output_ids: Sequence[int]) -> None:
         """Advance a new sampler to its state after sampling these tokens."""
@@ -105,6 +104,8 @@ class Sampler:
                 logits[token_id] += bias
         if self.matcher is not None:
             mask = np.frombuffer(self.matcher.compute_bitmask(), dtype=np.uint8)
+            if self.matcher.is_error():  # such as a limit on the work of a step
+                raise UserError(f"the grammar allows nothing more: {show_error(self.matcher.get_error())}")
             allowed = np.unpackbits(mask, bitorder="little")[: len(logits)].astype(bool)
             logits = np.where(allowed, logits, -np.inf)
         return logits
@@ -139,42 +140,3 @@ def _log_sum_exp(logits: np.ndarray) -> float:
     """Compute the logarithm of the sum of exponentials of logits [V]."""
     top = logits.max()
     return float(top + np.log(np.exp((logits - top).astype(np.float64)).sum()))
-
-
-class Grammars:
-    """Compiles JSON schemas to matchers of token ids, for one tokenizer.
-
-    Args:
-        tokenizer: a fast one.
-        vocab_size: V, the number of token ids.
-        end_ids: token ids that end an output.
-
-    Raises:
-        UserError: llguidance is not installed.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
-        try:
-            import llguidance.hf
-        except ImportError as error:
-            raise UserError("json_schema needs llguidance: pip install 'small-doge[export]'") from error
-        self.make = llguidance.LLMatcher
-        self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(end_ids) or None)
-
-    def match(self, schema: dict | str) -> Any:
-        """Compile a JSON schema to an `llguidance.LLMatcher`.
-
-        Raises:
-            UserError: it is no JSON schema, or uses what llguidance does not support.
-        """
-        text = schema if isinstance(schema, str) else json.dumps(schema)
-        text = "{}" if text.strip() == "true" else text  # both mean any JSON; options need an object
-        try:
-            # Where any white space is allowed, a small model may generate it for ever.
-            grammar = self.make.grammar_from_json_schema(text, {"whitespace_flexible": False})
-        except ValueError as error:
-            raise UserError(f"json_schema is not a usable JSON schema: {error}") from error
-        matcher = self.make(self.tokenizer, grammar)
-        if matcher.is_error():
-            raise UserError(f"json_schema is not a usable JSON schema: {matcher.get_error()}")
-        return matcher

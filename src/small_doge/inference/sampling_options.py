@@ -90,6 +90,12 @@ class SamplingOptions:
             "note": "Give a file, or the schema itself.",
         },
     )
+    grammar: str | None = field(
+        default=None,
+        metadata={
+            "help": "Grammar that the output must follow, in llguidance's form of Lark; not with a JSON schema."
+        },
+    )
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -105,6 +111,10 @@ class SamplingOptions:
         self.ignore_eos = _check_switch("ignore_eos", self.ignore_eos)
         self.logit_bias = _check_bias(self.logit_bias)
         self.json_schema = _check_schema(self.json_schema)
+        if self.grammar is not None and (not isinstance(self.grammar, str) or not self.grammar.strip()):
+            raise UserError(f"grammar={_show(self.grammar)} must be the text of a grammar")
+        if self.grammar is not None and self.json_schema is not None:
+            raise UserError("grammar and json_schema can't both shape an output; leave one of them out")
         if self.top_p == 0:
             raise UserError("top_p=0 leaves no token; for the most likely token set temperature=0")
 
