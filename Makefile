@@ -8,7 +8,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX_URL ?=
 ARGS ?=
 
-.PHONY: setup demo test golden links test-all bench javascript style types format clean
+.PHONY: setup demo test golden links test-all bench javascript vendor style types format clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,10 @@ bench: setup
 # For examples/javascript; --ignore-scripts leaves out onnxruntime-node's download for GPUs.
 javascript:
 	npm ci --ignore-scripts --no-audit --no-fund --prefix examples/javascript
+
+# What the page imports, from npm at the versions in tools/vendor.py.
+vendor: setup
+	$(BIN)/python tools/vendor.py
 
 style: setup
 	$(BIN)/ruff check .
