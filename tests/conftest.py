@@ -36,6 +36,14 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_data_folder(tmp_path_factory):
+    """A server under test keeps its conversations out of the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 def build_tiny(**overrides) -> DogeForCausalLM:
     """A tiny model with scores that differ from key to key."""
     model = DogeForCausalLM(DogeConfig(**{**TINY, **overrides}))

@@ -8,10 +8,13 @@ from fastapi import FastAPI
 from fastapi.middleware import Middleware
 
 from ..utils.logging import get_logger
+from .chat_store import ChatStore
+from .chat_tables import find_database
 from .errors import add_error_handlers
 from .generation import Generator
 from .metrics import Metrics
 from .registry import ModelRegistry
+from .routes.chats import make_chats_router
 from .routes.models import make_models_api_router
 from .routes.openai_chat import make_chat_router
 from .routes.openai_completions import make_completions_router
@@ -39,6 +42,8 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
     Raises:
         UserError: a model does not exist, or the conversations' file can't be used.
     """
+    keeps_chats = not (settings.no_page or settings.page_only)
+    store = ChatStore(find_database(settings.chats)) if keeps_chats else None
     metrics = Metrics()
     registry = ModelRegistry(settings, tell)
     state = ServerState(settings, registry, metrics, Generator(settings, registry, metrics))
@@ -47,6 +52,8 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
     async def live(app: FastAPI) -> AsyncIterator[None]:
         yield
         await registry.close(GRACE)
+        if store is not None:
+            store.close()
 
     app = FastAPI(
         title="SmallDoge",
@@ -58,6 +65,8 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
     add_error_handlers(app)
     if not settings.page_only:
         _add_api(app, state)
+    if store is not None:
+        app.include_router(make_chats_router(store))
     if not settings.no_page:
         add_page(app, settings)
     return app
