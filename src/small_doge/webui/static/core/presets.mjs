@@ -1,0 +1,58 @@
+// Sampling settings, and named presets of them with a system prompt.
+
+/** What may be set: name, label, range and step of each, and a word of help. An empty field is left to the engine. */
+export const FIELDS = [
+  { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, help: "0 always takes the likeliest token" },
+  { name: "top_p", label: "Top p", min: 0.05, max: 1, step: 0.05, help: "share of the probability that is drawn from" },
+  { name: "top_k", label: "Top k", min: 0, max: 200, step: 1, help: "how many tokens are drawn from; 0: all" },
+  { name: "min_p", label: "Min p", min: 0, max: 0.5, step: 0.01, help: "least probability, as a share of the likeliest's" },
+  { name: "repetition_penalty", label: "Repetition penalty", min: 1, max: 2, step: 0.05, help: "1: none" },
+  { name: "max_tokens", label: "Longest answer", min: 1, max: 4096, step: 1, help: "tokens" },
+  { name: "seed", label: "Seed", min: 0, max: 2147483647, step: 1, help: "the same seed gives the same answer" },
+];
+
+const base = { temperature: 0.7, top_p: 0.95, top_k: 0, min_p: 0, repetition_penalty: 1, max_tokens: 256, seed: null };
+
+export const BUILT_IN = [
+  { name: "Balanced", system_prompt: "", sampling: { ...base } },
+  { name: "Precise", system_prompt: "", sampling: { ...base, temperature: 0, top_p: 1 } },
+  { name: "Creative", system_prompt: "", sampling: { ...base, temperature: 1.1, top_p: 1, min_p: 0.05 } },
+];
+
+const KEY = "small-doge.presets";
+
+/** Presets that the user saved, kept in this browser. */
+export function ownPresets() {
+  try {
+    const saved = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    return Array.isArray(saved) ? saved.filter((preset) => typeof preset?.name === "string") : [];
+  } catch {
+    return [];
+  }
+}
+
+export function allPresets() {
+  return [...BUILT_IN, ...ownPresets()];
+}
+
+/** Save a preset under a name; one of that name is replaced, a built-in one is not. */
+export function savePreset(preset) {
+  if (BUILT_IN.some(({ name }) => name === preset.name)) throw new Error(`${preset.name} is built in; choose another name`);
+  const others = ownPresets().filter(({ name }) => name !== preset.name);
+  localStorage.setItem(KEY, JSON.stringify([...others, preset]));
+}
+
+export function deletePreset(name) {
+  localStorage.setItem(KEY, JSON.stringify(ownPresets().filter((preset) => preset.name !== name)));
+}
+
+/** A copy of sampling settings in which every field has a number in its range, or null. */
+export function cleanSampling(sampling) {
+  const clean = { ...base };
+  for (const { name, min, max } of FIELDS) {
+    const value = sampling?.[name];
+    if (value === null || value === "") clean[name] = null;
+    else if (Number.isFinite(value)) clean[name] = Math.min(max, Math.max(min, value));
+  }
+  return clean;
+}

@@ -1,0 +1,247 @@
+// The raw text of a conversation in raw mode: tokens with their probabilities, that a base model goes on with.
+
+import { makeMessage, titleOf } from "./core/tree.mjs";
+
+const KEPT_STEPS = 200;
+const MAX_SAVED_TOKENS = 3000; // more than this do not fit into the figures of a message
+
+/** A part of the text. `id` is null for what was typed and not tokenized yet. */
+const typed = (text) => ({ id: null, text, logprob: null, top: null, written: false });
+
+export class RawText {
+  constructor(app, chat) {
+    Object.assign(this, { app, chat });
+    this.begin = null; // tokens before the text, such as the one that begins it
+    this.tokens = [];
+    this.past = [];
+    this.future = [];
+    this.kept = null; // what each head keeps, of the tokens as they were when `look` was called
+    this.head = { layer: 0, head: 0 };
+    this.controller = null;
+    this.stats = null;
+    this.error = null;
+    this.restore();
+  }
+
+  get text() {
+    return this.tokens.map(({ text }) => text).join("");
+  }
+
+  get isWriting() {
+    return this.controller !== null;
+  }
+
+  // Changes, each of which can be undone.
+
+  /** Remember the text as it is. Tokens are never changed in place, so the list alone is kept. */
+  remember() {
+    this.past.push(this.tokens);
+    if (this.past.length > KEPT_STEPS) this.past.shift();
+    this.future = [];
+  }
+
+  undo() {
+    this.move(this.past, this.future);
+  }
+
+  redo() {
+    this.move(this.future, this.past);
+  }
+
+  move(from, to) {
+    if (this.isWriting || !from.length) return;
+    to.push(this.tokens);
+    this.setTokens(from.pop());
+    this.save();
+  }
+
+  setTokens(tokens) {
+    this.tokens = tokens;
+    this.kept = null;
+    this.hasEnded = false;
+    this.app.changed();
+  }
+
+  /** Take in what was typed. Tokens before the first change stay, the rest is text again. */
+  type(text) {
+    if (this.isWriting) return;
+    const now = Date.now();
+    if (now - (this.lastTyped ?? 0) > 1000) this.remember();
+    this.lastTyped = now;
+    const old = this.text;
+    let same = 0;
+    while (same < old.length && old[same] === text[same]) same++;
+    const tokens = [];
+    let length = 0;
+    for (const token of this.tokens) {
+      if (length + token.text.length > same) break;
+      tokens.push(token);
+      length += token.text.length;
+    }
+    if (text.length > length) tokens.push(typed(text.slice(length)));
+    this.setTokens(tokens);
+    this.error = null;
+    clearTimeout(this.saving);
+    this.saving = setTimeout(() => this.save(), 1000);
+  }
+
+  /** Another model has other tokens. */
+  forgetTokens() {
+    this.begin = null;
+    this.setTokens(this.text ? [typed(this.text)] : []);
+  }
+
+  // What the model does.
+
+  /** Tokenize what was typed; returns the ids of the whole text. */
+  async identify() {
+    const { engine } = this.app;
+    const { model } = this.chat;
+    this.begin ??= (await engine.tokenize({ model, content: "" })).tokens.map(({ id }) => id);
+    const tokens = [];
+    for (const token of this.tokens) {
+      if (token.id !== null) tokens.push(token);
+      else tokens.push(...shareOut(token.text, (await engine.tokenize({ model, content: token.text })).tokens.slice(this.begin.length)));
+    }
+    this.tokens = tokens;
+    return [...this.begin, ...tokens.map(({ id }) => id)];
+  }
+
+  /** Write on from the end of the text. */
+  async goOn() {
+    if (this.isWriting || !this.chat.model) return;
+    this.remember();
+    await this.write();
+  }
+
+  /** Put a token in the place of another, and write on from it. */
+  async take(index, choice) {
+    if (this.isWriting) return;
+    this.remember();
+    const { top } = this.tokens[index];
+    const token = { ...choice, top, written: true };
+    this.setTokens([...this.tokens.slice(0, index), token]);
+    await this.write();
+  }
+
+  stop() {
+    this.controller?.abort();
+  }
+
+  async write() {
+    this.controller = new AbortController();
+    this.error = null;
+    this.kept = null;
+    const { signal } = this.controller;
+    let [first, count] = [null, 0];
+    this.app.changed();
+    try {
+      const promptIds = await this.identify();
+      if (!promptIds.length) throw new Error("Write a few words first, for the model to go on with.");
+      const { model, settings } = this.chat;
+      // Where the model wanted to end, asking it to continue means to go on all the same.
+      const sampling = { ...settings.sampling, ignore_eos: this.hasEnded || undefined };
+      const pieces = this.app.engine.complete({ model, promptIds, sampling, top: 10, signal });
+      for (let piece = await pieces.next(); ; piece = await pieces.next()) {
+        if (piece.done) {
+          const seconds = (performance.now() - first) / 1000;
+          this.stats = { reason: piece.value.finishReason, speed: count > 1 && seconds > 0.03 ? (count - 1) / seconds : null };
+          this.hasEnded = this.stats.reason === "stop";
+          if (this.hasEnded && this.tokens.at(-1)?.text === "") this.tokens = this.tokens.slice(0, -1); // the end token
+          break;
+        }
+        first ??= performance.now();
+        count += piece.value.length;
+        this.tokens = [...this.tokens, ...piece.value.map((token) => ({ ...token, written: true }))];
+        this.app.changed();
+      }
+    } catch (error) {
+      this.error = error.message;
+    }
+    this.controller = null;
+    this.save();
+    this.app.changed();
+    if (this.isOpen && !this.error) await this.look();
+  }
+
+  /** Ask for the probability of every token, and for what each head keeps. */
+  async look() {
+    if (this.isWriting || !this.text) return;
+    try {
+      const tokens = await this.identify();
+      const text = this.tokens;
+      const found = await this.app.engine.inspect({ model: this.chat.model, tokens, top: 10 });
+      if (text !== this.tokens) return; // it was changed meanwhile
+      this.tokens = text.map((token, index) => {
+        const { logprob, top } = found.tokens[index + this.begin.length];
+        const choices = top?.map(({ id, piece, logprob: value }) => ({ id, text: piece, logprob: value }));
+        return { ...token, logprob: token.logprob ?? logprob, top: token.top?.length ? token.top : choices };
+      });
+      this.kept = found;
+    } catch (error) {
+      this.error = error.message;
+    }
+    this.app.changed();
+  }
+
+  /** Open or close the view of what is kept. */
+  toggleInside() {
+    this.isOpen = !this.isOpen;
+    this.app.changed();
+    if (this.isOpen) return this.look();
+  }
+
+  // Keeping it: the text is the one message of the conversation, its tokens are the message's figures.
+
+  save() {
+    clearTimeout(this.saving);
+    const { chat, text } = this;
+    const isNew = !chat.messages.length;
+    if (isNew && !text) return;
+    const message = isNew ? makeMessage("assistant", text, null, chat.model) : chat.messages[0];
+    const stats = this.tokens.length <= MAX_SAVED_TOKENS ? { raw: pack(this.begin, this.tokens) } : null;
+    Object.assign(message, { content: text, stats, model: chat.model });
+    if (!isNew) return this.app.save(chat, () => this.app.store.changeMessage(chat.id, structuredClone(message)));
+    Object.assign(chat, { messages: [message], current_id: message.id });
+    if (chat.title === "New conversation") chat.title = titleOf(text);
+    this.app.saveMessages(chat, [message]);
+  }
+
+  restore() {
+    const message = this.chat.messages[0];
+    if (!message) return;
+    const tokens = unpack(message.stats?.raw, message.content);
+    this.begin = tokens ? message.stats.raw.begin : null;
+    this.tokens = tokens ?? (message.content ? [typed(message.content)] : []);
+  }
+}
+
+/** Tokens with the text that each stands for; where pieces are halves of characters, the first one gets it all. */
+function shareOut(text, tokens) {
+  const isWhole = tokens.map(({ piece }) => piece).join("") === text;
+  return tokens.map(({ id, piece }, index) => ({ ...typed(isWhole ? piece : index ? "" : text), id }));
+}
+
+/** Tokens as short lists of numbers; log-probabilities in thousandths. */
+function pack(begin, tokens) {
+  return {
+    begin,
+    ids: tokens.map(({ id }) => id),
+    lengths: tokens.map(({ text }) => text.length),
+    logprobs: tokens.map(({ logprob }) => (logprob === null ? null : Math.round(logprob * 1000))),
+    written: tokens.map(({ written }) => (written ? "1" : "0")).join(""),
+  };
+}
+
+/** Tokens of a saved text; null where the numbers do not fit the text, as after an import. */
+function unpack(saved, content) {
+  const { ids, lengths, logprobs, written } = saved ?? {};
+  if (![ids, lengths, logprobs].every(Array.isArray) || typeof written !== "string") return null;
+  if (lengths.reduce((sum, length) => sum + length, 0) !== content.length || ids.length !== lengths.length) return null;
+  let start = 0;
+  return ids.map((id, index) => {
+    const text = content.slice(start, (start += lengths[index]));
+    const logprob = Number.isFinite(logprobs[index]) ? logprobs[index] / 1000 : null;
+    return { id: Number.isInteger(id) ? id : null, text, logprob, top: null, written: written[index] === "1" };
+  });
+}

@@ -1,0 +1,189 @@
+// Sending, answering, stopping and branching in a conversation of one or two columns.
+
+import { childrenOf, findMessage, makeMessage, newestLeaf, pathTo, siblingsOf, titleOf } from "./core/tree.mjs";
+
+/**
+ * The columns of a conversation. Both show a branch of the same tree: one model's, the other's.
+ * @returns {{index: number, model: string, leaf: string | null}[]}
+ */
+export function columnsOf({ model, current_id: leaf, settings: { compare } }) {
+  const first = { index: 0, model, leaf };
+  return compare ? [first, { index: 1, model: compare.model, leaf: compare.current_id }] : [first];
+}
+
+export function setLeaf(chat, column, id) {
+  if (column === 1) chat.settings.compare.current_id = id;
+  else chat.current_id = id;
+}
+
+export class Talk {
+  constructor(app) {
+    this.app = app;
+    this.streams = new Map(); // id of the message that is being written: {chat, controller, begun, first, count}
+    this.errors = new Map(); // id of a message: what went wrong after it
+  }
+
+  isStreaming(chat) {
+    return [...this.streams.values()].some((stream) => stream.chat.id === chat.id);
+  }
+
+  /** The object of a conversation that is being answered. */
+  chatOf(id) {
+    return [...this.streams.values()].find((stream) => stream.chat.id === id)?.chat ?? null;
+  }
+
+  stop(chatId) {
+    for (const { chat, controller } of this.streams.values()) if (chat.id === chatId) controller.abort();
+  }
+
+  /** Ask all columns the same. False if an answer is still being written. */
+  send(text) {
+    const { chat } = this.app;
+    if (!text.trim() || this.isStreaming(chat) || !chat.model) return false;
+    if (!chat.messages.length && chat.title === "New conversation") chat.title = titleOf(text);
+    document.title = `${chat.title} · SmallDoge`;
+    const questions = new Map(); // columns that show the same branch share a question
+    for (const { index, leaf } of columnsOf(chat)) {
+      if (!questions.has(leaf)) questions.set(leaf, makeMessage("user", text, leaf));
+      setLeaf(chat, index, questions.get(leaf).id);
+    }
+    const asked = [...questions.values()];
+    chat.messages.push(...asked);
+    this.app.saveMessages(chat, asked);
+    for (const { index } of columnsOf(chat)) this.answer(chat, index);
+    return true;
+  }
+
+  /** Let a column's model answer the last message of the column. */
+  answer(chat, column) {
+    const { model, leaf } = columnsOf(chat)[column];
+    const message = makeMessage("assistant", "", leaf, model);
+    this.errors.delete(leaf);
+    chat.messages.push(message);
+    setLeaf(chat, column, message.id);
+    return this.write(chat, column, message, false);
+  }
+
+  /** Write another answer beside one, or again after an error. */
+  regenerate(column, message) {
+    const { chat } = this.app;
+    if (this.isStreaming(chat)) return;
+    setLeaf(chat, column, message.role === "user" ? message.id : message.parent_id);
+    this.answer(chat, column);
+  }
+
+  /** Go on with an answer that was cut off. */
+  continueAnswer(column, message) {
+    const { chat } = this.app;
+    if (this.isStreaming(chat)) return;
+    setLeaf(chat, column, message.id);
+    this.write(chat, column, message, true);
+  }
+
+  /** Put another text beside a message; a question is answered anew. */
+  edit(column, message, text) {
+    const { chat } = this.app;
+    if (this.isStreaming(chat) || !text.trim()) return;
+    const edited = makeMessage(message.role, text, message.parent_id, message.model);
+    chat.messages.push(edited);
+    setLeaf(chat, column, edited.id);
+    this.app.saveMessages(chat, [edited]);
+    if (message.role === "user") this.answer(chat, column);
+    this.app.changed();
+  }
+
+  /** Show the branch before (-1) or after (+1) that of a message. */
+  switchBranch(column, message, step) {
+    const { chat } = this.app;
+    const siblings = siblingsOf(chat.messages, message);
+    const other = siblings[siblings.findIndex(({ id }) => id === message.id) + step];
+    if (!other || this.isStreaming(chat)) return;
+    setLeaf(chat, column, newestLeaf(chat.messages, other.id));
+    this.app.saveFields(chat, ["current_id", "settings"]);
+    this.app.changed();
+  }
+
+  /** Stream into a message; `goOn` after the text that it has. */
+  async write(chat, column, message, goOn) {
+    const { app } = this;
+    const stream = { chat, controller: new AbortController(), begun: performance.now(), first: null, count: 0 };
+    this.streams.set(message.id, stream);
+    this.errors.delete(message.id);
+    app.changed();
+    let end = { finishReason: "error", usage: null };
+    try {
+      end = await this.read(this.request(chat, message, goOn, stream.controller.signal), message, stream);
+    } catch (error) {
+      this.errors.set(message.content ? message.id : message.parent_id, error.message);
+    }
+    this.streams.delete(message.id);
+    this.finish(chat, column, message, goOn, measure(stream, end));
+    app.changed();
+  }
+
+  /** Start the engine; a model without a chat template goes on with the plain text of the conversation. */
+  request(chat, message, goOn, signal) {
+    const path = pathTo(chat.messages, goOn ? message.id : message.parent_id);
+    const messages = path.map(({ role, content }) => ({ role, content }));
+    const { model } = message;
+    const { sampling } = chat.settings;
+    if (!this.app.canChat(model)) {
+      const prompt = messages.map(({ content }) => content).join("\n");
+      return this.app.engine.complete({ model, prompt, sampling, top: 1, signal });
+    }
+    if (chat.system_prompt.trim()) messages.unshift({ role: "system", content: chat.system_prompt });
+    return this.app.engine.chat({ model, messages, sampling, signal, continueFinal: goOn });
+  }
+
+  async read(pieces, message, stream) {
+    for (;;) {
+      const { value, done } = await pieces.next();
+      if (done) return value;
+      stream.first ??= performance.now();
+      const parts = Array.isArray(value) ? value : [value];
+      for (const { text, tokenIds } of parts) {
+        message.content += text;
+        stream.count += tokenIds?.length ?? 1;
+      }
+      this.app.changed();
+    }
+  }
+
+  /** Keep what was written. An answer that failed before its first word leaves no message. */
+  finish(chat, column, message, goOn, stats) {
+    const { app } = this;
+    message.stats = stats;
+    if (!message.content && (stats.finish_reason === "error" || stats.finish_reason === "aborted")) {
+      chat.messages.splice(chat.messages.indexOf(message), 1);
+      if (columnsOf(chat)[column]?.leaf === message.id) setLeaf(chat, column, message.parent_id);
+      return;
+    }
+    if (!goOn) app.saveMessages(chat, [message]);
+    else app.save(chat, () => app.store.changeMessage(chat.id, structuredClone(message)));
+  }
+}
+
+/** Figures of an answer, as they are kept with it. */
+function measure({ begun, first, count }, { finishReason, usage }) {
+  const now = performance.now();
+  const tokens = usage?.completion_tokens || count;
+  // Where all came at once, the time to the first token is all there is to measure.
+  const isOneBurst = now - first < 30;
+  const seconds = first === null ? 0 : (now - (isOneBurst ? begun : first)) / 1000;
+  return {
+    finish_reason: finishReason,
+    prompt_tokens: usage?.prompt_tokens ?? null,
+    completion_tokens: tokens,
+    cached_tokens: usage?.cached_tokens ?? null,
+    first_token_seconds: first === null ? null : round((first - begun) / 1000),
+    seconds: round((now - begun) / 1000),
+    tokens_per_second: tokens > 1 && seconds > 0 ? round((isOneBurst ? tokens : tokens - 1) / seconds) : null,
+  };
+}
+
+const round = (value) => Math.round(value * 1000) / 1000;
+
+/** Whether a message can be gone on with: it is the last one of its branch, and an answer. */
+export function canContinue(chat, message) {
+  return message.role === "assistant" && !childrenOf(chat.messages, message.id).length && !!findMessage(chat.messages, message.id);
+}

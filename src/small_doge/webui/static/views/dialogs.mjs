@@ -1,0 +1,98 @@
+// Dialogs: names and folders, deletion, the API key, presets, the list of shortcuts.
+
+import { html, useLayoutEffect, useRef } from "../libs.mjs";
+import { SHORTCUTS } from "../shortcuts.mjs";
+
+/** A modal dialog; the browser keeps the focus in it and gives it back. `onSubmit` receives the fields of its form. */
+function Dialog({ title, testid, onClose, onSubmit, submit, danger = false, children }) {
+  const dialog = useRef(null);
+  useLayoutEffect(() => {
+    const opener = document.activeElement;
+    dialog.current.showModal();
+    return () => opener?.isConnected && opener.focus();
+  }, []);
+  const send = (event) => {
+    event.preventDefault();
+    onSubmit(Object.fromEntries(new FormData(event.target)));
+  };
+  return html`<dialog ref=${dialog} aria-label=${title} data-testid=${testid} onClose=${onClose}
+    onClick=${(event) => event.target === dialog.current && onClose()}>
+    <form onSubmit=${send}>
+      <h2>${title}</h2>
+      ${children}
+      <div class="dialog-buttons">
+        <button type="button" onClick=${onClose}>${submit ? "Cancel" : "Close"}</button>
+        ${submit && html`<button class=${danger ? "danger" : "primary"} data-testid="dialog-submit">${submit}</button>`}
+      </div>
+    </form>
+  </dialog>`;
+}
+
+function Details({ app, chat }) {
+  const close = () => app.closeDialog();
+  const folders = [...new Set(app.chats.map(({ folder }) => folder).filter(Boolean))];
+  const save = ({ title, folder, tags }) => {
+    const list = tags.split(",").map((tag) => tag.trim().slice(0, 64)).filter(Boolean);
+    app.changeSummary(chat, { title: title.trim() || chat.title, folder: folder.trim() || null, tags: [...new Set(list)] });
+    close();
+  };
+  return html`<${Dialog} title="Rename and sort" testid="details" submit="Save" onClose=${close} onSubmit=${save}>
+    <label>Name <input name="title" value=${chat.title} maxlength="200" data-testid="details-title" /></label>
+    <label>Folder <input name="folder" value=${chat.folder ?? ""} maxlength="100" list="folders" placeholder="none" data-testid="details-folder" /></label>
+    <datalist id="folders">${folders.map((name) => html`<option value=${name} />`)}</datalist>
+    <label>Tags <input name="tags" value=${chat.tags.join(", ")} placeholder="separated by commas" data-testid="details-tags" /></label>
+  <//>`;
+}
+
+function Delete({ app, chat }) {
+  const close = () => app.closeDialog();
+  const remove = () => {
+    close();
+    app.deleteChat(chat);
+  };
+  return html`<${Dialog} title="Delete this conversation?" testid="delete-dialog" submit="Delete" danger onClose=${close} onSubmit=${remove}>
+    <p>“${chat.title}” will be gone for good. Export it first to keep a copy.</p>
+  <//>`;
+}
+
+function Key({ app, wasRefused, answer }) {
+  const close = (key = null) => {
+    app.closeDialog();
+    answer(key);
+  };
+  return html`<${Dialog} title="API key" testid="key-dialog" submit="Use this key" onClose=${() => close()} onSubmit=${({ key }) => close(key.trim())}>
+    <p>${wasRefused ? "The server refused this key." : "This server needs an API key."} It is kept until this tab is closed.</p>
+    <label>Key <input name="key" type="password" autocomplete="off" required data-testid="key" /></label>
+  <//>`;
+}
+
+function Preset({ app, save }) {
+  const close = () => app.closeDialog();
+  const submit = ({ name }) => {
+    try {
+      save(name.trim().slice(0, 60));
+      close();
+    } catch (error) {
+      close();
+      app.tell(error.message);
+    }
+  };
+  return html`<${Dialog} title="Save as a preset" testid="preset-dialog" submit="Save" onClose=${close} onSubmit=${submit}>
+    <p>The system prompt and the sampling settings, for other conversations.</p>
+    <label>Name <input name="name" required maxlength="60" data-testid="preset-name" /></label>
+  <//>`;
+}
+
+function Help({ app }) {
+  return html`<${Dialog} title="Keyboard shortcuts" testid="help-dialog" onClose=${() => app.closeDialog()}>
+    <dl class="shortcuts">${SHORTCUTS.map(({ keys, help }) => html`<dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd>`)}</dt><dd>${help}</dd>`)}</dl>
+  <//>`;
+}
+
+const KINDS = { details: Details, delete: Delete, key: Key, preset: Preset, help: Help };
+
+export function CurrentDialog({ app }) {
+  if (!app.dialog) return null;
+  const { kind, ...data } = app.dialog;
+  return html`<${KINDS[kind]} key=${kind} app=${app} ...${data} />`;
+}

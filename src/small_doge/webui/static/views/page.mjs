@@ -1,0 +1,64 @@
+// The whole page: list of conversations, bar, conversation or raw text, settings.
+
+import { html } from "../libs.mjs";
+import { columnsOf } from "../talk.mjs";
+import { ChatView, ContextBar } from "./chat.mjs";
+import { CurrentDialog } from "./dialogs.mjs";
+import { IconButton, ModelSelect } from "./parts.mjs";
+import { RawView } from "./raw.mjs";
+import { Settings } from "./settings.mjs";
+import { Sidebar } from "./sidebar.mjs";
+
+function Bar({ app }) {
+  const { chat } = app;
+  const isRaw = chat.settings.mode === "raw";
+  const toggle = (name) => () => {
+    app[name] = !app[name];
+    app.changed();
+  };
+  return html`<header class="bar">
+    <${IconButton} icon="menu" label="Conversations (Ctrl B)" testid="sidebar-toggle" onClick=${toggle("sidebar")} />
+    ${!chat.settings.compare && html`<${ModelSelect} app=${app} value=${chat.model} />`}
+    <div class="segments" role="group" aria-label="Mode">
+      <button type="button" data-testid="mode-chat" aria-pressed=${String(!isRaw)} onClick=${() => app.setMode("chat")}>Chat</button>
+      <button type="button" data-testid="mode-raw" aria-pressed=${String(isRaw)} title="Raw text, for base models and for looking inside"
+        onClick=${() => app.setMode("raw")}>Raw</button>
+    </div>
+    <span class="space"></span>
+    ${!isRaw && !chat.settings.compare && html`<${ContextBar} app=${app} column=${columnsOf(chat)[0]} />`}
+    ${!isRaw && html`<${IconButton} icon="columns" label="Two models side by side" testid="compare" pressed=${!!chat.settings.compare}
+      onClick=${() => app.toggleCompare()} />`}
+    <${IconButton} icon="settings" label="Settings (Ctrl ,)" testid="settings-toggle" pressed=${app.panel} onClick=${toggle("panel")} />
+  </header>`;
+}
+
+function Notice({ app }) {
+  if (!app.notice) return null;
+  const { text, label, action } = app.notice;
+  const act = () => {
+    app.closeNotice();
+    action();
+  };
+  return html`<div class="notice" role="status" data-testid="notice">${text}
+    ${action && html`<button type="button" onClick=${act}>${label}</button>`}
+    <${IconButton} icon="close" label="Close" onClick=${() => app.closeNotice()} /></div>`;
+}
+
+export function Page({ app }) {
+  const hide = () => {
+    app.sidebar = false;
+    app.panel = false;
+    app.changed();
+  };
+  return html`<div class=${`page ${app.sidebar ? "with-sidebar" : ""} ${app.panel ? "with-panel" : ""}`}>
+    ${app.sidebar && html`<${Sidebar} app=${app} />`}
+    ${(app.sidebar || app.panel) && html`<div class="shade" onClick=${hide}></div>`}
+    <main>
+      <${Bar} app=${app} />
+      ${app.chat.settings.mode === "raw" ? html`<${RawView} key=${app.chat.id} app=${app} />` : html`<${ChatView} app=${app} />`}
+    </main>
+    ${app.panel && html`<${Settings} app=${app} />`}
+    <${Notice} app=${app} />
+    <${CurrentDialog} app=${app} />
+  </div>`;
+}

@@ -1,0 +1,106 @@
+// The panel of settings: presets, system prompt, sampling.
+
+import { BUILT_IN, FIELDS, allPresets, deletePreset, savePreset } from "../core/presets.mjs";
+import { html } from "../libs.mjs";
+import { IconButton } from "./parts.mjs";
+
+function Presets({ app }) {
+  const { chat } = app;
+  const { preset, sampling } = chat.settings;
+  const isOwn = preset && !BUILT_IN.some(({ name }) => name === preset);
+  const choose = (name) => {
+    const found = allPresets().find((candidate) => candidate.name === name);
+    if (found) app.applyPreset(found);
+  };
+  const save = (name) => {
+    savePreset({ name, system_prompt: chat.system_prompt, sampling: { ...sampling } });
+    chat.settings.preset = name;
+    app.saveFields(chat, ["settings"]);
+    app.changed();
+  };
+  const remove = () => {
+    deletePreset(preset);
+    choose(BUILT_IN[0].name);
+  };
+  const names = allPresets().map(({ name }) => name);
+  return html`<fieldset>
+    <legend>Preset</legend>
+    <div class="row">
+      <select aria-label="Preset" data-testid="preset" value=${preset ?? ""} onChange=${(event) => choose(event.target.value)}>
+        ${!names.includes(preset) && html`<option value=${preset ?? ""}>${preset || "Own settings"}</option>`}
+        ${names.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </select>
+      <button type="button" data-testid="preset-save" onClick=${() => app.openDialog("preset", { save })}>Save as …</button>
+      ${isOwn && names.includes(preset) && html`<button type="button" data-testid="preset-delete" onClick=${remove}>Delete</button>`}
+    </div>
+  </fieldset>`;
+}
+
+function Field({ app, field }) {
+  const { name, label, min, max, step, help } = field;
+  const { sampling } = app.chat.settings;
+  const set = (text) => {
+    const value = text === "" ? null : Number(text);
+    if (value !== null && !Number.isFinite(value)) return;
+    sampling[name] = value === null ? null : Math.min(max, Math.max(min, value));
+    app.changed();
+  };
+  const save = () => app.saveFields(app.chat, ["settings"]);
+  const shared = { min, max, step, onChange: save };
+  return html`<div class="field">
+    <label for=${`field-${name}`}>${label}</label>
+    <input id=${`field-${name}`} type="number" data-testid=${`field-${name}`} ...${shared} value=${sampling[name] ?? ""}
+      placeholder="none" aria-describedby=${`help-${name}`} onInput=${(event) => set(event.target.value)} />
+    ${name !== "seed" && html`<input type="range" aria-label=${label} tabindex="-1" ...${shared} value=${sampling[name] ?? min}
+      onInput=${(event) => set(event.target.value)} />`}
+    <small id=${`help-${name}`}>${help}</small>
+  </div>`;
+}
+
+function ModelFacts({ app }) {
+  const model = app.findModel(app.chat.model);
+  if (!model) return null;
+  const facts = [
+    ["Layers", model.num_layers],
+    ["Key-value heads", model.num_kv_heads],
+    ["Vocabulary", model.vocab_size],
+    ["Keeps", model.keep_window_size && `${model.keep_window_size} tokens per head`],
+    ["Trained on", model.trained_length && `${model.trained_length} tokens`],
+    ["Weights", model.quantize === "none" ? "float32" : model.quantize],
+    ["Size", model.size_bytes && `${(model.size_bytes / 1e6).toFixed(1)} MB`],
+  ].filter(([, value]) => value);
+  if (!facts.length) return null;
+  return html`<fieldset><legend>About ${model.id}</legend>
+    <dl class="facts">${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl></fieldset>`;
+}
+
+export function Settings({ app }) {
+  const { chat } = app;
+  const close = () => {
+    app.panel = false;
+    app.changed();
+  };
+  const theme = document.documentElement.dataset.theme ?? "";
+  return html`<aside class="settings" aria-label="Settings" data-testid="settings">
+    <div class="settings-head"><h2>Settings</h2>
+      <${IconButton} icon="close" label="Close settings" testid="settings-close" onClick=${close} /></div>
+    <${Presets} app=${app} />
+    ${chat.settings.mode !== "raw" && html`<fieldset>
+      <legend><label for="system-prompt">System prompt</label></legend>
+      <textarea id="system-prompt" rows="4" data-testid="system-prompt" placeholder="Such as: Answer in one sentence." value=${chat.system_prompt}
+        onInput=${(event) => (chat.system_prompt = event.target.value)} onChange=${() => app.saveFields(chat, ["system_prompt"])}></textarea>
+    </fieldset>`}
+    <fieldset><legend>Sampling</legend>
+      ${FIELDS.map((field) => html`<${Field} key=${field.name} app=${app} field=${field} />`)}
+    </fieldset>
+    <fieldset><legend>Colours</legend>
+      <div class="segments" role="group" aria-label="Colours">
+        ${[["", "System"], ["light", "Light"], ["dark", "Dark"]].map(
+          ([value, label]) => html`<button type="button" data-testid=${`theme-${value || "system"}`} aria-pressed=${String(theme === value)}
+            onClick=${() => app.setTheme(value)}>${label}</button>`,
+        )}
+      </div>
+    </fieldset>
+    <${ModelFacts} app=${app} />
+  </aside>`;
+}
