@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..inference import Engine, SamplingOptions, open_engine
+from ..inference import Engine, SamplingOptions
+from ..inference.export_cache import open_fast_engine
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.logging import get_logger, quiet_libraries
@@ -42,6 +43,7 @@ def chat(
     ] = None,
     sampling: SamplingOptions,
     threads: options.Threads = None,
+    quantize: options.CachedQuantize = options.Quantize.none,
 ) -> None:
     """Chat with a model in the terminal. /help lists the commands; Ctrl-C stops an answer, Ctrl-D ends the chat.
 
@@ -51,7 +53,9 @@ def chat(
     console = Console(highlight=False, stderr=True)  # standard output is for answers
     name = resolve_model(model)
     with console.status(f"Loading {name}"):
-        engine = open_engine(name, num_slots=1, threads=threads)
+        engine = open_fast_engine(
+            name, 1, threads, quantize, lambda text: console.print(text, style="dim", soft_wrap=True, markup=False)
+        )
         engine.render([{"role": "user", "content": "?"}])  # refuses a model without a template before any typing
     conversation = Conversation(engine, sampling, console, system)
     console.print(f"{name}. /help lists the commands, Ctrl-D ends.", style="dim", soft_wrap=True)

@@ -15,6 +15,7 @@ from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
+from .options import Quantize
 from .tables import show_table
 
 
@@ -26,14 +27,6 @@ class Format(StrEnum):
 
     onnx = "onnx"
     hf = "hf"
-
-
-class Quantize(StrEnum):
-    """Weight formats of an onnx export."""
-
-    none = "none"
-    int8 = "int8"
-    int4 = "int4"
 
 
 def _refuse_max_loss(value: str | None) -> None:

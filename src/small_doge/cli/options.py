@@ -1,6 +1,7 @@
 """Options that several commands take."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,20 @@ ModelArgument = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option(min=1, help="Number of processor threads; chosen by a quick measurement if not set.")
+]
+
+
+class Quantize(StrEnum):
+    """Weight formats of an onnx export."""
+
+    none = "none"
+    int8 = "int8"
+    int4 = "int4"
+
+
+CachedQuantize = Annotated[
+    Quantize,
+    typer.Option(help="Weights of the export that is made of a checkpoint: float32 (none), int8 or int4."),
 ]
 
 # Sampling options of every command that generates text.
