@@ -24,8 +24,8 @@ def with_field_options(
 ) -> Callable[[Command], Command]:
     """Replace one argument of a command by an option for each named field of a dataclass.
 
-    A field's metadata holds its `help`, and may hold `option` (a name that differs from the field's), `min`, `max`, and
-    `note` (shown where the option has no default).
+    A field's metadata holds its `help`, and may hold `option` (a name that differs from the field's), `min`, `max`,
+    `panel` (the part of the help it stands in), and `note` (shown where the option has no default).
 
     Args:
         settings: the dataclass.
@@ -41,6 +41,8 @@ def with_field_options(
     offered = [_make_parameter(known[name], kinds[name], defaults or {}, name in types) for name in names]
 
     def decorate(command: Command) -> Command:
+        takes_context = "typer_context" in inspect.signature(command).parameters  # it has options of other fields too
+
         @wraps(command)
         def run(typer_context: typer.Context, **values: Any) -> None:
             given = {name: values.pop(name) for name in names}
@@ -50,14 +52,15 @@ def with_field_options(
                 for name, value in given.items()
                 if name in (defaults or {}) or _is_given(typer_context, name)
             }
-            command(**values, **{argument: build(given)})
+            context = {"typer_context": typer_context} if takes_context else {}
+            command(**values, **context, **{argument: build(given)})
 
         hints = get_type_hints(command, include_extras=True)
         parameters: list[inspect.Parameter] = []
         for parameter in inspect.signature(command).parameters.values():
             if parameter.name == argument:
                 parameters += offered
-            else:
+            elif parameter.name != "typer_context":
                 parameters.append(parameter.replace(annotation=hints[parameter.name], kind=parameter.KEYWORD_ONLY))
         parameters.append(inspect.Parameter("typer_context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -85,7 +88,8 @@ def _make_parameter(field: Field, kind: Any, defaults: Mapping[str, Any], has_ow
     low, high = field.metadata.get("min"), field.metadata.get("max")
     if high is not None and high >= FAR:
         low = high = None
-    option = typer.Option(*flags, help=" ".join(filter(None, texts)), min=low, max=high)
+    panel = field.metadata.get("panel")
+    option = typer.Option(*flags, help=" ".join(filter(None, texts)), min=low, max=high, rich_help_panel=panel)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )

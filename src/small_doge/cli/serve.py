@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ..inference import SamplingOptions
 from ..utils.errors import UserError, told_errors
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, resolve_model
 from ..webui.settings import ServeSettings, read_environment, read_settings_file
+from . import options
 from .field_options import with_field_options
 
 
@@ -47,6 +49,7 @@ HostAlias = Annotated[str | None, typer.Option(hidden=True)]
 PortAlias = Annotated[int | None, typer.Option(hidden=True, min=0, max=65535)]
 
 
+@options.with_sampling_options(*(name for name in options.SAMPLING if name != "max_new_tokens"))
 @with_field_options(ServeSettings, OFFERED, "given")
 def serve(
     *,
@@ -59,6 +62,7 @@ def serve(
         ),
     ] = None,
     given: dict[str, Any],
+    sampling: SamplingOptions,
     config: Annotated[
         Path | None, typer.Option(help=f"YAML file of settings; {CONFIG} in the present folder, if there is one.")
     ] = None,
@@ -76,6 +80,8 @@ def serve(
     if config is not None:
         settings = {**read_settings_file(config), **settings}
     settings.update(given)
+    if sampling != SamplingOptions():
+        settings["sampling"] = sampling
     extra_ports = _apply_aliases(settings, backend_host, backend_port, frontend_host, frontend_port, dev)
     if models:
         settings["models"] = tuple(models)

@@ -13,6 +13,7 @@ from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 
 
+LIMITS, ACCESS = "Limits", "Access"  # parts of the command's help
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # Environment names of the guides' server besides ours, with the setting that each one gives.
 ENVIRONMENT = {
@@ -56,41 +57,52 @@ class ServeSettings:
         None,
         0,
         "Half of the memory that is free at the start if not set.",
+        panel=LIMITS,
     )
-    num_slots: int = _option("Requests that a model computes together.", 8, 1)
+    num_slots: int = _option("Requests that a model computes together.", 8, 1, panel=LIMITS)
     threads: int | None = _option(
-        "Processor threads of a model.", None, 1, "Chosen by a quick measurement if not set."
+        "Processor threads of a model.", None, 1, "Chosen by a quick measurement if not set.", panel=LIMITS
     )
-    max_queue: int = _option("Requests that may wait for a slot; further ones are answered with 429.", 64, 0)
-    max_prompt_tokens: int | None = _option("Largest prompt.", None, 1, "What the model takes if not set.")
-    max_output_tokens: int = _option("Largest number of tokens that a request may ask for.", 16384, 1)
-    default_max_tokens: int = _option("Number of tokens where a request does not name any.", 1024, 1)
-    max_choices: int = _option("Largest n, the answers of one request.", 16, 1)
-    request_timeout: float = _option("Seconds that a request may take, waiting included.", 600.0, 0.001)
-    max_body_mib: float = _option("Largest request body in MiB.", 8.0, 0.001)
-    max_connections: int = _option("Connections that are open at the same time.", 1024, 1)
+    max_queue: int = _option(
+        "Requests that may wait for a slot; further ones are answered with 429.", 64, 0, panel=LIMITS
+    )
+    max_prompt_tokens: int | None = _option(
+        "Largest prompt.", None, 1, "What the model takes if not set.", panel=LIMITS
+    )
+    max_output_tokens: int = _option("Largest number of tokens that a request may ask for.", 16384, 1, panel=LIMITS)
+    default_max_tokens: int = _option("Number of tokens where a request does not name any.", 1024, 1, panel=LIMITS)
+    max_choices: int = _option("Largest n, the answers of one request.", 16, 1, panel=LIMITS)
+    request_timeout: float = _option("Seconds that a request may take, waiting included.", 600.0, 0.001, panel=LIMITS)
+    max_body_mib: float = _option("Largest request body in MiB.", 8.0, 0.001, panel=LIMITS)
+    max_connections: int = _option("Connections that are open at the same time.", 1024, 1, panel=LIMITS)
     api_key: str | None = _option(
         "Key that clients must send, as Authorization: Bearer KEY. The environment variable SMALLDOGE_API_KEY keeps it "
         "out of the list of processes.",
         None,
+        panel=ACCESS,
     )
-    no_api_key: bool = _option("Listen on other addresses than 127.0.0.1 without a key.", False, option="--no-api-key")
+    no_api_key: bool = _option(
+        "Listen on other addresses than 127.0.0.1 without a key.", False, option="--no-api-key", panel=ACCESS
+    )
     allowed_hosts: list[str] = field(
-        default_factory=list, metadata={"help": "Further names under which browsers may reach the server."}
+        default_factory=list,
+        metadata={"panel": ACCESS, "help": "Further names under which browsers may reach the server."},
     )
     cors_origins: list[str] = field(
         default_factory=list,
-        metadata={"help": "Origins whose pages may use the API, such as https://example.org; * allows all."},
+        metadata={
+            "panel": ACCESS,
+            "help": "Origins whose pages may use the API, such as https://example.org; * allows all.",
+        },
     )
     chats: str | None = _option("SQLite file for conversations.", None, note="In the user's data folder if not set.")
-    no_page: bool = _option("Serve the API without the page and conversations.", False, option="--backend-only")
+    no_page: bool = _option("Serve the API without the page.", False, option="--backend-only")
     page_only: bool = _option("Serve the page alone, for a server elsewhere.", False, option="--frontend-only")
     backend: str | None = _option("Address of that server, such as http://127.0.0.1:8000.", None)
-    log_prompts: bool = _option("Write prompts and answers to the log, which otherwise holds no text of users.", False)
-    debug: bool = _option("Log every request, and tracebacks.", False, option="--debug")
-    trust_remote_code: bool = _option(
-        "Run code that a model folder brings along.", False, option="--trust-remote-code"
+    log_prompts: bool = _option(
+        "Write prompts and answers to the log, which otherwise holds no text of users.", False, panel=ACCESS
     )
+    debug: bool = _option("Log every request, and tracebacks.", False, option="--debug")
     sampling: SamplingOptions = field(
         default_factory=SamplingOptions, metadata={"help": "Sampling options where a request does not name them."}
     )
