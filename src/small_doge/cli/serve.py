@@ -1,5 +1,6 @@
 """`small-doge serve`, and `small-doge-webui`, which the guides call it."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,34 +17,7 @@ from .field_options import with_field_options
 
 
 CONFIG = Path("serve.yaml")
-OFFERED = [
-    "host",
-    "port",
-    "models_dir",
-    "quantize",
-    "memory_budget",
-    "num_slots",
-    "threads",
-    "max_queue",
-    "max_prompt_tokens",
-    "max_output_tokens",
-    "default_max_tokens",
-    "max_choices",
-    "request_timeout",
-    "max_body_mib",
-    "max_connections",
-    "api_key",
-    "no_api_key",
-    "allowed_hosts",
-    "cors_origins",
-    "chats",
-    "no_page",
-    "page_only",
-    "backend",
-    "log_prompts",
-    "debug",
-    "trust_remote_code",
-]
+OFFERED = [field.name for field in fields(ServeSettings) if field.name not in ("models", "sampling")]
 FRONTEND_PORT = 7860  # of the guides' page
 HostAlias = Annotated[str | None, typer.Option(hidden=True)]
 PortAlias = Annotated[int | None, typer.Option(hidden=True, min=0, max=65535)]

@@ -27,9 +27,16 @@ ENVIRONMENT = {
 }
 
 
-def _option(help: str, default: Any, minimum: float | None = None, note: str = "", option: str | None = None) -> Any:
+def _option(
+    help: str,
+    default: Any,
+    minimum: float | None = None,
+    note: str = "",
+    option: str | None = None,
+    panel: str | None = None,
+) -> Any:
     """Declare a setting: what it does, its default, its smallest number, what help says where it has no default."""
-    metadata = {"help": help, "min": minimum, "note": note}
+    metadata = {"help": help, "min": minimum, "note": note, "panel": panel}
     if option is not None:
         metadata["option"] = option
     return field(default=default, metadata=metadata)
