@@ -14,6 +14,7 @@ from .errors import add_error_handlers
 from .generation import Generator
 from .metrics import Metrics
 from .registry import ModelRegistry
+from .routes.anthropic import make_anthropic_router
 from .routes.chats import make_chats_router
 from .routes.models import make_models_api_router
 from .routes.openai_chat import make_chat_router
@@ -77,5 +78,10 @@ def _add_api(app: FastAPI, state: ServerState) -> None:
     for prefix in ("/v1", "/openai", "/openai/v1"):
         for router in (make_models_router(state), make_chat_router(state), make_completions_router(state)):
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
-    for router in (make_tokens_router(state), make_models_api_router(state), make_system_router(state)):
+    for router in (
+        make_anthropic_router(state),
+        make_tokens_router(state),
+        make_models_api_router(state),
+        make_system_router(state),
+    ):
         app.include_router(router)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,8 +31,8 @@ ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
-OLLAMA_PATHS = ("/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/version", "/api/embed")
 
 
 class ApiError(Exception):
@@ -85,12 +86,22 @@ def _explain_validation(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{place or 'the request'}: {message}", param=name, code="invalid_request")
 
 
+def is_anthropic(path: str) -> bool:
+    """Tell whether a path belongs to the Anthropic API."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
+
+
+def make_request_id() -> str:
+    """Return a name for a request of the Anthropic API, which its clients show with errors."""
+    return f"req_{uuid.uuid4().hex}"
+
+
 def describe_error(error: ApiError, path: str) -> dict[str, Any]:
     """Return the body of an error in the form of the protocol that a path belongs to."""
-    if path.startswith("/v1/messages"):
+    if is_anthropic(path):
         kind = ANTHROPIC_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
         return {"type": "error", "error": {"type": kind, "message": error.message}}
-    if path.startswith(OLLAMA_PATHS):
+    if path.startswith("/api/") and not path.startswith("/api/v1/"):  # Ollama's
         return {"error": error.message}
     kind = OPENAI_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     return {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
@@ -103,8 +114,11 @@ def to_json(content: Any) -> str:
 
 def respond_with_error(error: ApiError, path: str) -> Response:
     """Return the response for an error."""
-    content = to_json(describe_error(error, path))
-    return Response(content, error.status, media_type="application/json", headers=error.headers)
+    content, headers = describe_error(error, path), error.headers
+    if is_anthropic(path):
+        content["request_id"] = make_request_id()
+        headers = {**headers, "request-id": content["request_id"]}
+    return Response(to_json(content), error.status, media_type="application/json", headers=headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -1,5 +1,6 @@
-"""`/v1/models` of the OpenAI API."""
+"""`/v1/models` of the OpenAI and the Anthropic API, whose fields stand side by side."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import APIRouter
@@ -16,7 +17,9 @@ def make_models_router(state: ServerState) -> APIRouter:
     def list_models() -> dict[str, Any]:
         """List the models; `meta` tells their sizes and limits."""
         state.registry.rescan()
-        return {"object": "list", "data": [_describe(entry) for entry in state.registry.entries.values()]}
+        models = [_describe(entry) for entry in state.registry.entries.values()]
+        ends = {"first_id": models[0]["id"], "last_id": models[-1]["id"]} if models else {}
+        return {"object": "list", "data": models, "has_more": False, **ends}
 
     @router.get("/models/{name:path}")
     def get_model(name: str) -> dict[str, Any]:
@@ -32,5 +35,8 @@ def _describe(entry: ModelEntry) -> dict[str, Any]:
         "object": "model",
         "created": entry.created,
         "owned_by": "small-doge",
+        "type": "model",
+        "display_name": entry.name,
+        "created_at": datetime.fromtimestamp(entry.created, UTC).isoformat(),
         "meta": entry.describe(),
     }
