@@ -1,6 +1,7 @@
 """A server in a thread of the test's process, on a free port."""
 
 import asyncio
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -15,9 +16,10 @@ from small_doge.webui.settings import ServeSettings
 @contextmanager
 def run_app(**settings):
     """Serve an application; gives its address, and the application as `app`."""
-    app = create_app(ServeSettings(**settings), lambda text: None)
-    with run_asgi(app) as address:
-        yield address, app
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(ServeSettings(**{"chats": f"{folder}/chats.db", **settings}), lambda text: None)
+        with run_asgi(app) as address:
+            yield address, app
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
     Raises:
         UserError: a model does not exist, or the conversations' file can't be used.
     """
-    keeps_chats = not (settings.no_page or settings.page_only)
+    keeps_chats = not settings.page_only  # a page elsewhere keeps its conversations here
     store = ChatStore(find_database(settings.chats)) if keeps_chats else None
     metrics = Metrics()
     registry = ModelRegistry(settings, tell)
