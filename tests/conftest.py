@@ -8,11 +8,15 @@ import os
 # Read when the libraries are imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each core has a worker of its own
 
+import psutil
 import pytest
 import torch
 
 from small_doge import DogeConfig, DogeForCausalLM, DynamicMaskCache
+from tests.warm_python import WarmPython
 
 
 TINY = {
@@ -29,6 +33,13 @@ TINY = {
 # Of float32, by which a score may differ between two ways of computing it.
 UNITS_OF_ROUNDING = 32
 EXPERTS = {"is_moe": True, "num_experts": 64, "num_experts_per_tok": 4}
+GIB_PER_WORKER = 2
+
+
+def pytest_xdist_auto_num_workers():
+    """Of `-n auto`: a worker for each core, as far as the memory goes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, psutil.virtual_memory().available // (GIB_PER_WORKER << 30)))
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +90,13 @@ def tiny_tokenizer():
     from small_doge.processor.corpus import iterate_mixture
 
     return train_tokenizer(iterate_mixture(400), vocab_size=512, max_digits=1, model_max_length=64)
+
+
+@pytest.fixture(scope="session")
+def warm_python():
+    python = WarmPython()
+    yield python
+    python.close()
 
 
 class Messages(logging.Handler):

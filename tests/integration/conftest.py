@@ -92,8 +92,11 @@ def workspace(tmp_path_factory, tiny_tokenizer):
 
 
 @pytest.fixture
-def train(workspace, tmp_path):
-    """Write a recipe and run the script of a stage on it; returns the finished process."""
+def train(workspace, tmp_path, warm_python):
+    """Write a recipe and run the script of a stage on it; returns the finished process.
+
+    With a launcher, or variables of the environment, it is a new process, which loads the libraries.
+    """
 
     def call(output, *extra, check=True, stage="pretrain", launcher=None, env=None, **changes):
         recipe = {
@@ -105,10 +108,13 @@ def train(workspace, tmp_path):
         }
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe))
-        script = launcher or [sys.executable, "-m", f"small_doge.trainer.doge.{stage}"]
-        command = [*script, "--config", str(path), *extra]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+        words = ["--config", str(path), *extra]
+        if launcher is None and env is None:
+            done = warm_python.run("-m", f"small_doge.trainer.doge.{stage}", *words)
+        else:
+            script = launcher or [sys.executable, "-m", f"small_doge.trainer.doge.{stage}"]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+            done = subprocess.run([*script, *words], capture_output=True, text=True, env=environment, timeout=900)
         if check:
             assert done.returncode == 0, done.stderr[-4000:]
         return done

@@ -1,14 +1,12 @@
 """The published guides' scripts as their users call them, on copies of the data sets that a stand-in for the hub serves."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
 from tests.fake_hub import FakeHub
 from tests.hub_copies import build_hub
+from tests.warm_python import WarmPython
 from transformers import AutoTokenizer
 
 
@@ -21,17 +19,19 @@ def hub(tmp_path_factory):
         yield hub
 
 
+@pytest.fixture(scope="module")
+def python(tmp_path_factory, hub):
+    """A user's Python, whose hub is the stand-in."""
+    home = tmp_path_factory.mktemp("home")
+    python = WarmPython(HF_ENDPOINT=hub.address, HF_HOME=str(home), HF_HUB_OFFLINE="0")
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def run(tmp_path, hub):
+def run(tmp_path, python):
     def call(script, *args, check=True):
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.address,
-            "HF_HOME": str(tmp_path / "home"),
-            "HF_HUB_OFFLINE": "0",
-        }
-        command = [sys.executable, str(SCRIPTS / script), *map(str, args)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+        done = python.run(str(SCRIPTS / script), *map(str, args), cwd=tmp_path)
         assert not check or done.returncode == 0, done.stderr[-3000:]
         return done
 

@@ -1,9 +1,6 @@
 """The table of stages, and that a new stage is one file and one entry."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -62,16 +59,20 @@ def test_an_entry_that_does_not_fit_is_refused(changes, message):
     assert "toy" not in STAGES
 
 
-def run(*words):
-    """The command line of a program that has registered the toy stage."""
+@pytest.fixture
+def run(warm_python):
+    """Run the command line of a program that has registered the toy stage; returns what it prints."""
     code = "import sys, tests.toy_stage; from small_doge.cli.main import main; sys.argv[0] = 'small-doge'; main()"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+    def call(*words):
+        done = warm_python.run("-c", code, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return call
 
 
-def test_a_new_stage_is_one_file_and_one_entry(tmp_path, tiny_tokenizer):
+def test_a_new_stage_is_one_file_and_one_entry(run, tmp_path, tiny_tokenizer):
     tiny_tokenizer.save_pretrained(tmp_path / "tokenizer")
     recipes = tmp_path / "recipes"
     recipes.mkdir()
