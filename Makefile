@@ -41,7 +41,7 @@ golden: setup
 	$(BIN)/python -m tests.golden.runs $(ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest -n auto -m "slow or gpu or (not slow and not gpu)" $(ARGS)
+	$(BIN)/python -m pytest -m "slow or gpu or (not slow and not gpu)" $(ARGS)
 
 bench: setup
 	$(BIN)/python benchmarks/bench_training_step.py
