@@ -17,6 +17,8 @@ from .registry import ModelRegistry
 from .routes.anthropic import make_anthropic_router
 from .routes.chats import make_chats_router
 from .routes.models import make_models_api_router
+from .routes.ollama import make_ollama_router
+from .routes.ollama_models import make_ollama_models_router
 from .routes.openai_chat import make_chat_router
 from .routes.openai_completions import make_completions_router
 from .routes.openai_models import make_models_router
@@ -80,6 +82,8 @@ def _add_api(app: FastAPI, state: ServerState) -> None:
             app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
     for router in (
         make_anthropic_router(state),
+        make_ollama_router(state),
+        make_ollama_models_router(state),
         make_tokens_router(state),
         make_models_api_router(state),
         make_system_router(state),

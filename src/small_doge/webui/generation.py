@@ -29,6 +29,7 @@ class GenerationRequest:
         tools: definitions of functions that the template shows the model.
         continue_final_message: whether the answer goes on with the text of the last message.
         template_variables: further variables of the chat template.
+        context: token ids before the prompt, which then begins without the token that begins a text.
     """
 
     model: str | None
@@ -39,6 +40,7 @@ class GenerationRequest:
     tools: Sequence[dict[str, Any]] | None = None
     continue_final_message: bool = False
     template_variables: dict[str, Any] = field(default_factory=dict)
+    context: Sequence[int] = ()
 
 
 class Generation:
@@ -147,6 +149,14 @@ class Generator:
 
     def encode(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the prompt's token ids."""
+        ids = self._encode_alone(engine, asked)
+        if not asked.context:
+            return ids
+        begin = getattr(engine.tokenizer, "bos_token_id", None)
+        return [*asked.context, *(ids[1:] if ids and ids[0] == begin else ids)]
+
+    def _encode_alone(self, engine: Engine, asked: GenerationRequest) -> list[int]:
+        """Make the token ids of the prompt without what stands before it."""
         if asked.messages is not None:
             return engine.render(
                 asked.messages,

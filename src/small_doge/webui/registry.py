@@ -100,8 +100,8 @@ class ModelEntry:
 
     def describe(self) -> dict[str, Any]:
         """Describe the model by its files; what they do not tell is None."""
-        settings = _read_json(Path(self.source) / RUNTIME) or {}
-        config = _read_json(Path(self.source) / "config.json") or {}
+        settings = read_json(Path(self.source) / RUNTIME) or {}
+        config = read_json(Path(self.source) / "config.json") or {}
         facts: dict[str, Any] = {
             "loaded": self.is_loaded,
             "can_chat": _has_template(Path(self.source)),
@@ -295,7 +295,7 @@ def is_model(folder: Path) -> bool:
     """Tell whether a folder holds an exported Doge model or a checkpoint of one."""
     if is_exported(folder):
         return True
-    kind = (_read_json(folder / "config.json") or {}).get("model_type")
+    kind = (read_json(folder / "config.json") or {}).get("model_type")
     return kind in ("doge", "doge_moe") and any(folder.glob("*.safetensors"))
 
 
@@ -311,10 +311,10 @@ def _count_weights(folder: Path) -> int:
 def _has_template(folder: Path) -> bool:
     if (folder / "chat_template.jinja").is_file():
         return True
-    return bool((_read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
+    return bool((read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

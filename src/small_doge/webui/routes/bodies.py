@@ -35,8 +35,13 @@ class Body(BaseModel):
         for name, harmless in self.unsupported.items():
             if name in extra and extra[name] is not None and extra[name] not in harmless:
                 raise ApiError(400, f"{name} is not supported by this server; leave it out", name, "unsupported")
-        ignored = [name for name in extra if name not in self.without_effect and name not in self.unsupported]
+        ignored = self.list_ignored()
         return {IGNORED_HEADER: list_names(ignored)} if ignored else {}
+
+    def list_ignored(self) -> list[str]:
+        """List the fields that were given and mean nothing here."""
+        extra = self.model_extra or {}
+        return [name for name in extra if name not in self.without_effect and name not in self.unsupported]
 
 
 class SamplingBody(Body):
