@@ -90,13 +90,17 @@ class Generation:
         unfinished = list(enumerate(self.choices))
         while unfinished:
             self.choices[0].news.clear()
-            is_idle = True
+            is_idle, going_on = True, []
             for number, stream in unfinished:
                 tokens = stream.take()
                 if tokens:
                     is_idle = False
                     yield number, tokens
-            unfinished = [item for item in unfinished if not item[1].is_done]
+                if stream.is_done:
+                    stream.check()
+                else:
+                    going_on.append((number, stream))
+            unfinished = going_on
             if is_idle and unfinished:
                 await self.choices[0].news.wait()
 

@@ -56,15 +56,17 @@ class TokenStream:
         return self.finish_reason is not None and self._num_taken == len(self.tokens)
 
     def take(self) -> list[Token]:
-        """Return the tokens that came since the last call.
+        """Return the tokens that came since the last call."""
+        start, self._num_taken = self._num_taken, len(self.tokens)
+        return self.tokens[start:]
+
+    def check(self) -> None:
+        """Raise what ended the request, unless it ended well.
 
         Raises:
             ApiError: the request took longer than the server permits, or the server is shutting down.
             Exception: whatever the request failed with.
         """
-        start, self._num_taken = self._num_taken, len(self.tokens)
-        if start < len(self.tokens):
-            return self.tokens[start:]
         if self.finish_reason == "error":
             raise self.request.error or RuntimeError("a request failed without an error")
         if self.finish_reason == "timeout":
@@ -76,7 +78,6 @@ class TokenStream:
             )
         if self.finish_reason == "shutdown":
             raise ApiError(503, "the server is shutting down", code="shutting_down")
-        return []
 
     def cancel(self) -> None:
         """End the request and free its slot; nothing happens if it is finished."""
