@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, Select, Text, delete, func, or_, select, text
+from sqlalchemy import ColumnElement, Select, Text, bindparam, delete, func, or_, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -128,7 +128,9 @@ class ChatStore:
         if self._indexed and len(word) >= TRIGRAM:
             quoted = '"' + word.replace('"', '""') + '"'
             hits = text("SELECT rowid FROM message_search WHERE message_search MATCH :quoted")
-            said = said.where(Message.key.in_(hits.bindparams(quoted=quoted).columns(rowid=Text)))
+            said = said.where(
+                Message.key.in_(hits.bindparams(bindparam("quoted", quoted, unique=True)).columns(rowid=Text))
+            )
         return or_(func.instr(Chat.folded, word) > 0, Chat.id.in_(said))
 
     def create_chat(self, form: ChatForm) -> ChatView:

@@ -4,22 +4,11 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-
-from small_doge.webui.chat_store import ChatStore
-from small_doge.webui.errors import add_error_handlers
-from small_doge.webui.routes.chats import make_chats_router
+from tests.unit.webui.chats_server import make_app
 
 
 PATH = "/api/v1/chats"
-
-
-def make_app(path):
-    app = FastAPI()
-    add_error_handlers(app)
-    app.include_router(make_chats_router(ChatStore(path)))
-    return app
 
 
 @pytest.fixture
