@@ -13,6 +13,7 @@ from .errors import ApiError
 from .metrics import Metrics
 from .registry import ModelEntry, ModelRegistry
 from .settings import ServeSettings
+from .tool_prompts import fit_template
 from .worker import TokenStream
 
 
@@ -162,9 +163,10 @@ class Generator:
     def _encode_alone(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the token ids of the prompt without what stands before it."""
         if asked.messages is not None:
+            messages, tools = fit_template(engine, asked.messages, asked.tools)
             return engine.render(
-                asked.messages,
-                tools=asked.tools,
+                messages,
+                tools=tools,
                 continue_final_message=asked.continue_final_message,
                 **asked.template_variables,
             )

@@ -9,12 +9,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
 
-from ...inference import Token
+from ...inference import Engine, Token
+from ...inference.tool_calls import ToolCall
+from ..answer_parts import AnswerReader
 from ..errors import ApiError
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
 from .bodies import Choices, SamplingBody, StreamOptions, read_messages
+from .openai_input import blame, read_tools, shape_answer
 
 
 MAX_TOP_LOGPROBS = 20
@@ -43,6 +46,10 @@ class ChatBody(SamplingBody):
     max_completion_tokens: int | None = None
     logprobs: bool | None = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
 
@@ -55,11 +62,15 @@ class ChatBody(SamplingBody):
             raise ApiError(400, "top_logprobs needs logprobs: true", "top_logprobs")
         if self.logprobs:
             options["logprobs"] = self.top_logprobs or 0
+        shape, tools = shape_answer(
+            read_tools(self.tools), self.tool_choice, self.parallel_tool_calls is not False, self.response_format
+        )
         return GenerationRequest(
             model=self.model,
             messages=read_messages(self.messages),
-            options=options,
+            options={**options, **shape},
             n=self.n or 1,
+            tools=tools,
             continue_final_message=self.continue_final_message,
             template_variables=self.chat_template_kwargs or {},
         )
@@ -73,8 +84,10 @@ def make_chat_router(state: ServerState) -> APIRouter:
     async def create_chat_completion(body: ChatBody, request: Request) -> Response:
         """Generate the next message of a conversation, whole or as a stream of events."""
         headers = body.check_fields()
-        generation = await state.generator.start(body.to_request())
-        answer = ChatAnswer(generation, body)
+        asked = body.to_request()
+        with blame("response_format"):
+            generation = await state.generator.start(asked)
+        answer = ChatAnswer(generation, body, with_tools="grammar" in asked.options)
         if body.stream:
             return GenerationStream(generation, answer.stream(), request.url.path, headers)
         with generation:
@@ -84,11 +97,19 @@ def make_chat_router(state: ServerState) -> APIRouter:
 
 
 class ChatAnswer:
-    """Writes a generation in the form of the OpenAI API."""
+    """Writes a generation in the form of the OpenAI API.
 
-    def __init__(self, generation: Generation, body: ChatBody) -> None:
+    Args:
+        generation: what is running.
+        body: what was asked for.
+        with_tools: whether calls of tools are told apart from text.
+    """
+
+    def __init__(self, generation: Generation, body: ChatBody, with_tools: bool) -> None:
         self.generation = generation
         self.body = body
+        self.with_usage = body.stream_options is not None and body.stream_options.include_usage
+        self.readers = [AnswerReader(with_thinking=False, with_tools=with_tools) for _ in generation.choices]
         self.common = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
@@ -100,11 +121,17 @@ class ChatAnswer:
         """Wait for all choices."""
         choices = []
         for number, tokens in enumerate(await self.generation.finish()):
+            reader = self.readers[number]
+            text = "".join(part.text for part in [*reader.read(tokens), *reader.finish()])
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if reader.calls:
+                message["content"] = text or None
+                message["tool_calls"] = [make_call(call) for call in reader.calls]
             choice = {
                 "index": number,
-                "message": {"role": "assistant", "content": "".join(token.text for token in tokens), "refusal": None},
+                "message": message,
                 "logprobs": self._describe_logprobs(tokens),
-                "finish_reason": tokens[-1].finish_reason if tokens else "stop",
+                "finish_reason": self._find_reason(number),
             }
             if self.body.return_token_ids:
                 choice["token_ids"] = [token.id for token in tokens]
@@ -112,20 +139,41 @@ class ChatAnswer:
         return {**self.common, "object": "chat.completion", "choices": choices, "usage": count_usage(self.generation)}
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Give the answer piece by piece."""
-        with_usage = self.body.stream_options is not None and self.body.stream_options.include_usage
-        for number in range(len(self.generation.choices)):
+        """Give the answer piece by piece; calls of tools when they are whole."""
+        unfinished = set(range(len(self.readers)))
+        for number in unfinished:
             yield self._make_chunk(number, {"role": "assistant", "content": ""})
         async for number, tokens in self.generation:
-            text = "".join(token.text for token in tokens)
+            text = "".join(part.text for part in self.readers[number].read(tokens))
             if text or self.body.logprobs or self.body.return_token_ids:
                 yield self._make_chunk(number, {"content": text}, tokens)
             if tokens[-1].finish_reason is not None:
-                yield self._make_chunk(number, {}, reason=tokens[-1].finish_reason)
-        if with_usage:
-            chunk = {**self.common, "object": "chat.completion.chunk", "choices": []}
-            yield make_event({**chunk, "usage": count_usage(self.generation)})
+                unfinished.discard(number)
+                for chunk in self._end(number):
+                    yield chunk
+        for number in unfinished:  # those without any token
+            for chunk in self._end(number):
+                yield chunk
+        if self.with_usage:
+            last = {**self.common, "object": "chat.completion.chunk", "choices": []}
+            yield make_event({**last, "usage": count_usage(self.generation)})
         yield make_event("[DONE]")
+
+    def _end(self, number: int) -> list[bytes]:
+        """Return the last chunks of a choice: held back text, calls of tools, and why it ended."""
+        reader = self.readers[number]
+        chunks = [self._make_chunk(number, {"content": part.text}) for part in reader.finish()]
+        for index, call in enumerate(reader.calls):
+            made = make_call(call)
+            begun = {"index": index, **made, "function": {**made["function"], "arguments": ""}}
+            rest = {"index": index, "function": {"arguments": call.arguments}}
+            chunks += [self._make_chunk(number, {"tool_calls": [delta]}) for delta in (begun, rest)]
+        return [*chunks, self._make_chunk(number, {}, reason=self._find_reason(number))]
+
+    def _find_reason(self, number: int) -> str:
+        """Tell why a choice ended, which is finished."""
+        reason = find_reason(self.generation, number)
+        return "tool_calls" if reason == "stop" and self.readers[number].calls else reason
 
     def _make_chunk(
         self, number: int, delta: dict[str, Any], tokens: list[Token] | None = None, reason: str | None = None
@@ -139,23 +187,40 @@ class ChatAnswer:
         if tokens and self.body.return_token_ids:
             choice["token_ids"] = [token.id for token in tokens]
         chunk = {**self.common, "object": "chat.completion.chunk", "choices": [choice]}
-        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+        if self.with_usage:
             chunk["usage"] = None
         return make_event(chunk)
 
     def _describe_logprobs(self, tokens: list[Token]) -> dict[str, Any] | None:
         if not self.body.logprobs or not tokens:
             return None
-        return {"content": [self._describe_token(token) for token in tokens], "refusal": None}
+        return {"content": describe_logprobs(self.generation.engine, tokens), "refusal": None}
 
-    def _describe_token(self, token: Token) -> dict[str, Any]:
-        engine = self.generation.engine
 
-        def describe(token_id: int, logprob: float | None) -> dict[str, Any]:
-            return {"token": engine.piece(token_id), "logprob": logprob, "bytes": list(engine.token_bytes(token_id))}
+def make_call(call: ToolCall) -> dict[str, Any]:
+    """Write a call of a tool, under a new name."""
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{uuid.uuid4().hex}", "type": "function", "function": function}
 
-        top = [describe(token_id, logprob) for token_id, logprob in token.top_logprobs.items()]
-        return {**describe(token.id, token.logprob), "top_logprobs": top}
+
+def find_reason(generation: Generation, number: int) -> str:
+    """Tell why a choice ended, in the words of the OpenAI API; one that was cancelled stopped."""
+    return "length" if generation.choices[number].finish_reason == "length" else "stop"
+
+
+def describe_logprobs(engine: Engine, tokens: list[Token]) -> list[dict[str, Any]]:
+    """Describe the probabilities of tokens, and of the likeliest in their places."""
+
+    def describe(token_id: int, logprob: float | None) -> dict[str, Any]:
+        return {"token": engine.piece(token_id), "logprob": logprob, "bytes": list(engine.token_bytes(token_id))}
+
+    return [
+        {
+            **describe(token.id, token.logprob),
+            "top_logprobs": [describe(token_id, logprob) for token_id, logprob in token.top_logprobs.items()],
+        }
+        for token in tokens
+    ]
 
 
 def count_usage(generation: Generation) -> dict[str, Any]:

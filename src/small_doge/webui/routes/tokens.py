@@ -10,6 +10,7 @@ from ..errors import ApiError
 from ..registry import ModelEntry
 from ..state import ServerState
 from ..streaming import respond
+from ..tool_prompts import fit_template
 from .bodies import Body, read_messages
 
 
@@ -63,9 +64,8 @@ def make_tokens_router(state: ServerState) -> APIRouter:
     async def apply_template(body: TemplateBody) -> Response:
         """Return the text that the chat template makes of a conversation."""
         with await state.registry.acquire(body.model) as entry:
-            text = entry.engine.render_text(
-                read_messages(body.messages), tools=body.tools, add_generation_prompt=body.add_generation_prompt
-            )
+            messages, tools = fit_template(entry.engine, read_messages(body.messages), body.tools)
+            text = entry.engine.render_text(messages, tools, add_generation_prompt=body.add_generation_prompt)
             return respond({"prompt": text}, body.check_fields())
 
     return router
@@ -76,8 +76,8 @@ def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
     if (body.content is None) == (body.messages is None):
         raise ApiError(400, "send either content, which is a text, or messages", "content")
     if body.messages is not None:
-        messages = read_messages(body.messages)
-        ids = engine.render(messages, tools=body.tools, add_generation_prompt=body.add_generation_prompt)
+        messages, tools = fit_template(engine, read_messages(body.messages), body.tools)
+        ids = engine.render(messages, tools, add_generation_prompt=body.add_generation_prompt)
     else:
         ids = engine.encode(body.content or "", add_special_tokens=body.add_special_tokens)
     tokens = [{"id": token_id, "piece": engine.piece(token_id)} for token_id in ids]
