@@ -3,7 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { Doge } from "./doge.mjs";
+import { Doge } from "../../src/small_doge/webui/static/doge/doge.mjs";
 
 // Read when ONNX Runtime is loaded, which otherwise reports to its maker.
 process.env.ORT_DISABLE_TELEMETRY ??= "1";
@@ -45,19 +45,21 @@ try {
   });
   const ids = values.chat ? doge.render([{ role: "user", content: prompt }]) : doge.encode(prompt);
   const start = performance.now();
-  let count = 0;
   let first;
   const options = { maxNewTokens: Number(values["max-new-tokens"]), temperature: Number(values.temperature) };
-  for await (const piece of doge.streamText(ids, options)) {
+  const answer = doge.generate(ids, options);
+  let next = await answer.next();
+  for (; !next.done; next = await answer.next()) {
     first ??= performance.now();
-    count++;
-    process.stdout.write(piece);
+    process.stdout.write(next.value.text);
   }
+  const { usage, explanation } = next.value; // what a generator returns, which `for await` drops
+  const count = usage.completion_tokens;
   const seconds = (performance.now() - first) / 1000;
   console.log();
   const speed = count > 1 ? `, ${Math.round((count - 1) / seconds)} tok/s` : "";
-  const reason = doge.ended === "stop" ? "" : `, ${doge.ended}`;
-  console.error(`${count} pieces${speed}, first after ${Math.round((first ?? performance.now()) - start)} ms${reason}`);
+  const reason = explanation ? `, ${explanation}` : "";
+  console.error(`${count} tokens${speed}, first after ${Math.round((first ?? performance.now()) - start)} ms${reason}`);
 } catch (error) {
   console.error(`Error: ${error.message}`);
   process.exit(1);

@@ -1,30 +1,24 @@
-"""The exported folder outside Python: Node.js and a page in headless Chromium write what the Python engine writes."""
+"""The exported folder in JavaScript: Node.js writes what the Python engine writes."""
 
-import functools
 import json
 import os
 import shutil
 import subprocess
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import small_doge
 from small_doge.inference import OnnxEngine
 from tests.unit.inference.conftest import build_model
 
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "javascript"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DOGE = Path(small_doge.__file__).parent / "webui" / "static" / "doge" / "doge.mjs"
 
 MODEL = {"vocab_size": 512, "keep_window_size": 24, "num_hidden_layers": 2}
-STOP_AT_THE_FIRST_WORDS = """() => new MutationObserver(() => {
-  if (document.querySelector("#log .assistant")?.textContent) document.getElementById("stop").click();
-}).observe(document.getElementById("log"), { childList: true, subtree: true, characterData: true })"""
-
 pytestmark = pytest.mark.skipif(
     not shutil.which("node") or not (EXAMPLE / "node_modules").is_dir(),
     reason="needs Node.js and: make javascript",
@@ -43,7 +37,7 @@ def export(folder, tokenizer, **sizes):
 
 @pytest.fixture(scope="module", params=FORMATS)
 def exported(request, tmp_path_factory, tiny_tokenizer):
-    """A tiny model whose window is passed, and whose slots are squeezed several times, in a short answer."""
+    """A tiny model whose window is passed, and whose keys are squeezed several times, in a short answer."""
     return export(tmp_path_factory.mktemp("narrow") / request.param, tiny_tokenizer)
 
 
@@ -74,12 +68,21 @@ def test_node_leaves_nothing_in_the_home_folder(exported, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-CODE = """
+HEAD = """
 import { readFile } from "node:fs/promises";
 import ort from "onnxruntime-node";
-import { Doge } from "./doge.mjs";
-const [folder, texts] = [process.argv[1], JSON.parse(await readFile(process.argv[2], "utf8"))];
-const doge = await Doge.load(ort, (name) => readFile(`${folder}/${name}`), { inPlace: true });
+import { Doge } from "DOGE";
+const doge = await Doge.load(ort, (name) => readFile(`${process.argv[1]}/${name}`), { inPlace: true });
+const take = async (answer) => {
+  const tokens = [];
+  for (let next = await answer.next(); ; next = await answer.next()) {
+    if (next.done) return { tokens, ...next.value };
+    tokens.push(next.value);
+  }
+};
+""".replace("DOGE", str(DOGE))
+CODE = """
+const texts = JSON.parse(await readFile(process.argv[2], "utf8"));
 const attempt = (make) => { try { return make(); } catch (error) { return error.message; } };
 const prompts = texts.map((text) => attempt(() => doge.encode(text)));
 const turns = (text) => [{ role: "system", content: text }, { role: "user", content: text, name: null }];
@@ -104,7 +107,8 @@ TEXTS = [
 
 
 def run_script(script, *words):
-    command = ["node", "--input-type=module", "-e", script, *map(str, words)]
+    """What a script prints, which has Doge, and loads the folder that is its first word as `doge`."""
+    command = ["node", "--input-type=module", "-e", HEAD + script, *map(str, words)]
     done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -127,34 +131,22 @@ def test_node_encodes_as_python_does_and_what_is_typed_is_never_a_control_token(
 
 
 FEED = """
-import { readFile } from "node:fs/promises";
-import ort from "onnxruntime-node";
-import { Doge } from "./doge.mjs";
-const [folder, ids] = [process.argv[1], JSON.parse(process.argv[2])];
-const doge = await Doge.load(ort, (name) => readFile(`${folder}/${name}`), { inPlace: true });
+const ids = JSON.parse(process.argv[2]);
 const best = (logits) => logits.indexOf(Math.max(...logits));
 const found = [best(await doge.extend(ids.slice(0, 100)))];
 for (const id of ids.slice(100)) found.push(best(await doge.extend([id])));
-console.log(JSON.stringify({ found, slots: doge.slots }));
+console.log(JSON.stringify({ found, capacity: doge.keys.capacity }));
 """
 
 
 @pytest.mark.parametrize("exported", ["none"], indirect=True)  # the full model in PyTorch has these weights
-def test_node_selects_as_the_full_model_does_after_the_slots_were_squeezed(exported):
+def test_node_selects_as_the_full_model_does_after_evicted_keys_were_squeezed_out(exported):
     tokens = np.random.default_rng(0).permutation(512)[:450]  # distinct: equal ones have equal scores
-    done = subprocess.run(
-        ["node", "--input-type=module", "-e", FEED, str(exported), str(tokens.tolist())],
-        cwd=EXAMPLE,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = run_script(FEED, exported, tokens.tolist())
     with torch.no_grad():
         logits = build_model(**MODEL)(torch.from_numpy(tokens)[None]).logits[0, 99:]
     assert result["found"] == logits.argmax(-1).tolist()
-    assert result["slots"] == 24 + 256
+    assert result["capacity"] == 24 + 256
 
 
 @pytest.mark.parametrize("exported", ["none"], indirect=True)
@@ -182,25 +174,14 @@ def test_node_says_why_an_answer_ended(exported):
 
 
 ENDS = """
-import { readFile } from "node:fs/promises";
-import ort from "onnxruntime-node";
-import { Doge } from "./doge.mjs";
-const folder = process.argv[1];
-const doge = await Doge.load(ort, (name) => readFile(`${folder}/${name}`), { inPlace: true });
 const half = doge.codec.live.encode("\u00e9", { add_special_tokens: false }).ids.slice(0, 1);
-const write = async (make) => {
-  doge.stream = make;
-  let text = "";
-  for await (const piece of doge.streamText([5])) text += piece;
-  return text;
-};
-const text = await write(async function* () { yield* half; });
-delete doge.stream;
-const logits = new Float32Array(doge.settings.vocab_size).fill(NaN);
-doge.extend = async () => logits;
-const failed = await doge.stream([5]).next().then(() => null, (error) => error.message);
-const outside = await doge.stream([5000]).next().then(() => null, (error) => error.message);
-console.log(JSON.stringify({ count: half.length, text, failed, outside }));
+const bias = { logitBias: { [half[0]]: 1e6 }, maxNewTokens: 1 };
+const text = (await take(doge.generate([5], bias))).tokens.map((token) => token.text).join("");
+const failure = (ids, options) => doge.generate(ids, options).next().then(() => null, (error) => error.message);
+const outside = await failure([5000]);
+const unknown = await failure([5], { temprature: 1 });
+doge.extend = async () => new Float32Array(doge.settings.vocab_size).fill(NaN);
+console.log(JSON.stringify({ text, outside, unknown, failed: await failure([5]) }));
 """
 
 
@@ -209,6 +190,7 @@ def test_node_gives_out_half_a_character_and_refuses_numbers_that_are_none(expor
     found = run_script(ENDS, exported)
     assert found["text"] == "\ufffd"
     assert "not finite" in found["failed"] and "token 5000" in found["outside"]
+    assert "unknown option temprature" in found["unknown"]
 
 
 def test_node_tells_what_is_wrong(tmp_path):
@@ -216,70 +198,3 @@ def test_node_tells_what_is_wrong(tmp_path):
     assert done.returncode == 1 and "runtime.json" in done.stderr
     done = subprocess.run(["node", "node.mjs"], cwd=EXAMPLE, capture_output=True, text=True)
     assert done.returncode == 2 and "Usage" in done.stderr
-
-
-@pytest.fixture
-def site(tmp_path, wide):
-    """The page and the folder, as static files."""
-    shutil.copytree(EXAMPLE, tmp_path / "site", ignore=shutil.ignore_patterns("node_modules"))
-    (tmp_path / "site" / "node_modules").symlink_to(EXAMPLE / "node_modules")
-    shutil.copytree(wide, tmp_path / "site" / "model")
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
-    handler.log_message = lambda *arguments: None
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/index.html"
-    server.shutdown()
-
-
-@pytest.fixture
-def page(tmp_path):
-    """A page of a browser of its own."""
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 800, "height": 600})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_page_answers_as_python_does(site, wide, page):
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(site)
-    page.wait_for_selector("#send:enabled")
-    page.fill("#prompt", "What is 2 + 3?")
-    page.click("#send")
-    page.wait_for_selector("text=tok/s")
-    shown = page.inner_text("#log .assistant")
-    engine = OnnxEngine(wide)
-    ids = engine.render([{"role": "user", "content": "What is 2 + 3?"}])
-    # WebAssembly adds up in another order: the rounded activations of int8 and int4 may differ in a last digit.
-    length = 256 if wide.name == "none" else 8
-    expected = engine.generate(ids, max_new_tokens=length).rstrip("\ufffd")
-    assert len(shown) > 0 and shown.strip().startswith(expected.strip())
-    page.click("#reset")
-    assert page.locator("#log p").count() == 0
-    home = site.removesuffix("index.html")
-    assert asked and all(url.startswith((home, "blob:", "data:")) for url in asked)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_page_stops_when_asked(site, page):
-    page.goto(site)
-    page.wait_for_selector("#send:enabled")
-    page.evaluate(STOP_AT_THE_FIRST_WORDS)
-    page.fill("#prompt", "Tell me a story")
-    page.click("#send")
-    page.wait_for_selector("text=tok/s")
-    assert int(page.inner_text("#status").split()[0]) <= 2
-    assert page.is_enabled("#send")
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_page_tells_what_is_wrong(site, page):
-    page.goto(f"{site}?model=nowhere")
-    page.wait_for_selector("text=could not be loaded: nowhere/runtime.json: 404")
