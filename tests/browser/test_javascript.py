@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import small_doge
-from small_doge.inference import OnnxEngine
+from small_doge.inference import OnnxEngine, onnx_backend
 from tests.unit.inference.conftest import build_model
 
 
@@ -198,3 +198,166 @@ def test_node_tells_what_is_wrong(tmp_path):
     assert done.returncode == 1 and "runtime.json" in done.stderr
     done = subprocess.run(["node", "node.mjs"], cwd=EXAMPLE, capture_output=True, text=True)
     assert done.returncode == 2 and "Usage" in done.stderr
+
+
+ANSWER = """
+const cases = JSON.parse(process.argv[2]);
+const found = [];
+for (const { ids, options } of cases) found.push(await take(doge.generate(ids, options)));
+console.log(JSON.stringify(found));
+"""
+CAMEL = {
+    "max_new_tokens": "maxNewTokens",
+    "repetition_penalty": "repetitionPenalty",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "logit_bias": "logitBias",
+    "stop_token_ids": "stopTokenIds",
+    "ignore_eos": "ignoreEos",
+}
+OPTIONS = [
+    {"logprobs": 5},
+    {"repetition_penalty": 1.4, "logprobs": 3},
+    {"presence_penalty": 0.7, "frequency_penalty": 0.4},
+    {"logit_bias": {300: 4.0, 301: 4.5, 302: -1e6}, "frequency_penalty": 2.0},
+    {"ignore_eos": True, "max_new_tokens": 40},
+    {"stop": ["e", "an"], "presence_penalty": 3.0},
+    {"stop": "<|eot_id|>", "logit_bias": {4: 3.0}, "ignore_eos": True},
+    {"stop_token_ids": list(range(0, 512, 3)), "presence_penalty": 2.0},
+]
+
+
+@pytest.mark.parametrize("wide", ["none"], indirect=True)
+def test_node_samples_as_python_does_with_every_option_that_leaves_nothing_to_chance(wide):
+    engine = OnnxEngine(wide)
+    ids = engine.encode("Ada lives in")
+    given = [{"max_new_tokens": 12, **options} for options in OPTIONS]
+    cases = [{"ids": ids, "options": {CAMEL.get(name, name): value for name, value in o.items()}} for o in given]
+    for options, found in zip(given, run_script(ANSWER, wide, json.dumps(cases)), strict=True):
+        request = engine.submit(ids, **options)
+        tokens = list(engine.follow(request))
+        assert [token["id"] for token in found["tokens"]] == [token.id for token in tokens], options
+        assert [token["text"] for token in found["tokens"]] == [token.text for token in tokens], options
+        assert found["finishReason"] == request.finish_reason
+        assert found["usage"]["completion_tokens"] == len(tokens)
+        if "logprobs" in options:
+            for ours, theirs in zip(found["tokens"], tokens, strict=True):
+                assert ours["logprob"] == pytest.approx(theirs.logprob, abs=1e-3)
+                assert [one["logprob"] for one in ours["top"]] == pytest.approx(
+                    list(theirs.top_logprobs.values()), abs=1e-3
+                )
+
+
+DRAWS = """
+const { Sampler, checkOptions } = await import(new URL("./sampling.mjs", "file://DOGE"));
+const logits = Float32Array.from(JSON.parse(process.argv[2]));
+const found = JSON.parse(process.argv[3]).map((given) => {
+  const draw = (seed) => {
+    const sampler = new Sampler(checkOptions({ ...given, seed }, logits.length), []);
+    return Array.from({ length: 4000 }, () => sampler.sample(logits).id);
+  };
+  const [first, again, other] = [draw(1), draw(1), draw(2 ** 40 + 1)];
+  return { first, isSame: String(first) === String(again), isOther: String(first) !== String(other) };
+});
+console.log(JSON.stringify(found));
+""".replace("DOGE", str(DOGE))
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_draws_tokens_by_their_probabilities_and_a_seed_gives_the_same_ones(exported):
+    logits = np.random.default_rng(0).normal(size=40).astype(np.float32) * 2
+    options = [{"temperature": 1}, {"temperature": 0.7, "topK": 7}, {"temperature": 1, "topP": 0.8}]
+    options += [{"temperature": 2, "minP": 0.1}, {"temperature": 1.5, "topK": 20, "topP": 0.9, "minP": 0.05}]
+    for given, found in zip(
+        options, run_script(DRAWS, exported, json.dumps(logits.tolist()), json.dumps(options)), strict=True
+    ):
+        assert found["isSame"] and found["isOther"]
+        weights = np.exp(logits.astype(float) / given["temperature"])
+        order = np.argsort(-weights)
+        weights[order[given.get("topK", 40) :]] = 0
+        before = np.cumsum(weights[order]) - weights[order]
+        weights[order[before >= given.get("topP", 1) * weights.sum()]] = 0
+        weights[weights < given.get("minP", 0) * weights.max()] = 0
+        expected = weights / weights.sum()
+        shares = np.bincount(found["first"], minlength=40) / 4000
+        assert not shares[expected == 0].any()
+        assert np.abs(shares - expected).max() < 5 * np.sqrt(0.25 / 4000)
+
+
+INSPECT = """
+const ids = JSON.parse(process.argv[2]);
+const found = await doge.inspect(ids, { top: 3 });
+const pieces = Array.from({ length: doge.settings.vocab_size }, (_, id) => doge.codec.piece(id));
+console.log(JSON.stringify({ ...found, pieces }));
+"""
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_tells_the_probability_of_each_token_and_what_each_head_keeps(exported, monkeypatch):
+    ids = np.random.default_rng(0).permutation(512)[:400].tolist()  # distinct: equal ones have equal scores
+    found = run_script(INSPECT, exported, ids)
+    # No key is squeezed out: its place is its position.
+    monkeypatch.setattr(onnx_backend, "SPARE_KEYS", 512)
+    monkeypatch.setattr(onnx_backend.OnnxBackend, "_compact", lambda *_: None)
+    engine = OnnxEngine(exported)
+    backend = engine.backend
+    backend.clear(0)
+    logits = torch.from_numpy(backend.prefill(0, np.array(ids), keep=np.arange(len(ids)))).log_softmax(-1)
+    scores = backend.save(0).scores
+    expected = [logits[place, token].item() for place, token in enumerate(ids[1:])]
+    assert found["tokens"][0]["logprob"] is None
+    assert [token["logprob"] for token in found["tokens"][1:]] == pytest.approx(expected, abs=2e-3)
+    best = logits[:-1].topk(3).values
+    assert [[one["logprob"] for one in token["top"]] for token in found["tokens"][1:]] == [
+        pytest.approx(row.tolist(), abs=2e-3) for row in best
+    ]
+    rows = [head for layer in found["kept"] for head in layer]
+    for row, expected in zip(rows, scores, strict=True):
+        assert row["positions"] == np.flatnonzero(np.isfinite(expected)).tolist() and len(row["positions"]) == 24
+        assert row["scores"] == pytest.approx(expected[row["positions"]].tolist(), rel=1e-3)
+    assert found["pieces"] == [engine.piece(token) for token in range(512)]
+
+
+REUSE = """
+const ids = JSON.parse(process.argv[2]);
+const found = [];
+for (const part of [ids.slice(0, 10), ids.slice(0, 16), [...ids.slice(0, 4), ...ids.slice(8, 12)], ids, ids.slice(0, 20)]) {
+  const again = await take(doge.generate(part, { maxNewTokens: 4, ignoreEos: true }));
+  found.push({ ids: again.tokens.map((token) => token.id), cached: again.usage.cached_tokens });
+}
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_does_not_compute_again_what_a_prompt_shares_with_the_one_before(exported):
+    ids = np.random.default_rng(1).permutation(512)[:60].tolist()
+    found = run_script(REUSE, exported, ids)
+    parts = [ids[:10], ids[:16], [*ids[:4], *ids[8:12]], ids, ids[:20]]
+    engine = OnnxEngine(exported)
+    for part, answer in zip(parts, found, strict=True):
+        assert answer["ids"] == list(engine.stream(part, max_new_tokens=4, ignore_eos=True))
+    # Past the window of 24 there is no way back.
+    assert [answer["cached"] for answer in found] == [0, 10, 4, 4, 0]
+
+
+CONTINUE = """
+const texts = JSON.parse(process.argv[2]);
+const render = (text) => doge.render([{ role: "user", content: "Hi" }, { role: "assistant", content: text }], { continueFinal: true });
+const refused = [];
+for (const turns of [[], [{ role: "user", content: "Hi" }]]) {
+  try { doge.render(turns, { continueFinal: true }); } catch (error) { refused.push(error.message); }
+}
+console.log(JSON.stringify({ found: texts.map(render), refused }));
+"""
+
+
+@pytest.mark.parametrize("exported", ["none"], indirect=True)
+def test_node_continues_a_message_as_python_does(exported):
+    texts = ["Ada lives", "Ada lives ", "", " ", "two\n\n", "q0zend", "a <|eot_id|> b", "CONTINUE_FINAL_MESSAGE"]
+    result = run_script(CONTINUE, exported, json.dumps(texts))
+    engine = OnnxEngine(exported)
+    for text, found in zip(texts, result["found"], strict=True):
+        turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]
+        assert found == engine.render(turns, continue_final_message=True), text
+    assert len(result["refused"]) == 2 and all("continueFinal" in message for message in result["refused"])

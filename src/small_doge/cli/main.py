@@ -6,7 +6,7 @@ import sys
 import typer
 
 from ..utils.errors import UserError, told_errors
-from . import bench, chat, data, demo, env, export, generate, plan, serve, tokenizer, train, upcycle
+from . import bench, chat, data, demo, env, export, generate, plan, serve, tokenizer, train, upcycle, webui
 
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("upcycle", rich_help_panel=TRAIN)(upcycle.upcycle)
 app.command("generate", rich_help_panel=USE)(generate.generate_text)
 app.command("chat", rich_help_panel=USE)(chat.chat)
 app.command("serve", rich_help_panel=USE)(serve.serve)
+app.add_typer(webui.app, name="webui", rich_help_panel=USE)
 app.command("export", rich_help_panel=USE)(export.export_model)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 

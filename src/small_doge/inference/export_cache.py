@@ -10,6 +10,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.hub import find_hub_file
 from ..utils.logging import get_logger
+from ..utils.paths import looks_like_path
 from .checkpoints import open_checkpoint
 from .engine import Engine
 from .export import check_exportable, export_onnx
@@ -100,6 +101,8 @@ def _find_source(name: str | Path) -> Path | None:
     """Find the folder of a checkpoint, in the hub's cache for a hub name."""
     if Path(name).is_dir():
         return Path(name)
+    if looks_like_path(str(name)):  # which is not there
+        return None
     config = find_hub_file(str(name), "config.json")
     return config.parent if config else None
 

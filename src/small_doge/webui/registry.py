@@ -1,7 +1,6 @@
 """The models of a server: found by name, loaded on demand, and unloaded when memory runs short."""
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -13,18 +12,17 @@ from starlette.concurrency import run_in_threadpool
 
 from ..inference import Engine, is_exported
 from ..inference.export_cache import open_fast_engine
-from ..inference.loading import RUNTIME
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .errors import ApiError
+from .model_files import count_weights, describe_files, read_json
 from .settings import ServeSettings
 from .worker import EngineWorker
 
 
 logger = get_logger(__name__)
 
-WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
 GIB = 2**30
 
 
@@ -100,21 +98,7 @@ class ModelEntry:
 
     def describe(self) -> dict[str, Any]:
         """Describe the model by its files; what they do not tell is None."""
-        settings = read_json(Path(self.source) / RUNTIME) or {}
-        config = read_json(Path(self.source) / "config.json") or {}
-        facts: dict[str, Any] = {
-            "loaded": self.is_loaded,
-            "can_chat": _has_template(Path(self.source)),
-            "max_length": settings.get("max_length"),
-            "trained_length": config.get("max_position_embeddings"),
-            "keep_window_size": settings.get("keep_window_size", config.get("keep_window_size")),
-            "num_layers": settings.get("num_hidden_layers", config.get("num_hidden_layers")),
-            "num_kv_heads": settings.get("num_key_value_heads", config.get("num_key_value_heads")),
-            "vocab_size": settings.get("vocab_size", config.get("vocab_size")),
-            "quantize": settings.get("quantize"),
-            "path_kind": "export" if is_exported(self.source) else "checkpoint",
-            "size_bytes": _count_weights(Path(self.source)) or None,
-        }
+        facts = {"loaded": self.is_loaded, **describe_files(self.source)}
         if self.is_loaded:
             facts["can_chat"] = bool(getattr(self.engine.tokenizer, "chat_template", None))
             facts["max_length"] = self.engine.backend.max_length
@@ -301,23 +285,4 @@ def is_model(folder: Path) -> bool:
 
 def estimate_bytes(source: str) -> int:
     """Estimate the bytes that a model takes when it is loaded: its weights, twice while they are read."""
-    return 2 * _count_weights(Path(source)) + 64 * 2**20
-
-
-def _count_weights(folder: Path) -> int:
-    return sum(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern)) if folder.is_dir() else 0
-
-
-def _has_template(folder: Path) -> bool:
-    if (folder / "chat_template.jinja").is_file():
-        return True
-    return bool((read_json(folder / "tokenizer_config.json") or {}).get("chat_template"))
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object; None if there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+    return 2 * count_weights(Path(source)) + 64 * 2**20

@@ -10,7 +10,8 @@ from fastapi.responses import Response
 
 from ..errors import ApiError, to_json
 from ..model_facts import count_weights, make_digest, name_format, show_count
-from ..registry import ModelEntry, read_json
+from ..model_files import read_json
+from ..registry import ModelEntry
 from ..state import ServerState
 from ..streaming import respond
 from .ollama import LINES

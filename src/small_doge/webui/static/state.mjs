@@ -1,5 +1,6 @@
 // What the page knows, and what can be done with it. Views read it, call its methods, and are drawn again after `changed`.
 
+import { newId } from "./core/ids.mjs";
 import { allPresets, cleanSampling } from "./core/presets.mjs";
 import { MAX_IMPORT_BYTES, readChats, toJson, toMarkdown, download } from "./core/transfer.mjs";
 import { makeMessage, pathTo } from "./core/tree.mjs";
@@ -111,7 +112,7 @@ export class App {
     const now = new Date().toISOString();
     const preset = allPresets()[0];
     this.openChat({
-      id: crypto.randomUUID(),
+      id: newId(),
       title: "New conversation",
       model: null,
       folder: null,
@@ -262,7 +263,7 @@ export class App {
       return copy;
     });
     const { compare: _, ...settings } = plain(this.chat.settings);
-    const chat = { ...plain(this.chat), id: crypto.randomUUID(), title: `${this.chat.title} (branch)`, settings };
+    const chat = { ...plain(this.chat), id: newId(), title: `${this.chat.title} (branch)`, settings };
     this.openChat({ ...chat, pinned: false, messages, current_id: parent });
     location.hash = chat.id;
     this.saveMessages(this.chat, messages);

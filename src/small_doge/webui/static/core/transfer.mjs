@@ -1,5 +1,6 @@
 // Conversations out and in: JSON and Markdown. What comes in is checked field by field, and nothing else of it is kept.
 
+import { newId } from "./ids.mjs";
 import { pathTo } from "./tree.mjs";
 
 export const MAX_IMPORT_BYTES = 20_000_000;
@@ -53,7 +54,7 @@ function readChat(chat, index) {
   const ids = new Map();
   const idOf = (id) => {
     if (typeof id === "string" && UUID.test(id)) return id;
-    if (!ids.has(id)) ids.set(id, crypto.randomUUID());
+    if (!ids.has(id)) ids.set(id, newId());
     return ids.get(id);
   };
   const known = new Set();
@@ -61,7 +62,7 @@ function readChat(chat, index) {
     if (!ROLES.has(message?.role) || typeof message.content !== "string") {
       throw new Error(`${where}, message ${number + 1} needs a role (user, assistant, system) and a text.`);
     }
-    const id = message.id === undefined ? crypto.randomUUID() : idOf(message.id);
+    const id = message.id === undefined ? newId() : idOf(message.id);
     if (known.has(id)) throw new Error(`${where} has two messages with the same id.`);
     const parent = message.parent_id === null || message.parent_id === undefined ? null : idOf(message.parent_id);
     if (parent !== null && !known.has(parent)) throw new Error(`${where}, message ${number + 1} answers none that stands before it.`);
@@ -72,7 +73,7 @@ function readChat(chat, index) {
   });
   const current = chat.current_id ? idOf(chat.current_id) : null;
   return {
-    id: typeof chat.id === "string" && UUID.test(chat.id) ? chat.id : crypto.randomUUID(),
+    id: typeof chat.id === "string" && UUID.test(chat.id) ? chat.id : newId(),
     title: string(chat.title, 200) || "Imported conversation",
     model: string(chat.model, 500, null),
     folder: string(chat.folder, 100, null) || null,

@@ -1,9 +1,11 @@
 // A conversation is a tree: each message names the one that it answers, and siblings are branches. All functions are pure.
 
+import { newId } from "./ids.mjs";
+
 /** A new message. */
 export function makeMessage(role, content, parentId, model = null) {
   const created = new Date().toISOString();
-  return { id: crypto.randomUUID(), parent_id: parentId, role, content, model, created_at: created, stats: null };
+  return { id: newId(), parent_id: parentId, role, content, model, created_at: created, stats: null };
 }
 
 export function findMessage(messages, id) {

@@ -1,0 +1,211 @@
+"""The page as a static folder: in headless Chromium it writes what the Python engine writes, and asks no one but its host."""
+
+import functools
+import shutil
+import threading
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from small_doge.inference import OnnxEngine
+from tests.unit.inference.conftest import build_model
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+# doge.test is this machine by another name, which no browser takes for a secure place.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
+    "--host-resolver-rules=MAP doge.test 127.0.0.1",
+]
+ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
+MESSAGES = [{"role": "user", "content": "What is 2 + 3?"}]
+OPEN = """async () => {
+  const { openEngine } = await import("./static/engines/engine.mjs");
+  window.engine = await openEngine(await (await fetch("config.json")).json());
+  window.take = async (stream) => {
+    const batches = [];
+    for (;;) {
+      const { value, done } = await stream.next();
+      if (done) return { batches, ...value };
+      batches.push(value);
+    }
+  };
+  return engine.models();
+}"""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, tiny_tokenizer):
+    """Exported folders: one whose window is never passed, and one that has another form of weights."""
+    from small_doge.inference.export import export_onnx
+
+    folder = tmp_path_factory.mktemp("models")
+    sizes = {"vocab_size": 512, "keep_window_size": 512, "num_hidden_layers": 2}
+    for name, quantize in (("first", "none"), ("second", "int8")):
+        export_onnx(build_model(**sizes), tiny_tokenizer, folder / name, quantize, max_perplexity_increase=10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(models, tmp_path_factory):
+    """A file server's folder, with the page in a folder of it."""
+    from small_doge.webui.page_export import export_page
+
+    root = tmp_path_factory.mktemp("site")
+    export_page([str(models / "first"), str(models / "second")], root / "some" / "page")
+    return root
+
+
+@contextmanager
+def serve(folder, headers=()):
+    """Serve a folder as `python -m http.server` does; give the port."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def end_headers(self):
+            for name, value in dict(headers).items():
+                self.send_header(name, value)
+            super().end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for all tests; each opens a context of its own."""
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that fails its test if it asks anyone but its host, or if a script of it fails."""
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    yield page
+    home = page.url.split("/some/")[0]
+    context.close()
+    assert asked and all(url.startswith((home, "blob:", "data:")) for url in asked)
+    assert not errors
+
+
+def open_page(page, port, host="127.0.0.1"):
+    page.goto(f"http://{host}:{port}/some/page/")
+    page.wait_for_selector("html[data-ready]")
+    return page
+
+
+@pytest.mark.parametrize("headers", [{}, ISOLATION], ids=["one thread", "isolated"])
+def test_engine_in_a_worker_does_what_the_python_engine_does(site, models, page, headers):
+    python = OnnxEngine(models / "first")
+    ids = python.render(MESSAGES)
+    with serve(site, headers) as port:
+        open_page(page, port)
+        assert page.evaluate("crossOriginIsolated") is bool(headers)
+        described = page.evaluate(OPEN)
+        asked = {"model": "first", "messages": MESSAGES, "sampling": {"max_tokens": 24, "seed": None}}
+        answer = page.evaluate("(request) => take(engine.chat(request))", asked)
+        again = page.evaluate("(request) => take(engine.chat(request))", asked)
+        rest = {"model": "first", "promptIds": ids, "sampling": {"max_tokens": 3}, "top": 4}
+        written = page.evaluate("(request) => take(engine.complete(request))", rest)
+        cut = page.evaluate("(request) => engine.tokenize(request)", {"model": "first", "messages": MESSAGES})
+        inspected = page.evaluate("(request) => engine.inspect(request)", {"model": "first", "tokens": ids, "top": 2})
+    assert [(model["id"], model["can_chat"], model["num_layers"]) for model in described] == [
+        ("first", True, 2),
+        ("second", True, 2),
+    ]
+    request = python.submit(ids, max_new_tokens=24)
+    tokens = list(python.follow(request))
+    assert "".join(batch["text"] for batch in answer["batches"]) == "".join(token.text for token in tokens)
+    assert [id for batch in answer["batches"] for id in batch["tokenIds"]] == [token.id for token in tokens]
+    assert answer["finishReason"] == request.finish_reason
+    counts = {"prompt_tokens": len(ids), "completion_tokens": len(tokens), "cached_tokens": 0}
+    assert answer["usage"] == counts and again["usage"]["cached_tokens"] == len(ids) - 1
+    expected = list(python.stream_tokens(ids, max_new_tokens=3, logprobs=4))
+    found = [token for batch in written["batches"] for token in batch]
+    assert [token["id"] for token in found] == [token.id for token in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours["logprob"] == pytest.approx(theirs.logprob, abs=1e-3)
+        assert [one["id"] for one in ours["top"]] == list(theirs.top_logprobs)
+        assert [one["text"] for one in ours["top"]] == [python.piece(id) for id in theirs.top_logprobs]
+    assert [token["id"] for token in cut["tokens"]] == ids and cut["max_length"] is None
+    assert [token["id"] for token in inspected["tokens"]] == ids
+    assert inspected["kept"][0][0]["positions"] == list(range(len(ids)))
+
+
+def test_engine_stops_when_asked_waits_its_turn_and_names_what_is_wrong(site, page):
+    with serve(site) as port:
+        open_page(page, port)
+        page.evaluate(OPEN)
+        long = {"model": "first", "messages": MESSAGES, "sampling": {"max_tokens": 100_000, "ignore_eos": True}}
+        stopped = page.evaluate(
+            """async (request) => {
+              const stop = new AbortController();
+              const stream = engine.chat({ ...request, signal: stop.signal });
+              await stream.next();
+              const waiting = take(engine.chat({ ...request, model: "second", sampling: { max_tokens: 2 } }));
+              stop.abort();
+              return [await take(stream), await waiting, await take(engine.chat({ ...request, signal: stop.signal }))];
+            }""",
+            long,
+        )
+        errors = page.evaluate(
+            """async (request) => Promise.all([{ model: "third" }, { sampling: { temprature: 1 } }, { messages: [] , continueFinal: true }].map(
+              (change) => take(engine.chat({ ...request, ...change })).then(() => null, (error) => error.message)))""",
+            long,
+        )
+        after = page.evaluate("(request) => take(engine.chat(request))", {**long, "sampling": {"max_tokens": 2}})
+    assert [answer["finishReason"] for answer in stopped] == ["aborted", "length", "aborted"]
+    assert stopped[0]["usage"]["completion_tokens"] < 10_000
+    assert "first, second" in errors[0] and "temprature" in errors[1] and "continueFinal" in errors[2]
+    assert after["usage"]["completion_tokens"] == 2
+
+
+def test_engine_tells_how_far_a_download_is_and_loads_again_after_a_failure(site, page):
+    with serve(site) as port:
+        open_page(page, port)
+        page.route("**/second/tokenizer.json", lambda route: route.fulfill(status=200, body="{"))
+        page.evaluate(OPEN)
+        ask = """async () => {
+          window.heard = [];
+          engine.addEventListener("progress", ({ detail }) => heard.push(detail));
+          return engine.tokenize({ model: "second", content: "Ada" }).then((found) => found.count, (error) => error.message);
+        }"""
+        failed = page.evaluate(ask)
+        page.unroute("**/second/tokenizer.json")
+        assert "second could not be loaded" in failed
+        assert page.evaluate(ask) > 0
+        last = page.evaluate("heard.at(-1)")
+        size = (site / "some" / "page" / "models" / "second" / "model.onnx").stat().st_size
+        assert last == {"model": "second", "loaded": size, "total": size}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "doge.test"], ids=["secure", "plain HTTP"])
+def test_page_chats_without_a_server(site, models, page, host):
+    with serve(site) as port:
+        open_page(page, port, host)
+        assert page.evaluate("isSecureContext") is (host == "127.0.0.1")
+        page.get_by_test_id("composer").fill(MESSAGES[0]["content"])
+        page.get_by_test_id("send").click()
+        page.get_by_test_id("figures").first.wait_for()
+        assert page.get_by_test_id("message-assistant").count() == 1
+        assert not page.get_by_test_id("error").count()
