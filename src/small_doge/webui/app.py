@@ -22,6 +22,7 @@ from .routes.ollama_models import make_ollama_models_router
 from .routes.openai_chat import make_chat_router
 from .routes.openai_completions import make_completions_router
 from .routes.openai_models import make_models_router
+from .routes.openai_responses import make_responses_router
 from .routes.page import add_page
 from .routes.system import make_system_router
 from .routes.tokens import make_tokens_router
@@ -78,8 +79,8 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
 def _add_api(app: FastAPI, state: ServerState) -> None:
     """Add the routes of all protocols. The guides' server has the OpenAI API under /openai."""
     for prefix in ("/v1", "/openai", "/openai/v1"):
-        for router in (make_models_router(state), make_chat_router(state), make_completions_router(state)):
-            app.include_router(router, prefix=prefix, include_in_schema=prefix == "/v1")
+        for make in (make_models_router, make_chat_router, make_completions_router, make_responses_router):
+            app.include_router(make(state), prefix=prefix, include_in_schema=prefix == "/v1")
     for router in (
         make_anthropic_router(state),
         make_ollama_router(state),
