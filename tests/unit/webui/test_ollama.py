@@ -158,7 +158,7 @@ def test_models_are_described(client, server):
     assert "start_header_id" in shown.template
     assert {"completion", "tools"} <= set(shown.capabilities)
     assert shown.modelinfo["doge.block_count"] == 2
-    assert client.show("base").capabilities == ["completion", "embedding"]
+    assert client.show("base").capabilities == ["completion"]
     assert httpx.get(f"{server}/api/version").json()["version"]
     for path in ("/", "/api/tags", "/api/version"):
         assert httpx.head(server + path).status_code == 200

@@ -18,6 +18,7 @@ from ..registry import ModelEntry
 from ..state import ServerState
 from ..streaming import GenerationStream, respond
 from .ollama_input import AnswerBody, ChatBody, GenerateBody, KeptBody
+from .openai_chat import describe_logprobs
 
 
 LINES = "application/x-ndjson"
@@ -166,20 +167,7 @@ class OllamaAnswer:
     def _describe_logprobs(self, tokens: list[Token]) -> dict[str, Any]:
         if not self.body.logprobs or not tokens:
             return {}
-        engine = self.generation.engine
-
-        def describe(token_id: int, logprob: float | None) -> dict[str, Any]:
-            return {"token": engine.piece(token_id), "logprob": logprob, "bytes": list(engine.token_bytes(token_id))}
-
-        return {
-            "logprobs": [
-                {
-                    **describe(token.id, token.logprob),
-                    "top_logprobs": [describe(i, logprob) for i, logprob in token.top_logprobs.items()],
-                }
-                for token in tokens
-            ]
-        }
+        return {"logprobs": describe_logprobs(self.generation.engine, tokens)}
 
 
 def _start_line(body: KeptBody) -> dict[str, Any]:
