@@ -1,8 +1,22 @@
 """The interface between the scheduler and whatever computes the model."""
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+
+
+@dataclass
+class KeptKeys:
+    """The keys that a key-value head keeps of a text.
+
+    Attributes:
+        positions: of their tokens in the text, rising.
+        scores: how much each is worth keeping, by dynamic mask attention.
+    """
+
+    positions: list[int]
+    scores: list[float]
 
 
 class Backend(Protocol):
@@ -22,8 +36,27 @@ class Backend(Protocol):
     num_slots: int
     chunk_size: int
 
-    def prefill(self, slot: int, ids: np.ndarray) -> np.ndarray:
-        """Append token ids [T], at most `chunk_size`, to a slot's sequence; return the logits [V] after the last."""
+    def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
+        """Append token ids [T], at most `chunk_size`, to a slot's sequence.
+
+        Args:
+            slot: the slot.
+            ids: token ids.
+            keep: indices [n] of the tokens whose logits are wanted; None for the last.
+
+        Returns:
+            Logits [V] after the last token, or [n, V].
+        """
+
+    @property
+    def has_hidden_states(self) -> bool:
+        """Tell whether `compute_hidden` can be asked."""
+
+    def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
+        """Append token ids [T] as `prefill` does; return the last hidden states [T, D], after the final norm."""
+
+    def read_keys(self, slot: int) -> list[list[KeptKeys]]:
+        """Return what each key-value head of each layer keeps of a sequence that was computed by `prefill` alone."""
 
     def decode(self, count: int, ids: np.ndarray) -> np.ndarray:
         """Append one token id [count] to each of the slots 0 to count - 1.
@@ -50,3 +83,16 @@ class Backend(Protocol):
     @property
     def nbytes(self) -> int:
         """Count the bytes of all slots' keys, values and scores."""
+
+    @property
+    def weight_nbytes(self) -> int:
+        """Count the bytes of the weights."""
+
+    def close(self) -> None:
+        """Free the weights and all slots; nothing can be computed any more."""
+
+
+def sort_keys(positions: np.ndarray, scores: np.ndarray) -> KeptKeys:
+    """Make the kept keys of a head of their positions [n] and scores [n], in any order."""
+    order = np.argsort(positions)
+    return KeptKeys(positions[order].tolist(), scores[order].tolist())

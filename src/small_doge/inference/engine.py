@@ -9,13 +9,16 @@ from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..utils.errors import UserError
 from .backend import Backend
 from .detokenizer import Detokenizer, Tokenizer
 from .grammars import Grammars
+from .prompt_readers import Embedder, Inspection, PromptReader, Scorer
 from .request import Request
 from .sampling import Sampler, Token
-from .sampling_options import SamplingOptions, check_tokens
+from .sampling_options import SamplingOptions, check_integer, check_tokens
 from .scheduler import Scheduler
 from .texts import Texts
 
@@ -121,6 +124,14 @@ class Engine(Texts):
         """Check a prompt and its options, and make a request of them, which is not yet queued; see `submit`."""
         return self._make_request(prompt_ids, options, sampling, with_text=self.tokenizer is not None)
 
+    def prepare_reading(self, prompt_ids: Sequence[int], reader: PromptReader) -> Request:
+        """Make a request that lets a `Scorer` or an `Embedder` read a prompt, and generates nothing; see `submit`.
+
+        Raises:
+            UserError: a prompt that does not fit, or a model that can't be read so.
+        """
+        return self._make_request(prompt_ids, {}, with_text=False, reader=reader)
+
     def follow(self, request: Request) -> Generator[Token]:
         """Yield the tokens of a request as they are generated. Closing the generator cancels the request.
 
@@ -167,6 +178,68 @@ class Engine(Texts):
             return f"cut off at max_new_tokens={request.options.max_new_tokens}"
         return f"cut off at {request.max_length} tokens of prompt and answer, which is the model's limit"
 
+    # Looking inside.
+
+    def score(self, prompt_ids: Sequence[int], top: int = 0) -> list[Token]:
+        """Find the probability of each token given the ones before it.
+
+        Other requests go on meanwhile, and the prefix cache is neither used nor filled.
+
+        Args:
+            prompt_ids: token ids of a text.
+            top: number of most likely tokens to report at each place.
+
+        Returns:
+            The tokens with their log-probabilities; the first has none.
+
+        Raises:
+            UserError: a prompt that does not fit.
+        """
+        return self.inspect(prompt_ids, top).tokens
+
+    def inspect(self, prompt_ids: Sequence[int], top: int = 10) -> Inspection:
+        """Find the probability of each token, as `score` does, and which tokens each key-value head keeps at the end."""
+        scorer = Scorer(check_integer("top", top, 0, 1000), with_keys=True)
+        self._read(prompt_ids, scorer)
+        return Inspection(scorer.tokens, scorer.kept)
+
+    def embed(self, prompt_ids: Sequence[int]) -> np.ndarray:
+        """Return the mean of the last hidden states over a prompt, [D] float32.
+
+        A model that was trained to write gives weak embeddings.
+
+        Raises:
+            UserError: a prompt that does not fit, or an export of a version that had no embeddings.
+        """
+        embedder = Embedder()
+        self._read(prompt_ids, embedder)
+        assert embedder.embedding is not None
+        return embedder.embedding
+
+    def _read(self, prompt_ids: Sequence[int], reader: PromptReader) -> None:
+        """Let a reader read a prompt."""
+        for _ in self.follow(self.prepare_reading(prompt_ids, reader)):
+            pass
+
+    # Memory.
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of weights, slots and prefix cache; 0 once the engine is closed."""
+        if self.scheduler.is_closed:
+            return 0
+        return self.backend.weight_nbytes + self.backend.nbytes + self.scheduler.prefix_cache.nbytes
+
+    def close(self) -> None:
+        """Free weights and slots. Unfinished requests fail, and later ones are refused; a second call does nothing.
+
+        Raises:
+            UserError: called from within a step.
+        """
+        if self.scheduler.close():
+            self.grammars = None
+            self.backend.close()
+
     # Checks.
 
     def _to_ids(self, prompt: str | Sequence[int]) -> Sequence[int]:
@@ -179,12 +252,18 @@ class Engine(Texts):
         options: dict[str, Any],
         sampling: SamplingOptions | None = None,
         with_text: bool = True,
+        reader: PromptReader | None = None,
     ) -> Request:
         """Check a prompt and its options, and make a request of them."""
         checked = SamplingOptions.from_names(options, sampling)
         if checked.seed is None:  # a recovered request must sample the same tokens again
             checked.seed = secrets.randbits(64)
-        ids = self._check_prompt(prompt_ids)
+        if reader is not None:
+            reader.check(self.backend, self.name)
+            checked.max_new_tokens = 0
+        elif checked.prompt_logprobs is not None:
+            reader = Scorer(checked.prompt_logprobs)
+        ids = self._check_prompt(prompt_ids, checked.max_new_tokens > 0)
         make_detokenizer = None
         if with_text or checked.stop:  # stop texts are found in the text
             tokenizer = self._need_tokenizer("text" if with_text else "stop texts")
@@ -196,10 +275,11 @@ class Engine(Texts):
             max_length=self.backend.max_length,
             make_sampler=partial(self._make_sampler, ids, checked),
             make_detokenizer=make_detokenizer,
+            reader=reader,
         )
 
-    def _check_prompt(self, prompt_ids: Sequence[int]) -> list[int]:
-        """Return the prompt as a list, or say why the model can't take it."""
+    def _check_prompt(self, prompt_ids: Sequence[int], needs_room: bool) -> list[int]:
+        """Return the prompt as a list, or say why the model can't take it; `needs_room` for an answer after it."""
         ids = check_tokens("prompt", prompt_ids)
         size, limit = self.backend.vocab_size, self.backend.max_length
         if not ids:
@@ -207,9 +287,10 @@ class Engine(Texts):
         outside = next((token_id for token_id in ids if not 0 <= token_id < size), None)
         if outside is not None:
             raise UserError(f"the prompt holds token {outside}; {self.name} has 0 to {size - 1}: another tokenizer's?")
-        if limit is not None and len(ids) >= limit:
+        if limit is not None and len(ids) + needs_room > limit:
             raise UserError(
-                f"the prompt has {len(ids)} tokens; {self.name} takes {limit} with the answer. Shorten the prompt, or "
+                f"the prompt has {len(ids)} tokens; {self.name} takes {limit}{' with the answer' if needs_room else ''}. "
+                "Shorten the prompt, or "
                 "export the model with a larger --max-length"
             )
         return ids

@@ -100,8 +100,9 @@ class DogeGraph:
         for index in range(config.num_hidden_layers):
             hidden, normed, kept = self._layer(index, hidden, normed, scores[index])
             present.append(kept)
+        b.nodes[-1].output[0] = "hidden_states"  # of the last normalization: an output that costs nothing
         b.add("Concat", present, ["present_scores"], axis=1)
-        chosen = b.add("Gather", [normed, "logits_to_keep"], axis=1)
+        chosen = b.add("Gather", ["hidden_states", "logits_to_keep"], axis=1)
         self.weights.head(chosen, "model.embed_tokens" if config.tie_word_embeddings else "lm_head")
         return self._finish()
 
@@ -290,6 +291,7 @@ class DogeGraph:
         ]
         outputs = [
             info("logits", TensorProto.FLOAT, ["batch", "kept", config.vocab_size]),
+            info("hidden_states", TensorProto.FLOAT, ["batch", "new", config.hidden_size]),
             info("present_scores", TensorProto.FLOAT, ["batch", layers * kv_heads, "total"]),
         ]
         for index in range(layers):

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from ..utils.errors import UserError
+from .backend import KeptKeys, sort_keys
 from .sampling_options import check_integer
 
 
 # Keys per head beyond w. Evicted keys stay there, masked, until the slot is compacted.
 SPARE_KEYS = 256
 INITIAL_KEYS = 256
+# Outputs of the graph, of which a call asks for one.
+LOGITS, HIDDEN_STATES = "logits", "hidden_states"
 
 
 def import_onnxruntime() -> Any:
@@ -37,13 +40,13 @@ class _Buffers:
     ids: np.ndarray
     positions: np.ndarray
     keep: np.ndarray
-    logits: np.ndarray
+    output: np.ndarray
     values: list[Any]
 
 
 @dataclass
 class _Binding:
-    """What is bound for a range of slots: their caches, and the buffers of the last shape."""
+    """What is bound for a range of slots and an output: their caches, and the buffers of the last shape."""
 
     binding: Any
     caches: list[Any]
@@ -63,6 +66,11 @@ class SlotState:
     cache: np.ndarray
     scores: np.ndarray
     length: int
+
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of keys, values and scores."""
+        return self.cache.nbytes + self.scores.nbytes
 
 
 class OnnxBackend:
@@ -99,14 +107,18 @@ class OnnxBackend:
         threads = None if threads is None else check_integer("threads", threads, 1)
         self.chunk_size = SPARE_KEYS
         self.keep_first = np.zeros(1, dtype=np.int64)  # `logits_to_keep` of a single token
+        self.widths = {LOGITS: self.vocab_size}
         self.num_keys = [0] * num_slots  # keys in each slot, evicted ones included
         self.lengths = [0] * num_slots  # tokens of each slot's sequence
+        # Positions [L K, n] of the keys of each slot when it was last compacted; see `read_keys`.
+        self.origins: list[np.ndarray | None] = [None] * num_slots
         # First slot, count and scores of the last call, while the runtime alone has them.
         self.latest: tuple[int, int, Any] | None = None
         self.key_capacity = min(INITIAL_KEYS, self._get_max_keys())
         self.cache, self.scores = self._make_cache(self.key_capacity, num_slots=1)
-        self.bindings: dict[tuple[int, int], _Binding] = {}
+        self.bindings: dict[tuple[int, int, str], _Binding] = {}
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
+        self.widths |= {o.name: o.shape[-1] for o in self.session.get_outputs() if o.name == HIDDEN_STATES}
 
     def _get_max_keys(self) -> int:
         """Return how many keys per head a slot can hold."""
@@ -177,15 +189,35 @@ class OnnxBackend:
         """Append one token id [count] to each of the first slots; return logits [count, V], valid until the next call."""
         return self._run(0, count, ids[:, None], self.keep_first)[:, 0]
 
-    def _run(self, first: int, count: int, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
-        """Compute token ids [S, T] for S = `count` slots; return logits [S, len(keep), V], valid until the next call."""
+    @property
+    def has_hidden_states(self) -> bool:
+        """Tell whether the graph gives hidden states, which older exports do not."""
+        return HIDDEN_STATES in self.widths
+
+    def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
+        """Append token ids [T] as `prefill` does; return the last hidden states [T, D], after the final norm.
+
+        Raises:
+            UserError: also if the graph was exported without hidden states.
+        """
+        if not self.has_hidden_states:  # an export of an older version
+            raise UserError("the exported graph has no hidden states, which embeddings need: export the model again")
+        ids = np.asarray(ids, dtype=np.int64)[None]
+        return self._run(slot, 1, ids, self.keep_first, HIDDEN_STATES)[0].copy()
+
+    def _run(self, first: int, count: int, ids: np.ndarray, keep: np.ndarray, wanted: str = LOGITS) -> np.ndarray:
+        """Compute token ids [S, T] for S = `count` slots.
+
+        Returns:
+            The logits [S, len(keep), V], or the hidden states [S, T, D] if these are `wanted`; valid until the next call.
+        """
         # 1. Make room for the new keys.
         num_new = ids.shape[1]
         self._reserve(first, count, num_new)
         slots = slice(first, first + count)
         num_keys = max(self.num_keys[slots])  # shorter sequences have keys of score -inf at their end
         # 2. Bind caches and buffers, which stay bound as long as shapes stay the same, and fill the buffers.
-        bound, buffers = self._bind(first, count, num_new, len(keep))
+        bound, buffers = self._bind(first, count, num_new, len(keep), wanted)
         buffers.ids[:], buffers.keep[:] = ids, keep
         np.add(np.array(self.lengths[slots])[:, None], np.arange(num_new), out=buffers.positions)
         # 3. Hand over the scores; those of the last call are within the runtime already.
@@ -202,17 +234,17 @@ class OnnxBackend:
         self.latest = (first, count, self.runtime.OrtValue(present_scores))
         self.num_keys[slots] = [num_keys + num_new] * count
         self.lengths[slots] = [length + num_new for length in self.lengths[slots]]
-        return buffers.logits
+        return buffers.output
 
-    def _bind(self, first: int, count: int, num_new: int, num_kept: int) -> tuple[_Binding, _Buffers]:
+    def _bind(self, first: int, count: int, num_new: int, num_kept: int, wanted: str) -> tuple[_Binding, _Buffers]:
         """Bind the caches of some slots in place, and buffers for `num_new` tokens and `num_kept` rows of logits."""
-        bound = self.bindings.get((first, count))
+        bound = self.bindings.get((first, count, wanted))
         if bound is None:
-            bound = self.bindings[first, count] = self._bind_caches(first, count)
+            bound = self.bindings[first, count, wanted] = self._bind_caches(first, count)
         buffers = bound.buffers
         if buffers is None or buffers.positions.shape[1] != num_new or len(buffers.keep) != num_kept:
             bound.buffers = None  # an interruption must not leave buffers that are no longer bound
-            buffers = bound.buffers = self._bind_buffers(bound.binding, count, num_new, num_kept)
+            buffers = bound.buffers = self._bind_buffers(bound.binding, count, num_new, num_kept, wanted)
         return bound, buffers
 
     def _bind_caches(self, first: int, count: int) -> _Binding:
@@ -226,16 +258,17 @@ class OnnxBackend:
             caches.append(value)
         return _Binding(binding, caches)
 
-    def _bind_buffers(self, binding: Any, count: int, num_new: int, num_kept: int) -> _Buffers:
-        """Bind new buffers for the other inputs, the scores excepted, and for the logits."""
+    def _bind_buffers(self, binding: Any, count: int, num_new: int, num_kept: int, wanted: str) -> _Buffers:
+        """Bind new buffers for the other inputs, the scores excepted, and for the output that is wanted."""
         ids, positions = np.zeros((2, count, num_new), dtype=np.int64)
         keep = np.zeros(num_kept, dtype=np.int64)
-        logits = np.zeros((count, num_kept, self.vocab_size), dtype=np.float32)
-        values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in (ids, positions, keep, logits)]
+        num_rows = num_kept if wanted == LOGITS else num_new
+        output = np.zeros((count, num_rows, self.widths[wanted]), dtype=np.float32)
+        values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in (ids, positions, keep, output)]
         for name, value in zip(("input_ids", "position_ids", "logits_to_keep"), values[:3], strict=True):
             binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output("logits", values[3])
-        return _Buffers(ids, positions, keep, logits, values)
+        binding.bind_ortvalue_output(wanted, values[3])
+        return _Buffers(ids, positions, keep, output, values)
 
     # Memory.
 
@@ -282,6 +315,7 @@ class OnnxBackend:
         scores = self.scores[slot, :, :num_keys]
         # A stable sort puts the living keys first, in their order.
         order = np.argsort(np.isneginf(scores), axis=-1, kind="stable")[:, :kept]
+        self.origins[slot] = np.take_along_axis(self._find_positions(slot), order, axis=-1)
         self.scores[slot, :, :kept] = np.take_along_axis(scores, order, axis=-1)
         self.scores[slot, :, kept:] = -np.inf
         order = order.reshape(self.num_layers, self.num_kv_heads, kept)
@@ -301,10 +335,29 @@ class OnnxBackend:
 
     # Slots.
 
+    def read_keys(self, slot: int) -> list[list[KeptKeys]]:
+        """Return what each key-value head of each layer keeps of a sequence that was computed by `prefill` alone.
+
+        In a batch of several slots, keys stand at other places than that of their token.
+        """
+        self._sync_scores()
+        positions, scores = self._find_positions(slot), self.scores[slot, :, : self.num_keys[slot]]
+        heads = [sort_keys(p[s > -np.inf], s[s > -np.inf]) for p, s in zip(positions, scores, strict=True)]
+        size = self.num_kv_heads
+        return [heads[start : start + size] for start in range(0, len(heads), size)]
+
+    def _find_positions(self, slot: int) -> np.ndarray:
+        """Return the positions [L K, n] of a slot's keys: those that it had when it was compacted, and all since."""
+        rows, origins = self.num_layers * self.num_kv_heads, self.origins[slot]
+        old = np.zeros((rows, 0), dtype=np.int64) if origins is None else origins
+        new = np.arange(self.num_keys[slot] - old.shape[1]) + self.lengths[slot] - self.num_keys[slot] + old.shape[1]
+        return np.concatenate([old, np.broadcast_to(new, (rows, len(new)))], axis=1)
+
     def clear(self, slot: int) -> None:
         """Remove a slot's sequence."""
         self._sync_scores()
         self.num_keys[slot] = self.lengths[slot] = 0
+        self.origins[slot] = None
         if slot < self.cache.shape[1]:
             self.scores[slot] = -np.inf
 
@@ -319,6 +372,7 @@ class OnnxBackend:
         self.cache[:, target, :, :num_keys] = self.cache[:, source, :, :num_keys]
         self.scores[target] = self.scores[source]
         self.num_keys[target], self.lengths[target] = self.num_keys[source], self.lengths[source]
+        self.origins[target] = self.origins[source]
         self.clear(source)
 
     def save(self, slot: int) -> SlotState:
@@ -345,3 +399,13 @@ class OnnxBackend:
     def nbytes(self) -> int:
         """Count the bytes of all slots' keys, values and scores."""
         return self.cache.nbytes + self.scores.nbytes
+
+    @property
+    def weight_nbytes(self) -> int:
+        """Count the bytes of the graph, nearly all of which are weights."""
+        return len(self.graph) if isinstance(self.graph, bytes) else Path(self.graph).stat().st_size
+
+    def close(self) -> None:
+        """Free the session and all slots."""
+        self.bindings, self.latest = {}, None
+        del self.session, self.cache, self.scores

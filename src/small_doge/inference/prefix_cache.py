@@ -30,6 +30,11 @@ class PrefixCache:
         self.max_entries = max_entries
         self.entries: OrderedDict[tuple[int, ...], Any] = OrderedDict()
 
+    @property
+    def nbytes(self) -> int:
+        """Count the bytes of the states."""
+        return sum(state.nbytes for state in self.entries.values())
+
     def load(self, slot: int, prompt_ids: Sequence[int]) -> int:
         """Start a slot with the longest cached prefix of a prompt, or empty.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .detokenizer import Detokenizer
+from .prompt_readers import PromptReader
 from .sampling import FinishReason, Sampler, Token
 from .sampling_options import SamplingOptions
 
@@ -21,6 +22,8 @@ class Request:
         max_length: largest number of tokens of prompt and output together; None for no limit.
         make_sampler: builds a sampler in its initial state.
         make_detokenizer: builds what turns tokens into text and finds stop texts; None if only token ids are wanted.
+        reader: what is found out about the prompt while it is computed; None for nothing. The prefix cache is not used
+            then.
         output: the tokens generated so far. Whatever interrupts a step, a token is in this list together with all that
             belongs to it, or not at all.
         num_read: tokens of `output` that the reader of the request has received.
@@ -39,6 +42,7 @@ class Request:
     max_length: int | None
     make_sampler: Callable[[], Sampler]
     make_detokenizer: Callable[[], Detokenizer] | None = None
+    reader: PromptReader | None = None
     output: list[Token] = field(default_factory=list)
     num_read: int = 0
     finish_reason: FinishReason | None = None

@@ -63,15 +63,11 @@ class Sampler:
             UserError: the logits are not finite, or the options and the grammar exclude every token.
         """
         options = self.options
-        if not np.isfinite(logits.sum()):
-            raise UserError("the model computed logits that are not finite: its weights are damaged, or overflow")
+        check_logits(logits)
         token_id = self._pick(self._adjust(logits))
         token = Token(token_id)
         if options.logprobs is not None:
-            logprobs = logits - _log_sum_exp(logits)
-            count = min(options.logprobs, len(logits))
-            best = np.argsort(-logprobs)[:count]
-            token = Token(token_id, float(logprobs[token_id]), {int(i): float(logprobs[i]) for i in best})
+            token = describe_token(token_id, logits, options.logprobs)
         self.accept(token_id)
         return token
 
@@ -134,6 +130,21 @@ class Sampler:
         cumulative = np.cumsum(probabilities)
         drawn = np.searchsorted(cumulative, self.random.random() * cumulative[-1], side="right")
         return int(tokens[min(drawn, len(tokens) - 1)])
+
+
+def check_logits(logits: np.ndarray) -> None:
+    """Raise a `UserError` for logits that are not finite."""
+    if not np.isfinite(logits.sum()):
+        raise UserError("the model computed logits that are not finite: its weights are damaged, or overflow")
+
+
+def describe_token(token_id: int, logits: np.ndarray, count: int) -> Token:
+    """Make a token with its log-probability, and those of the `count` most likely ones, from logits [V] before it."""
+    logprobs = logits - _log_sum_exp(logits)
+    count = min(count, len(logits))
+    best = np.argpartition(-logprobs, count - 1)[:count] if count else np.arange(0)
+    best = best[np.argsort(-logprobs[best], kind="stable")]
+    return Token(token_id, float(logprobs[token_id]), {int(i): float(logprobs[i]) for i in best})
 
 
 def _log_sum_exp(logits: np.ndarray) -> float:

@@ -43,7 +43,9 @@ class SamplingOptions:
         UserError: a value of the wrong type or out of range, with the option's name and what it must be.
     """
 
-    max_new_tokens: int = _option("Maximum number of tokens to generate.", 256, 1)
+    max_new_tokens: int = _option(
+        "Maximum number of tokens to generate; 0 takes the prompt in and generates nothing.", 256, 0
+    )
     temperature: float = _option(
         "Sampling temperature: higher values give more varied text, 0 always takes the most likely token.", 0.0, 0
     )
@@ -79,6 +81,12 @@ class SamplingOptions:
     )
     logprobs: int | None = _option(
         "Number of most likely tokens to report log-probabilities for, at every token.",
+        None,
+        0,
+        1000,
+    )
+    prompt_logprobs: int | None = _option(
+        "Number of most likely tokens to report log-probabilities for, at every token of the prompt.",
         None,
         0,
         1000,

@@ -44,10 +44,12 @@ class Scheduler:
         self.num_prompt_tokens_computed = 0
         self.in_step = False  # slots and lists are being changed
         self.is_torn = False  # they are, or a change was interrupted
+        self.is_closed = False
 
     def submit(self, request: Request) -> None:
         """Queue a request; one that was queued before stays where it is."""
         with self.lock:
+            self._check_open()
             if not request.is_submitted:
                 request.is_submitted = True
                 self.waiting.append(request)
@@ -76,12 +78,10 @@ class Scheduler:
         fails too, all requests finish with the error.
 
         Raises:
-            UserError: called by something that the step itself called.
+            UserError: called by something that the step itself called, or after `close`.
         """
-        if self.in_step:
-            raise UserError(
-                f"{self.name} was asked from within a step of its own; ask after the step, or another engine"
-            )
+        self._check_not_in_step()
+        self._check_open()
         was_torn = self.is_torn
         try:
             with self._transaction():
@@ -106,6 +106,35 @@ class Scheduler:
                     request.fail(error)
             self._forget_finished()
 
+    def close(self) -> bool:
+        """Let all requests fail, and take no more; return whether it was open until now.
+
+        Raises:
+            UserError: called by something that a step called.
+        """
+        with self.lock:
+            self._check_not_in_step()
+            if self.is_closed:
+                return False
+            for request in self._list_unfinished():
+                request.fail(UserError(f"{self.name} was closed"))
+            self._forget_finished()
+            self.prefix_cache.entries.clear()
+            self.is_torn, self.is_closed = False, True
+            return True
+
+    def _check_open(self) -> None:
+        """Raise a `UserError` after `close`."""
+        if self.is_closed:
+            raise UserError(f"{self.name} was closed; open the model again")
+
+    def _check_not_in_step(self) -> None:
+        """Raise a `UserError` within a step."""
+        if self.in_step:
+            raise UserError(
+                f"{self.name} was asked from within a step of its own; ask after the step, or another engine"
+            )
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         """Mark slots and lists as torn until the change is complete."""
@@ -124,7 +153,12 @@ class Scheduler:
         self.waiting.popleft()
         request.slot = len(self.running)
         try:
-            num_cached = self.prefix_cache.load(request.slot, request.prompt_ids)
+            if request.reader is None:
+                num_cached = self.prefix_cache.load(request.slot, request.prompt_ids)
+            else:
+                num_cached = 0
+                self.backend.clear(request.slot)
+                request.reader.begin()
         except Exception as error:  # noqa: BLE001
             request.fail(error)
             return
@@ -146,19 +180,34 @@ class Scheduler:
     def _prefill(self, request: Request) -> None:
         """Compute a chunk of a prompt; after the last one, let the request run."""
         slot, start = len(self.running), request.num_prefilled_tokens
-        chunk = np.array(request.prompt_ids[start : start + self.backend.chunk_size])
+        reader, size = request.reader, self.backend.chunk_size
+        size = size if reader is None else min(size, reader.chunk_size)
+        chunk = np.array(request.prompt_ids[start : start + size])
+        is_last = start + len(chunk) == len(request.prompt_ids)
         try:
-            logits = self.backend.prefill(slot, chunk)
+            if reader is None:
+                logits = self.backend.prefill(slot, chunk)
+            else:
+                logits = reader.read(self.backend, slot, chunk, is_last)
         except Exception as error:  # noqa: BLE001
             request.fail(error)
             return
         request.num_prefilled_tokens += len(chunk)
         self.num_prompt_tokens_computed += len(chunk)
-        if request.num_prefilled_tokens < len(request.prompt_ids):
+        if not is_last:
             return
         # A state past the window can't be truncated to the prompt when the request finishes: copy it now.
-        if len(request.prompt_ids) + request.options.max_new_tokens > self.backend.keep_window_size:
+        # One that nothing follows, likewise, if it is there to be gone on from.
+        max_new_tokens = request.options.max_new_tokens
+        if (
+            len(request.prompt_ids) + max_new_tokens > self.backend.keep_window_size
+            if max_new_tokens
+            else reader is None
+        ):
             self.prefix_cache.store(slot, tuple(request.prompt_ids))
+        if max_new_tokens == 0:
+            request.finish_reason = "length"
+            return
         self.running.append(request)
         self.prefilling = None
         request.append_token(logits)

@@ -1,11 +1,13 @@
 """The PyTorch backend: any checkpoint, at the speed of PyTorch."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..models import DogeForCausalLM, DynamicMaskCache
+from .backend import KeptKeys, sort_keys
 from .sampling_options import check_integer
 
 
@@ -19,6 +21,7 @@ class TorchBackend:
     """
 
     chunk_size = 512
+    has_hidden_states = True  # any model has them
 
     def __init__(self, model: DogeForCausalLM, num_slots: int = 8, max_length: int | None = None) -> None:
         self.model = model
@@ -29,11 +32,32 @@ class TorchBackend:
         self.caches = [DynamicMaskCache(model.config) for _ in range(num_slots)]
 
     @torch.no_grad()
-    def prefill(self, slot: int, ids: np.ndarray) -> np.ndarray:
-        """Append token ids [T] to a slot's sequence; return the logits [V] after the last."""
+    def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
+        """Append token ids [T] to a slot's sequence; return the logits [V] after the last, or [n, V] of those named."""
         input_ids = torch.as_tensor(np.asarray(ids), device=self.model.device)[None]
-        output = self.model(input_ids, past_key_values=self.caches[slot], use_cache=True, logits_to_keep=1)
-        return output.logits[0, -1].float().cpu().numpy()
+        rows: Any = 1 if keep is None else torch.as_tensor(keep, device=self.model.device)
+        output = self.model(input_ids, past_key_values=self.caches[slot], use_cache=True, logits_to_keep=rows)
+        logits = output.logits[0, -1] if keep is None else output.logits[0]
+        return logits.float().cpu().numpy()
+
+    @torch.no_grad()
+    def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
+        """Append token ids [T] to a slot's sequence; return the last hidden states [T, D], after the final norm."""
+        input_ids = torch.as_tensor(np.asarray(ids), device=self.model.device)[None]
+        output = self.model.model(input_ids, past_key_values=self.caches[slot], use_cache=True)
+        return output.last_hidden_state[0].float().cpu().numpy()
+
+    def read_keys(self, slot: int) -> list[list[KeptKeys]]:
+        """Return what each key-value head of each layer keeps of a slot's sequence."""
+        return [
+            [
+                sort_keys(index.cpu().numpy(), scores.float().cpu().numpy())
+                for index, scores in zip(
+                    layer.index[0, :, : layer.num_kept], layer.scores[0, :, : layer.num_kept], strict=True
+                )
+            ]
+            for layer in self.caches[slot].layers
+        ]
 
     def decode(self, count: int, ids: np.ndarray) -> np.ndarray:
         """Append one token id [count] to each of the first slots; return logits [count, V]."""
@@ -65,3 +89,12 @@ class TorchBackend:
     def nbytes(self) -> int:
         """Count the bytes of all slots' caches."""
         return sum(cache.nbytes for cache in self.caches)
+
+    @property
+    def weight_nbytes(self) -> int:
+        """Count the bytes of the weights."""
+        return sum(tensor.nbytes for tensor in (*self.model.parameters(), *self.model.buffers()))
+
+    def close(self) -> None:
+        """Let go of the model and all slots."""
+        del self.model, self.caches
