@@ -78,7 +78,7 @@ def test_numbers_of_other_libraries_and_of_json_are_numbers(engine, name):
         ({"temperature": -1}, "temperature=-1 must be a number of at least 0"),
         ({"top_p": 1.5}, "top_p=1.5 must be a number from 0 to 1"),
         ({"top_p": 0}, "top_p=0 leaves no token"),
-        ({"max_new_tokens": 0}, "max_new_tokens=0 must be a whole number of at least 1"),
+        ({"max_new_tokens": -1}, "max_new_tokens=-1 must be a whole number of at least 0"),
         ({"min_p": float("nan")}, "min_p=nan must be"),
         ({"stop": [""]}, "stop holds an empty text"),
     ],
