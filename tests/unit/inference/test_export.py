@@ -106,7 +106,7 @@ def test_graph_names_its_inputs_and_outputs_as_documented(exported):
     assert inputs == {"input_ids", "position_ids", "logits_to_keep", "past_scores"} | {
         f"past_{kind}.{layer}" for kind in ("key", "value") for layer in (0, 1)
     }
-    assert {value.name for value in graph.output} == {"logits", "present_scores"} | {
+    assert {value.name for value in graph.output} == {"logits", "hidden_states", "present_scores"} | {
         f"present_{kind}.{layer}" for kind in ("key", "value") for layer in (0, 1)
     }
 
