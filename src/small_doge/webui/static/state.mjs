@@ -46,10 +46,11 @@ export class App {
   }
 
   async start() {
-    this.newChat();
+    this.newChat({ keepAddress: true });
     await Promise.all([this.loadModels(), this.refreshChats()]);
     await this.openFromHash();
     window.addEventListener("hashchange", () => this.openFromHash());
+    window.addEventListener("beforeunload", (event) => this.unsaved && event.preventDefault());
   }
 
   // Models.
@@ -108,7 +109,7 @@ export class App {
 
   // Conversations.
 
-  newChat({ mode = "chat" } = {}) {
+  newChat({ mode = "chat", keepAddress = false } = {}) {
     const now = new Date().toISOString();
     const preset = allPresets()[0];
     this.openChat({
@@ -127,7 +128,7 @@ export class App {
       current_id: null,
     });
     this.chooseDefaultModel(this.chat);
-    if (location.hash) history.pushState(null, "", location.pathname + location.search);
+    if (location.hash && !keepAddress) history.pushState(null, "", location.pathname + location.search);
   }
 
   openChat(chat) {
@@ -184,13 +185,21 @@ export class App {
   // Saving. The store is asked one thing after another; what it refuses can be tried again as a whole.
 
   save(chat, change) {
+    this.countUnsaved(1);
     this.queue = this.queue
-      .then(() => change())
+      .then(change)
       .then(
-        () => this.refreshChats(),
+        () => this.setSearch(this.search), // the list is asked for again
         (error) => this.tell(`Not saved: ${error.message}`, "Save again", () => this.saveAll(chat)),
-      );
+      )
+      .finally(() => this.countUnsaved(-1));
     return this.queue;
+  }
+
+  /** How many changes are on their way; the browser asks before it closes the page over them. */
+  countUnsaved(step) {
+    this.unsaved = (this.unsaved ?? 0) + step;
+    document.documentElement.dataset.saved = String(this.unsaved === 0);
   }
 
   saveAll(chat) {

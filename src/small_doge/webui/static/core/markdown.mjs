@@ -91,7 +91,7 @@ function decorate(code) {
   copy.dataset.testid = "copy-code";
   copy.setAttribute("aria-label", "Copy code");
   copy.addEventListener("click", async () => {
-    await copyText(code.textContent);
+    await copyText(code.textContent.replace(/\n$/, ""));
     copy.textContent = "Copied";
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });

@@ -67,7 +67,7 @@ function readChat(chat, index) {
     const parent = message.parent_id === null || message.parent_id === undefined ? null : idOf(message.parent_id);
     if (parent !== null && !known.has(parent)) throw new Error(`${where}, message ${number + 1} answers none that stands before it.`);
     known.add(id);
-    const model = string(message.model, 500, null);
+    const model = string(message.model, 300, null);
     const stats = message.stats ? object(message.stats) : null;
     return { id, parent_id: parent, role: message.role, content: message.content, model, created_at: date(message.created_at), stats };
   });
@@ -75,9 +75,9 @@ function readChat(chat, index) {
   return {
     id: typeof chat.id === "string" && UUID.test(chat.id) ? chat.id : newId(),
     title: string(chat.title, 200) || "Imported conversation",
-    model: string(chat.model, 500, null),
+    model: string(chat.model, 300, null),
     folder: string(chat.folder, 100, null) || null,
-    tags: (Array.isArray(chat.tags) ? chat.tags : []).filter((tag) => typeof tag === "string").slice(0, 20),
+    tags: (Array.isArray(chat.tags) ? chat.tags : []).map((tag) => string(tag, 64)).filter(Boolean).slice(0, 32),
     pinned: chat.pinned === true,
     archived: chat.archived === true,
     created_at: date(chat.created_at),

@@ -13,10 +13,16 @@ function Block({ markup }) {
   return html`<div ref=${ref}></div>`;
 }
 
-/** Markdown, of which only the blocks that changed are drawn again. */
-export function Markdown({ text }) {
-  const last = useRef({ text: null, blocks: [] });
-  if (last.current.text !== text) last.current = { text, blocks: toBlocks(text) };
+/** Markdown, of which only the blocks that changed are drawn again; a long one, while it is written, not in every frame. */
+export function Markdown({ text, isWriting = false }) {
+  const last = useRef({ text: null, blocks: [], end: 0, cost: 0 });
+  const begun = performance.now();
+  const isDue = !isWriting || begun - last.current.end > 3 * last.current.cost;
+  const isNew = last.current.text !== text && isDue;
+  if (isNew) last.current = { ...last.current, text, blocks: toBlocks(text) };
+  useLayoutEffect(() => {
+    if (isNew) Object.assign(last.current, { end: performance.now(), cost: performance.now() - begun });
+  });
   return html`<div class="markdown">${last.current.blocks.map((markup, index) => html`<${Block} key=${index} markup=${markup} />`)}</div>`;
 }
 
@@ -24,7 +30,7 @@ function Answer({ text, isWriting }) {
   const parts = splitThinking(text);
   return parts.map((part, index) =>
     part.kind === "said"
-      ? html`<${Markdown} key=${index} text=${part.text} />`
+      ? html`<${Markdown} key=${index} text=${part.text} isWriting=${isWriting} />`
       : html`<details class="thought" key=${index} data-testid="thought">
           <summary>${part.open && isWriting ? "Thinking …" : "Thoughts"}</summary>
           <${Markdown} text=${part.text} />
