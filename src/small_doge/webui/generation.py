@@ -1,13 +1,14 @@
 """The request that all protocols share: a prompt, sampling options and a number of choices, run on a model's worker."""
 
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from ..inference import Engine, Request, SamplingOptions, Token
+from ..inference.prompt_readers import PromptReader
 from ..utils.errors import UserError
 from .errors import ApiError
 from .metrics import Metrics
@@ -24,6 +25,7 @@ class GenerationRequest:
     Attributes:
         model: name of the model; the server's first if None.
         prompt: a text or token ids; None if there are messages.
+        prompts: several of them in place of one, each of which has `n` answers.
         messages: a conversation as the chat template takes it; None if there is a prompt.
         options: fields of `SamplingOptions` that the client gave.
         n: answers to generate.
@@ -31,10 +33,12 @@ class GenerationRequest:
         continue_final_message: whether the answer goes on with the text of the last message.
         template_variables: further variables of the chat template.
         context: token ids before the prompt, which then begins without the token that begins a text.
+        make_reader: makes what reads a prompt where nothing is generated; the request's `reader` has the result.
     """
 
     model: str | None
     prompt: str | Sequence[int] | None = None
+    prompts: Sequence[str | Sequence[int]] = ()
     messages: Sequence[dict[str, Any]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     n: int = 1
@@ -42,19 +46,22 @@ class GenerationRequest:
     continue_final_message: bool = False
     template_variables: dict[str, Any] = field(default_factory=dict)
     context: Sequence[int] = ()
+    make_reader: Callable[[], PromptReader] | None = None
 
 
 class Generation:
     """The choices of a running request. Iterating gives (number of the choice, new tokens); leaving its block ends it.
 
     Attributes:
-        prompt_ids: token ids of the prompt.
-        choices: the tokens of each choice.
+        prompt_ids: token ids of the prompt, the first if there are several.
+        choices: the tokens of each choice, those of a prompt side by side.
+        n: the number of choices of each prompt.
     """
 
-    def __init__(self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics) -> None:
+    def __init__(self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics, n: int = 1) -> None:
         self.entry = entry
         self.choices = streams
+        self.n = n
         self.metrics = metrics
         self.prompt_ids = streams[0].request.prompt_ids
         self.is_closed = False
@@ -116,9 +123,11 @@ class Generation:
         return self.engine.explain_finish(self.choices[number].request)
 
     def count_tokens(self) -> tuple[int, int, int]:
-        """Count the tokens of the prompt, those of it that came from the prefix cache, and those of all choices."""
-        cached = min(stream.request.num_cached_tokens for stream in self.choices)
-        return len(self.prompt_ids), cached, sum(len(stream.tokens) for stream in self.choices)
+        """Count the tokens of each prompt once, those of them that came from the prefix cache, and those of all choices."""
+        prompt = sum(len(stream.request.prompt_ids) for stream in self.choices[:: self.n])
+        counts = [stream.request.num_cached_tokens for stream in self.choices]
+        cached = sum(min(counts[start : start + self.n]) for start in range(0, len(counts), self.n))
+        return prompt, cached, sum(len(stream.tokens) for stream in self.choices)
 
 
 class Generator:
@@ -150,7 +159,7 @@ class Generator:
         except BaseException:
             entry.release()
             raise
-        return Generation(entry, streams, self.metrics)
+        return Generation(entry, streams, self.metrics, asked.n)
 
     def encode(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the prompt's token ids."""
@@ -194,7 +203,28 @@ class Generator:
         """Make the engine's requests, one for each choice; the seeds of choices follow one another."""
         if not 1 <= asked.n <= self.settings.max_choices:
             raise ApiError(400, f"n={asked.n} must be from 1 to {self.settings.max_choices}", param="n")
-        ids = self.encode(engine, asked)
+        prompts = asked.prompts or [asked.prompt]
+        most = engine.backend.num_slots + self.settings.max_queue
+        if len(prompts) * asked.n > most:
+            raise ApiError(
+                400,
+                f"{len(prompts)} prompts with {asked.n} answers each are more than the {most} that this server takes at "
+                "once (--max-queue); send several requests",
+                param="prompt",
+            )
+        requests = []
+        for prompt in prompts:
+            ids = self.encode(engine, replace(asked, prompt=prompt))
+            self._check_size(ids, asked)
+            if asked.make_reader is not None:
+                requests.append(engine.prepare_reading(ids, asked.make_reader()))
+                continue
+            seeds = [{}] * asked.n if sampling.seed is None else [{"seed": sampling.seed + k} for k in range(asked.n)]
+            requests += [engine.prepare(ids, sampling, **seed) for seed in seeds]
+        return requests
+
+    def _check_size(self, ids: Sequence[int], asked: GenerationRequest) -> None:
+        """Refuse a prompt that is larger than the server permits."""
         limit = self.settings.max_prompt_tokens
         if limit is not None and len(ids) > limit:
             raise ApiError(
@@ -203,7 +233,3 @@ class Generator:
                 param="messages" if asked.messages is not None else "prompt",
                 code="context_length_exceeded",
             )
-        return [
-            engine.prepare(ids, sampling, **({} if sampling.seed is None else {"seed": sampling.seed + number}))
-            for number in range(asked.n)
-        ]
