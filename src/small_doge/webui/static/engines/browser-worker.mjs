@@ -6,6 +6,8 @@ import * as ort from "../vendor/ort/ort.wasm.bundle.min.mjs";
 
 const WASM = new URL("../vendor/ort/ort-wasm-simd-threaded.wasm.gz", import.meta.url);
 const BATCH_MS = 16;
+// Smaller models lose more by waiting for threads than they gain: the demo's made 0.6 as many tokens with two.
+const BYTES_FOR_THREADS = 20e6;
 const MOST_MODELS = 2; // in memory: as many as stand side by side
 const OTHER_NAMES = { max_tokens: "maxNewTokens", max_completion_tokens: "maxNewTokens", max_new_tokens: "maxNewTokens" };
 
@@ -43,18 +45,19 @@ async function fetchBytes(url, tell = () => {}) {
   return new Uint8Array(await new Blob(pieces).arrayBuffer());
 }
 
-/** Get ONNX Runtime ready. Some servers unpack .gz files on the way, so the content tells whether it is packed. */
-async function startRuntime() {
+/** Get ONNX Runtime ready; the first model decides on its threads. Some servers unpack .gz files on the way, so the content tells whether it is packed. */
+async function startRuntime(size) {
   let bytes = await fetchBytes(WASM);
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
     const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     bytes = new Uint8Array(await new Response(unpacked).arrayBuffer());
   }
   ort.env.wasm.wasmBinary = bytes.buffer;
-  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  const isShared = self.crossOriginIsolated && size >= BYTES_FOR_THREADS;
+  ort.env.wasm.numThreads = isShared ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
 }
 
-async function load(id, folder) {
+async function load({ model: id, folder, size }) {
   let before = 0;
   const read = (name) => {
     const tell = (loaded, total) => {
@@ -65,7 +68,7 @@ async function load(id, folder) {
     };
     return fetchBytes(new URL(name, folder), name === "model.onnx" ? tell : undefined);
   };
-  runtime ??= startRuntime();
+  runtime ??= startRuntime(size);
   await runtime.catch((error) => {
     runtime = undefined; // the next call tries again
     throw error;
@@ -73,8 +76,9 @@ async function load(id, folder) {
   return Doge.load(ort, read, { pause });
 }
 
-async function open({ model, folder }) {
-  const known = models.get(model) ?? load(model, folder);
+async function open(request) {
+  const { model } = request;
+  const known = models.get(model) ?? load(request);
   models.delete(model);
   models.set(model, known);
   const doge = await known.catch((error) => {

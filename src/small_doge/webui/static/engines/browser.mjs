@@ -50,7 +50,7 @@ class BrowserEngine extends EventTarget {
   /** Yield the batches that the worker sends, and return what it ends with. */
   async *#stream(method, request, signal) {
     if (signal?.aborted) return { finishReason: "aborted", usage: null };
-    const { path } = this.#find(request.model);
+    const { path, size_bytes: size = null } = this.#find(request.model);
     const worker = this.#start();
     const call = { waiting: [], wake: null };
     const id = ++this.count;
@@ -59,7 +59,8 @@ class BrowserEngine extends EventTarget {
     signal?.addEventListener("abort", abort);
     let isOver = false;
     try {
-      worker.postMessage({ id, method, request: { ...request, folder: new URL(`${path}/`, document.baseURI).href } });
+      const folder = new URL(`${path}/`, document.baseURI).href;
+      worker.postMessage({ id, method, request: { ...request, folder, size } });
       for (;;) {
         while (call.waiting.length === 0) await new Promise((wake) => (call.wake = wake));
         const { batch, result, error } = call.waiting.shift();
