@@ -154,7 +154,7 @@ def test_node_selects_as_the_full_model_does_after_evicted_keys_were_squeezed_ou
     ("words", "message"),
     [
         (["--max-new-tokens", "many"], "maxNewTokens"),
-        (["--max-new-tokens", "0"], "maxNewTokens"),
+        (["--max-new-tokens", "-1"], "maxNewTokens"),
         (["--max-new-tokens", "1.5"], "maxNewTokens"),
         (["--temperature", "-1"], "temperature"),
         (["--temperature", "warm"], "temperature"),
@@ -221,6 +221,7 @@ OPTIONS = [
     {"presence_penalty": 0.7, "frequency_penalty": 0.4},
     {"logit_bias": {300: 4.0, 301: 4.5, 302: -1e6}, "frequency_penalty": 2.0},
     {"ignore_eos": True, "max_new_tokens": 40},
+    {"max_new_tokens": 0},
     {"stop": ["e", "an"], "presence_penalty": 3.0},
     {"stop": "<|eot_id|>", "logit_bias": {4: 3.0}, "ignore_eos": True},
     {"stop_token_ids": list(range(0, 512, 3)), "presence_penalty": 2.0},

@@ -206,6 +206,23 @@ def test_page_chats_without_a_server(site, models, page, host):
         assert page.evaluate("isSecureContext") is (host == "127.0.0.1")
         page.get_by_test_id("composer").fill(MESSAGES[0]["content"])
         page.get_by_test_id("send").click()
-        page.get_by_test_id("figures").first.wait_for()
-        assert page.get_by_test_id("message-assistant").count() == 1
-        assert not page.get_by_test_id("error").count()
+        page.get_by_text("Loading first: 100%").wait_for()
+        page.get_by_test_id("stop").wait_for(state="detached")
+        answer = page.get_by_test_id("message-assistant")
+        assert "tokens" in answer.get_by_test_id("figures").inner_text() and not page.get_by_test_id("error").count()
+        page.reload()
+        page.get_by_test_id("chat-item").first.click()
+        page.get_by_test_id("message-assistant").wait_for()
+
+
+def test_raw_text_is_continued_and_looked_into_without_a_server(site, page):
+    with serve(site) as port:
+        open_page(page, port)
+        page.get_by_test_id("mode-raw").click()
+        page.get_by_test_id("raw-text").fill("Ada lives in")
+        page.get_by_test_id("raw-continue").click()
+        page.get_by_test_id("raw-figures").wait_for()
+        page.get_by_test_id("raw-stop").wait_for(state="detached")
+        page.get_by_test_id("inside-toggle").click()
+        page.get_by_test_id("strip").wait_for()
+        assert page.get_by_test_id("kept").count() > 3 and not page.get_by_test_id("error").count()

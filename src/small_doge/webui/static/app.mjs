@@ -24,6 +24,9 @@ try {
   configureApi({ base: new URL(config.base || "./", document.baseURI) });
   const [engine, store] = await Promise.all([openEngine(config), openStore(config)]);
   const app = new App({ config, engine, store, draw: () => render(html`<${Page} app=${app} />`, root) });
+  engine.addEventListener?.("progress", ({ detail: { model, loaded, total } }) => {
+    app.tell(`Loading ${model}: ${total ? `${Math.round((100 * loaded) / total)}%` : `${(loaded / 1e6).toFixed(1)} MB`}`);
+  });
   configureApi({
     askForKey: (wasRefused) => new Promise((answer) => app.openDialog("key", { wasRefused, answer })),
   });

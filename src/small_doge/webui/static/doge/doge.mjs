@@ -85,6 +85,7 @@ export class Doge {
     let logits = await this.extend(ids.slice(cached), signal);
     for (;;) {
       if (signal?.aborted) return { finishReason: "aborted", usage, explanation: "it was stopped" };
+      if (options.maxNewTokens === 0) return { finishReason: "length", usage, explanation: "cut off at 0 new tokens" };
       const token = sampler.sample(logits);
       usage.completion_tokens++;
       const text = detokenizer.push(token.id);

@@ -4,7 +4,7 @@ const LARGEST = 1e6; // penalties and biases lie within this bound, so that arit
 
 // Default, smallest and largest value of each number; a whole one where `whole` is set.
 const NUMBERS = {
-  maxNewTokens: { value: 256, low: 1, whole: true },
+  maxNewTokens: { value: 256, low: 0, whole: true },
   temperature: { value: 0, low: 0 },
   topK: { value: 0, low: 0, whole: true },
   topP: { value: 1, low: Number.MIN_VALUE, high: 1 },
