@@ -16,11 +16,13 @@ from .metrics import Metrics
 from .registry import ModelRegistry
 from .routes.anthropic import make_anthropic_router
 from .routes.chats import make_chats_router
+from .routes.inspect import make_inspect_router
 from .routes.models import make_models_api_router
 from .routes.ollama import make_ollama_router
 from .routes.ollama_models import make_ollama_models_router
 from .routes.openai_chat import make_chat_router
 from .routes.openai_completions import make_completions_router
+from .routes.openai_embeddings import make_embeddings_router
 from .routes.openai_models import make_models_router
 from .routes.openai_responses import make_responses_router
 from .routes.page import add_page
@@ -79,13 +81,20 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
 def _add_api(app: FastAPI, state: ServerState) -> None:
     """Add the routes of all protocols. The guides' server has the OpenAI API under /openai."""
     for prefix in ("/v1", "/openai", "/openai/v1"):
-        for make in (make_models_router, make_chat_router, make_completions_router, make_responses_router):
+        for make in (
+            make_models_router,
+            make_chat_router,
+            make_completions_router,
+            make_responses_router,
+            make_embeddings_router,
+        ):
             app.include_router(make(state), prefix=prefix, include_in_schema=prefix == "/v1")
     for router in (
         make_anthropic_router(state),
         make_ollama_router(state),
         make_ollama_models_router(state),
         make_tokens_router(state),
+        make_inspect_router(state),
         make_models_api_router(state),
         make_system_router(state),
     ):
