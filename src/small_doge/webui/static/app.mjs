@@ -25,6 +25,7 @@ try {
   const [engine, store] = await Promise.all([openEngine(config), openStore(config)]);
   const app = new App({ config, engine, store, draw: () => render(html`<${Page} app=${app} />`, root) });
   engine.addEventListener?.("progress", ({ detail: { model, loaded, total } }) => {
+    if (loaded === total) return app.closeNotice();
     app.tell(`Loading ${model}: ${total ? `${Math.round((100 * loaded) / total)}%` : `${(loaded / 1e6).toFixed(1)} MB`}`);
   });
   configureApi({
