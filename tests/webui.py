@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from small_doge.webui.app import create_app
-from small_doge.webui.serving import listen
+from small_doge.webui.serving import listen, make_config
 from small_doge.webui.settings import ServeSettings
 
 
@@ -17,16 +17,23 @@ from small_doge.webui.settings import ServeSettings
 def run_app(**settings):
     """Serve an application; gives its address, and the application as `app`."""
     with tempfile.TemporaryDirectory() as folder:
-        app = create_app(ServeSettings(**{"chats": f"{folder}/chats.db", **settings}), lambda text: None)
-        with run_asgi(app) as address:
+        checked = ServeSettings(**{"chats": f"{folder}/chats.db", **settings})
+        app = create_app(checked, lambda text: None)
+        with _run(make_config(app, checked)) as address:
             yield address, app
 
 
 @contextmanager
 def run_asgi(app):
     """Serve any application; gives its address."""
+    with _run(uvicorn.Config(app, log_level="warning", lifespan="on")) as address:
+        yield address
+
+
+@contextmanager
+def _run(config):
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(server.serve([listener]),), daemon=True)
     thread.start()
     while not server.started and thread.is_alive():

@@ -78,7 +78,11 @@ class Request:
             token.finish_reason = self._find_finish_reason(token.id)
             if token.finish_reason is not None and self.detokenizer is not None:
                 token.text += self.detokenizer.finish()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it must not reach the other requests)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                if type(error).__name__ != "PanicException":  # of a library in Rust; others, such as Ctrl-C, go on
+                    raise
+                error = RuntimeError(f"a library failed: {error}")
             self.fail(error)
             return
         self.output.append(token)

@@ -69,6 +69,8 @@ def to_api_error(error: BaseException) -> ApiError:
         return _explain_validation(error)
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, RecursionError):
+        return ApiError(400, "the request is nested too deeply", code="invalid_request")
     logger.error("a request failed", exc_info=error)
     return ApiError(500, f"the server failed with {type(error).__name__}; its log says where", code="internal_error")
 

@@ -56,20 +56,17 @@ class Generation:
         prompt_ids: token ids of the prompt, the first if there are several.
         choices: the tokens of each choice, those of a prompt side by side.
         n: the number of choices of each prompt.
+        engine: what generates.
     """
 
     def __init__(self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics, n: int = 1) -> None:
+        self.is_closed = False
         self.entry = entry
+        self.engine: Engine = entry.engine
         self.choices = streams
         self.n = n
         self.metrics = metrics
         self.prompt_ids = streams[0].request.prompt_ids
-        self.is_closed = False
-
-    @property
-    def engine(self) -> Engine:
-        """Return the engine that generates."""
-        return self.entry.engine
 
     def __enter__(self) -> "Generation":
         return self
@@ -78,6 +75,9 @@ class Generation:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        self.close()  # whoever started it failed before a block was entered
 
     def close(self) -> None:
         """End what is still running, and give the model back; closing again does nothing."""
@@ -172,6 +172,11 @@ class Generator:
     def _encode_alone(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the token ids of the prompt without what stands before it."""
         if asked.messages is not None:
+            taken = {"messages", "tools", "continue_final_message"}.intersection(asked.template_variables)
+            if taken:
+                raise UserError(
+                    f"{min(taken)} can't be a variable of the chat template; send it as a field of its own"
+                )
             messages, tools = fit_template(engine, asked.messages, asked.tools)
             return engine.render(
                 messages,

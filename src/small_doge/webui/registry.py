@@ -1,6 +1,7 @@
 """The models of a server: found by name, loaded on demand, and unloaded when memory runs short."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
@@ -37,6 +38,7 @@ class ModelEntry:
         num_users: requests that use it now; it is not unloaded while there are any.
         last_used: by `time.monotonic`.
         created: when its folder was last changed, in seconds since 1970.
+        loading: what loads it now; whoever needs the model waits for it.
     """
 
     def __init__(self, name: str, source: str) -> None:
@@ -47,9 +49,9 @@ class ModelEntry:
         self.num_users = 0
         self.last_used = 0.0
         self.loaded_at: float | None = None
-        folder = Path(source)
-        self.created = int(folder.stat().st_mtime) if folder.is_dir() else 0
-        self.lock = asyncio.Lock()
+        self.created = 0
+        self.loading: asyncio.Task[None] | None = None
+        self.note_change()
         self._worker: EngineWorker | None = None
 
     @property
@@ -68,6 +70,11 @@ class ModelEntry:
     def is_loaded(self) -> bool:
         """Tell whether the model is in memory."""
         return self._worker is not None
+
+    def note_change(self) -> None:
+        """Take note of when the model's folder was last changed."""
+        folder = Path(self.source)
+        self.created = int(folder.stat().st_mtime) if folder.is_dir() else 0
 
     def attach(self, worker: EngineWorker | None) -> None:
         """Take note of the worker that runs the model, or of its end."""
@@ -119,12 +126,15 @@ class ModelRegistry:
     def __init__(self, settings: ServeSettings, tell: Callable[[str], None] = logger.info) -> None:
         self.settings = settings
         self.tell = tell
-        self.entries: dict[str, ModelEntry] = {}
+        self.entries: dict[str, ModelEntry] = {}  # replaced, never changed: several threads read it
+        self._entries_lock = threading.Lock()
         self._loading = asyncio.Lock()  # one at a time, so that the budget is kept
         free = psutil.virtual_memory().available
         self.budget = int(settings.memory_budget * GIB) if settings.memory_budget else free // 2
         for source in settings.models:
             self._add(source)
+        if settings.models_dir is not None and not Path(settings.models_dir).is_dir():
+            raise UserError(f"models_dir={settings.models_dir} is not a folder; make it, or name another")
         self.rescan()
 
     def rescan(self) -> None:
@@ -132,16 +142,18 @@ class ModelRegistry:
         if self.settings.models_dir is None:
             return
         folder = Path(self.settings.models_dir)
-        if not folder.is_dir():
-            raise UserError(f"models_dir={folder} is not a folder; make it, or name another")
-        known = {Path(entry.source).resolve() for entry in self.entries.values()}
-        for found in find_models(folder):
-            if found.resolve() not in known:
-                self._add(str(found), str(found.relative_to(folder)))
-        for name, entry in list(self.entries.items()):
-            is_gone = not Path(entry.source).exists() and entry.source not in self.settings.models
-            if is_gone and not entry.is_loaded and not entry.num_users:
-                del self.entries[name]
+        with self._entries_lock:
+            known = {Path(entry.source).resolve() for entry in self.entries.values()}
+            for found in find_models(folder):
+                if found.resolve() not in known:
+                    name = str(found.relative_to(folder))
+                    self._add(str(found), f"{folder.resolve().name}/{name}" if name in self.entries else name)
+            self.entries = {name: entry for name, entry in self.entries.items() if not self._is_gone(entry)}
+
+    def _is_gone(self, entry: ModelEntry) -> bool:
+        """Tell whether a model of the folder was removed from it, and nothing needs its name any more."""
+        is_named = any(source.endswith(entry.source) for source in self.settings.models)
+        return not (is_named or entry.is_loaded or entry.num_users or Path(entry.source).exists())
 
     def _add(self, source: str, name: str | None = None) -> ModelEntry:
         """Offer a model under a name of its own: the last part of its path, or as many as tell it apart."""
@@ -153,7 +165,8 @@ class ModelRegistry:
         free = next((candidate for candidate in candidates if candidate not in self.entries), None)
         if free is None:
             raise UserError(f"two models are called {candidates[-1]}; give one another name: NAME={source}")
-        entry = self.entries[free] = ModelEntry(free, source)
+        entry = ModelEntry(free, source)
+        self.entries = {**self.entries, free: entry}
         return entry
 
     def find(self, name: str | None) -> ModelEntry:
@@ -184,9 +197,11 @@ class ModelRegistry:
         entry.num_users += 1
         try:
             if not entry.is_loaded:
-                async with entry.lock:
-                    if not entry.is_loaded:
-                        await self._load(entry)
+                if entry.loading is None:
+                    entry.loading = asyncio.create_task(self._load(entry))
+                    # Whoever waited for it may be gone when it fails.
+                    entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+                await asyncio.shield(entry.loading)  # a client that leaves does not end what others may wait for
         except BaseException:
             entry.num_users -= 1
             raise
@@ -195,6 +210,7 @@ class ModelRegistry:
 
     async def _load(self, entry: ModelEntry) -> None:
         entry.status, entry.error = "loading", None
+        entry.note_change()
         try:
             async with self._loading:
                 await self._make_room(entry)
@@ -203,8 +219,10 @@ class ModelRegistry:
                 entry.attach(EngineWorker(engine, self.settings.max_queue, self.settings.request_timeout))
             self.tell(f"Loaded {entry.name} in {time.perf_counter() - start:.1f} s")
         except BaseException as error:
-            entry.status, entry.error = "failed", str(error)
+            entry.status, entry.error = "failed", str(error) or type(error).__name__
             raise
+        finally:
+            entry.loading = None
 
     def _open(self, entry: ModelEntry) -> Engine:
         return open_fast_engine(
@@ -267,11 +285,14 @@ def _close(worker: EngineWorker, grace: float) -> None:
 
 
 def find_models(folder: Path) -> Iterable[Path]:
-    """List the exported models and checkpoints in a folder and in its folders, hidden ones excluded."""
+    """List the exported models and checkpoints in a folder and in its folders: no hidden ones, and no links out of it."""
+    inside = folder.resolve()
     for pattern in ("*", "*/*"):
         for path in sorted(folder.glob(pattern)):
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if path.is_dir() and not hidden and not path.name.startswith("checkpoint-") and is_model(path):
+            if hidden or path.name.startswith("checkpoint-") or not path.resolve().is_relative_to(inside):
+                continue
+            if path.is_dir() and is_model(path):
                 yield path
 
 

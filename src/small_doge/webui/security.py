@@ -48,9 +48,9 @@ class Gate:
         self.metrics = metrics
         self.key = None if settings.api_key is None else settings.api_key.encode()
         self.limit = int(settings.max_body_mib * 2**20)
-        self.names = {*LOOPBACK, settings.host, *settings.allowed_hosts}
+        self.names = {name.lower() for name in (*LOOPBACK, settings.host, *settings.allowed_hosts)}
         if not settings.is_local:
-            self.names.add(socket.gethostname())
+            self.names.add(socket.gethostname().lower())
         backend = f" {settings.backend}" if settings.backend else ""
         self.security_headers = {
             "Content-Security-Policy": POLICY.format(backend=backend),
@@ -147,7 +147,7 @@ class Gate:
 
     def _knows_host(self, host: str) -> bool:
         """Tell whether a Host header names this server. A page that rebinds its own name to this address does not know."""
-        name = urlsplit(f"//{host}").hostname if _is_plain(host) else None
+        name = _read_host(f"//{host}", "hostname")
         if name is None:
             return False
         if name in self.names or "*" in self.names:
@@ -157,7 +157,7 @@ class Gate:
     def _allows_origin(self, origin: str, host: str) -> bool:
         """Tell whether a page may call the server: ours, or one that is allowed."""
         allowed = self.settings.cors_origins
-        return "*" in allowed or origin in allowed or (_is_plain(origin) and urlsplit(origin).netloc == host)
+        return "*" in allowed or origin in allowed or _read_host(origin, "netloc") == host
 
     def _has_key(self, headers: Headers) -> bool:
         """Compare the key in constant time."""
@@ -207,7 +207,7 @@ async def _read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         413, f"the request is larger than {limit / 2**20:g} MiB (--max-body-mib)", code="request_too_large"
     )
     announced = headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > limit:
+    if len(announced) > 18 or (announced.isdecimal() and int(announced) > limit):
         raise too_large
     body = bytearray()
     while True:
@@ -250,9 +250,14 @@ def _name_route(scope: MutableMapping) -> str:
     return getattr(scope.get("route"), "path", None) or "other"
 
 
-def _is_plain(text: str) -> bool:
-    """Tell whether a header holds nothing but what names and addresses are written with."""
-    return bool(text) and all(letter.isalnum() or letter in ".-_:[]/%" for letter in text) and text.isascii()
+def _read_host(address: str, part: str) -> str | None:
+    """Return a part of an address, without user or password; None if it holds what names are not written with."""
+    if not address.isascii() or not all(letter.isalnum() or letter in ".-_:[]/%" for letter in address):
+        return None
+    try:
+        return getattr(urlsplit(address), part) or None
+    except ValueError:  # brackets that do not match
+        return None
 
 
 def _is_address(name: str) -> bool:

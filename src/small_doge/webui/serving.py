@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -10,6 +12,9 @@ from fastapi import FastAPI
 
 from ..utils.errors import UserError
 from .app import GRACE, create_app
+from .connections import Connections, allow_open_files, set_patience
+from .errors import ApiError
+from .registry import ModelRegistry
 from .settings import ServeSettings
 
 
@@ -17,7 +22,7 @@ BACKLOG = 2048
 
 
 def run_server(settings: ServeSettings, tell: Callable[[str], None], extra_ports: Sequence[int] = ()) -> None:
-    """Serve until the process is told to stop.
+    """Serve until the process is told to stop, by SIGINT or SIGTERM.
 
     Args:
         settings: what to serve, to whom, within which limits.
@@ -27,10 +32,18 @@ def run_server(settings: ServeSettings, tell: Callable[[str], None], extra_ports
     Raises:
         UserError: a port is taken, or the first model can't be loaded.
     """
-    sockets = [listen(settings.host, port) for port in dict.fromkeys((settings.port, *extra_ports))]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    allow_open_files(settings.max_connections + 256)
+    sockets: list[socket.socket] = []
     try:
+        sockets.extend(listen(settings.host, port) for port in dict.fromkeys((settings.port, *extra_ports)))
         app = create_app(settings, tell)
         asyncio.run(_serve(app, settings, sockets, tell))
+    except KeyboardInterrupt:  # uvicorn raises the signal again when it has ended in order
+        tell("Stopped.")
+    except ApiError as error:
+        raise UserError(error.message) from error
     finally:
         for listener in sockets:
             listener.close()
@@ -45,6 +58,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    set_patience(listener)
     try:
         listener.bind((host, port))
         listener.listen(BACKLOG)
@@ -57,16 +71,23 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """A server that says when it is ready."""
+    """A server that says when it is ready, and lets running requests finish for a while when it is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, registry: ModelRegistry, announce: Callable[[], None]) -> None:
         super().__init__(config)
+        self.registry = registry
         self.announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
         self.announce()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop. What is not finished in time ends with an error that says so."""
+        closing = asyncio.create_task(self.registry.close(GRACE))
+        await super().shutdown(sockets)
+        await closing
 
 
 async def _serve(
@@ -77,19 +98,32 @@ async def _serve(
     if not settings.page_only:
         with await registry.acquire(None):
             pass
+    config = make_config(app, settings)
+    await _Server(config, registry, lambda: _announce(settings, sockets, registry, tell)).serve(sockets)
+
+
+def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
+    """Return uvicorn's configuration for an application, whose connections are watched."""
+    connections = Connections(app, settings.max_connections)
     config = uvicorn.Config(
-        app,
+        connections,
         log_level=logging.DEBUG if settings.debug else logging.WARNING,
         access_log=settings.debug,
         server_header=False,
+        proxy_headers=False,
+        ws="none",
         limit_concurrency=settings.max_connections,
         timeout_graceful_shutdown=int(GRACE) + 5,
         backlog=BACKLOG,
     )
-    await _Server(config, lambda: _announce(settings, sockets, registry, tell)).serve(sockets)
+    config.load()
+    config.http_protocol_class = connections.watch(config.http_protocol_class)
+    return config
 
 
-def _announce(settings: ServeSettings, sockets: list[socket.socket], registry, tell: Callable[[str], None]) -> None:  # noqa: ANN001
+def _announce(
+    settings: ServeSettings, sockets: list[socket.socket], registry: ModelRegistry, tell: Callable[[str], None]
+) -> None:
     """Say what to open, and how to ask from a shell."""
     port = sockets[0].getsockname()[1]
     name = "127.0.0.1" if settings.is_local or settings.host in ("0.0.0.0", "::") else settings.host

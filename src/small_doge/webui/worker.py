@@ -52,8 +52,8 @@ class TokenStream:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the request is finished and all of its tokens are taken."""
-        return self.finish_reason is not None and self._num_taken == len(self.tokens)
+        """Tell whether the request is finished and all of its tokens are taken; never of one that `take` raises for."""
+        return self.finish_reason in ("stop", "length", "cancelled") and self._num_taken == len(self.tokens)
 
     def take(self) -> list[Token]:
         """Return the tokens that came since the last call."""
@@ -116,7 +116,7 @@ class EngineWorker:
         self._commands: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
         self._streams: list[TokenStream] = []  # the thread's own
         self._durations: deque[float] = deque([1.0], maxlen=32)  # seconds of the last requests
-        self._is_closing = False
+        self._is_closing = self._has_ended = False
         self._thread = threading.Thread(target=self._run, name=f"engine {engine.name}", daemon=True)
         self._thread.start()
 
@@ -144,11 +144,10 @@ class EngineWorker:
                     code="queue_full",
                     headers={"Retry-After": str(seconds)},
                 )
+            deadline, news = time.monotonic() + self.timeout, asyncio.Event()
+            streams = [TokenStream(self, request, deadline, news) for request in requests]
             self.num_unfinished += len(requests)
-        deadline = time.monotonic() + self.timeout
-        news = asyncio.Event()
-        streams = [TokenStream(self, request, deadline, news) for request in requests]
-        self.run_soon(lambda: self._start(streams))
+            self.run_soon(lambda: self._start(streams))
         return streams
 
     def run_soon(self, command: Callable[[], Any]) -> None:
@@ -156,7 +155,11 @@ class EngineWorker:
         self._commands.put(command)
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Let the thread call a function between two steps, and return what it returned or raise what it raised."""
+        """Let the thread call a function between two steps, and return what it returned or raise what it raised.
+
+        Raises:
+            ApiError: the thread has ended.
+        """
         future: Future[T] = Future()
 
         def command() -> None:
@@ -167,19 +170,23 @@ class EngineWorker:
             except Exception as error:  # noqa: BLE001 (it is raised where the call was made)
                 future.set_exception(error)
 
-        self.run_soon(command)
+        with self._count_lock:
+            if self._has_ended:
+                raise ApiError(503, "the server is shutting down", code="shutting_down")
+            self.run_soon(command)
         return await asyncio.wrap_future(future)
 
     def close(self, grace: float) -> None:
         """Let running requests finish for up to `grace` seconds, end the others, and stop the thread."""
-        self._is_closing = True
         deadline = time.monotonic() + grace
 
         def shorten() -> None:
             for stream in self._streams:
                 stream.deadline = min(stream.deadline, deadline)
 
-        self.run_soon(shorten)
+        with self._count_lock:
+            self._is_closing = True
+            self.run_soon(shorten)
         self._thread.join(grace + 10)
 
     def _estimate_wait(self) -> int:
@@ -190,14 +197,37 @@ class EngineWorker:
     # Within the thread.
 
     def _run(self) -> None:
-        while not (self._is_closing and not self._streams and self._commands.empty()):
+        while not self._may_end():
             try:
                 self._carry_out_commands()
                 if self._streams:
-                    self.engine.scheduler.step()
+                    self._step()
                     self._deliver()
-            except Exception:
-                logger.exception("a step of %s failed", self.engine.name)
+            except BaseException:
+                logger.exception("the thread of %s failed, and goes on", self.engine.name)
+
+    def _may_end(self) -> bool:
+        """Tell whether there is nothing left to do; from then on nothing is taken in."""
+        with self._count_lock:
+            self._has_ended = self._is_closing and not self.num_unfinished and self._commands.empty()
+            return self._has_ended
+
+    def _step(self) -> None:
+        """Advance all requests.
+
+        The scheduler ends a request that raises, and raises nothing itself. What passes through it all the same, such as a
+        panic of a library, leaves its slots torn: it gets one step to rebuild them, and then all requests end.
+        """
+        for attempt in ("is tried again", "ends all requests"):
+            try:
+                self.engine.scheduler.step()
+                return
+            except BaseException as error:
+                logger.exception("a step of %s failed, and %s", self.engine.name, attempt)
+                failure = RuntimeError(f"the engine failed: {error!r}")
+        for stream in self._streams:
+            if stream.request.finish_reason is None:
+                stream.request.fail(failure)
 
     def _carry_out_commands(self) -> None:
         """Carry out all commands; wait for one if no request is unfinished."""
@@ -206,7 +236,7 @@ class EngineWorker:
                 command = self._commands.get(block=not self._streams and not self._is_closing)
                 try:
                     command()
-                except Exception:
+                except BaseException:
                     logger.exception("a command to %s failed", self.engine.name)
         except queue.Empty:
             return
@@ -220,7 +250,7 @@ class EngineWorker:
         """Hand new tokens and ends over to the event loops, one call for each."""
         now = time.monotonic()
         news: dict[asyncio.AbstractEventLoop, list[tuple[TokenStream, list[Token], str | None]]] = {}
-        going_on = []
+        going_on, durations = [], []
         for stream in self._streams:
             request = stream.request
             reason: str | None = request.finish_reason
@@ -234,9 +264,10 @@ class EngineWorker:
             if reason is None:
                 going_on.append(stream)
             else:
-                self._durations.append(now - stream.created)
+                durations.append(now - stream.created)
         with self._count_lock:
-            self.num_unfinished -= len(self._streams) - len(going_on)
+            self._durations += durations
+            self.num_unfinished -= len(durations)
         self._streams = going_on
         for loop, items in news.items():
             try:
