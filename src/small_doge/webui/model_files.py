@@ -45,6 +45,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None if there is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

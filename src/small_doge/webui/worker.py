@@ -52,8 +52,8 @@ class TokenStream:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the request is finished and all of its tokens are taken; never of one that `take` raises for."""
-        return self.finish_reason in ("stop", "length", "cancelled") and self._num_taken == len(self.tokens)
+        """Tell whether the request is finished and all of its tokens are taken."""
+        return self.finish_reason is not None and self._num_taken == len(self.tokens)
 
     def take(self) -> list[Token]:
         """Return the tokens that came since the last call."""

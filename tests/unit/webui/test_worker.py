@@ -66,6 +66,7 @@ async def read(stream, count=None):
         stream.news.clear()
         if not stream.take() and not stream.is_done:
             await asyncio.wait_for(stream.news.wait(), 30)
+    stream.check()
     return [token.id for token in stream.tokens]
 
 
