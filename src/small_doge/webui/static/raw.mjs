@@ -79,6 +79,7 @@ export class RawText {
       length += token.text.length;
     }
     if (text.length > length) tokens.push(typed(text.slice(length)));
+    if (!length) this.begin = null;
     this.setTokens(tokens);
     this.error = null;
     clearTimeout(this.saving);
@@ -95,16 +96,18 @@ export class RawText {
 
   /** Tokenize what was typed; returns the ids of the whole text. */
   async identify() {
-    const { engine } = this.app;
-    const { model } = this.chat;
-    this.begin ??= (await engine.tokenize({ model, content: "" })).tokens.map(({ id }) => id);
-    const tokens = [];
-    for (const token of this.tokens) {
-      if (token.id !== null) tokens.push(token);
-      else tokens.push(...shareOut(token.text, (await engine.tokenize({ model, content: token.text })).tokens.slice(this.begin.length)));
+    const tokenize = async (content) => (await this.app.engine.tokenize({ model: this.chat.model, content })).tokens;
+    if (this.begin === null || this.tokens.some(({ id }) => id === null)) {
+      const begin = await tokenize("");
+      this.begin ??= begin.map(({ id }) => id);
+      const tokens = [];
+      for (const token of this.tokens) {
+        if (token.id !== null) tokens.push(token);
+        else tokens.push(...shareOut(token.text, (await tokenize(token.text)).slice(begin.length)));
+      }
+      this.tokens = tokens;
     }
-    this.tokens = tokens;
-    return [...this.begin, ...tokens.map(({ id }) => id)];
+    return [...this.begin, ...this.tokens.map(({ id }) => id)];
   }
 
   /** Write on from the end of the text. */
@@ -182,6 +185,13 @@ export class RawText {
       this.error = error.message;
     }
     this.app.changed();
+  }
+
+  /** Begin with the tokens of a rendered conversation and an answer, and look at them. */
+  open(tokens, answer) {
+    this.begin = [];
+    this.setTokens([...tokens.map(({ id, piece }) => ({ ...typed(piece), id })), ...(answer ? [typed(answer)] : [])]);
+    return this.toggleInside();
   }
 
   /** Open or close the view of what is kept. */

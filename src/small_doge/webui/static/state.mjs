@@ -280,6 +280,23 @@ export class App {
 
   // Modes.
 
+  /** Open what the model read and wrote, up to a message, as raw text with its control tokens. */
+  async lookInside(messageId) {
+    const { chat } = this;
+    const path = pathTo(chat.messages, messageId);
+    const model = path.at(-1).model ?? chat.model;
+    const messages = path.slice(0, -1).map(({ role, content }) => ({ role, content }));
+    if (chat.system_prompt.trim()) messages.unshift({ role: "system", content: chat.system_prompt });
+    try {
+      const { tokens } = await this.engine.tokenize({ model, messages });
+      this.newChat({ mode: "raw" });
+      this.chat.model = model;
+      this.raw.open(tokens, path.at(-1).content);
+    } catch (error) {
+      this.tell(error.message);
+    }
+  }
+
   setMode(mode, forced = false) {
     const { chat } = this;
     if (chat.messages.length && chat.settings.mode !== mode) return this.newChat({ mode });
@@ -360,13 +377,18 @@ export class App {
     this.changed();
   }
 
+  /** What is typed and not sent, kept for each conversation while the tab lives; one that is not saved has no name yet. */
   get draft() {
-    return this.drafts[this.chat.id] ?? "";
+    return this.drafts[this.draftKey] ?? "";
+  }
+
+  get draftKey() {
+    return this.saved.has(this.chat.id) ? this.chat.id : "new";
   }
 
   set draft(text) {
-    if (text) this.drafts[this.chat.id] = text;
-    else delete this.drafts[this.chat.id];
+    if (text) this.drafts[this.draftKey] = text;
+    else delete this.drafts[this.draftKey];
     sessionStorage.setItem(DRAFTS_KEY, JSON.stringify(this.drafts));
     this.changed();
   }

@@ -49,6 +49,7 @@ export class Talk {
     }
     const asked = [...questions.values()];
     chat.messages.push(...asked);
+    this.app.draft = ""; // before the conversation gets its name
     this.app.saveMessages(chat, asked);
     for (const { index } of columnsOf(chat)) this.answer(chat, index);
     return true;

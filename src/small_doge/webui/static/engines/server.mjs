@@ -17,7 +17,7 @@ function toUsage(usage) {
 
 /** Yield the choices of a stream, and return why and with how many tokens it ended; a stopped one returns "aborted". */
 async function* follow(path, body, signal) {
-  const end = { finishReason: "aborted", usage: null };
+  const end = { finishReason: "stop", usage: null };
   try {
     const options = { stream: true, stream_options: { include_usage: true }, return_token_ids: true };
     const response = await request(path, { body: { ...body, ...options }, signal });

@@ -94,8 +94,7 @@ function Composer({ app }) {
     if (window.innerWidth > 800) area.current.focus();
   }, [chat.id]);
   const send = () => {
-    const text = app.draft;
-    if (talk.send(text)) app.draft = "";
+    talk.send(app.draft);
     area.current.focus();
   };
   const onKeyDown = (event) => {

@@ -116,6 +116,8 @@ function Actions({ app, column, message, isBusy }) {
       onClick=${() => talk.regenerate(column, message)} />`}
     ${canContinue(chat, message) && html`<${IconButton} icon="play" label="Continue this answer" testid="continue" disabled=${isBusy}
       onClick=${() => talk.continueAnswer(column, message)} />`}
+    ${isAnswer && app.canChat(message.model) && html`<${IconButton} icon="eye" label="Look inside: tokens and their probabilities" testid="look-inside"
+      onClick=${() => app.lookInside(message.id)} />`}
     <${IconButton} icon="branch" label="Branch into a new conversation" testid="branch-chat" disabled=${isBusy}
       onClick=${() => app.branchChat(message.id)} />
   </span>`;

@@ -119,6 +119,7 @@ export function useAutoHeight(ref, text) {
 
 export const percent = (logprob) => {
   const value = 100 * Math.exp(logprob);
+  if (value < 0.001) return "< 0.001%";
   return value >= 99.95 ? "100%" : `${value >= 10 ? value.toFixed(0) : value.toFixed(value >= 0.1 ? 1 : 3)}%`;
 };
 
