@@ -65,6 +65,7 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
         title="SmallDoge",
         version=version("small-doge"),
         lifespan=live,
+        responses={"4XX": {"description": "What is wrong and what to do, in the form of the protocol"}},
         middleware=[Middleware(Gate, settings=settings, metrics=metrics)],
     )
     app.state.server = state

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
+from weakref import WeakValueDictionary
 
 from starlette.concurrency import run_in_threadpool
 
@@ -137,12 +138,16 @@ class Generator:
         settings: limits and default sampling options.
         registry: the models.
         metrics: what is counted.
+
+    Attributes:
+        running: generations by the ids that clients know them by; one that nobody uses any more is not kept.
     """
 
     def __init__(self, settings: ServeSettings, registry: ModelRegistry, metrics: Metrics) -> None:
         self.settings = settings
         self.registry = registry
         self.metrics = metrics
+        self.running: WeakValueDictionary[str, Generation] = WeakValueDictionary()
 
     async def start(self, asked: GenerationRequest) -> Generation:
         """Queue what a client asks for.

@@ -1,14 +1,17 @@
 """What bodies of the OpenAI API have in common."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...inference import SamplingOptions
 from ..errors import ApiError
 from ..security import list_names
 
 
+HELP = {option.name: option.metadata["help"] for option in fields(SamplingOptions)}
 IGNORED_HEADER = "X-Small-Doge-Ignored"
 
 
@@ -44,23 +47,30 @@ class Body(BaseModel):
         return [name for name in extra if name not in self.without_effect and name not in self.unsupported]
 
 
+def _explain(name: str) -> Any:
+    """Describe a field as the sampling option that it is."""
+    return Field(description=HELP[name])
+
+
 class SamplingBody(Body):
     """Sampling options by the names of the OpenAI API, and those that other servers have besides."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
-    ignore_eos: bool | None = None
-    logit_bias: dict[str, float] | None = None
-    max_tokens: int | None = None
-    return_token_ids: bool = False
+    temperature: Annotated[float | None, _explain("temperature")] = None
+    top_p: Annotated[float | None, _explain("top_p")] = None
+    top_k: Annotated[int | None, _explain("top_k")] = None
+    min_p: Annotated[float | None, _explain("min_p")] = None
+    repetition_penalty: Annotated[float | None, _explain("repetition_penalty")] = None
+    presence_penalty: Annotated[float | None, _explain("presence_penalty")] = None
+    frequency_penalty: Annotated[float | None, _explain("frequency_penalty")] = None
+    seed: Annotated[int | None, _explain("seed")] = None
+    stop: Annotated[str | list[str] | None, _explain("stop")] = None
+    stop_token_ids: Annotated[list[int] | None, _explain("stop_token_ids")] = None
+    ignore_eos: Annotated[bool | None, _explain("ignore_eos")] = None
+    logit_bias: Annotated[dict[str, float] | None, _explain("logit_bias")] = None
+    max_tokens: Annotated[int | None, _explain("max_new_tokens")] = None
+    return_token_ids: Annotated[bool | None, Field(description="Whether choices have the ids of their tokens.")] = (
+        False
+    )
 
     def list_options(self) -> dict[str, Any]:
         """Return the fields of `SamplingOptions` that were given."""
@@ -132,6 +142,9 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     result = []
     for number, message in enumerate(messages):
         role = message.get("role")
+        old = next((name for name in ("function_call", "audio") if message.get(name) is not None), None)
+        if old is not None:
+            raise ApiError(400, f"messages[{number}].{old} is not supported by this server", "messages", "unsupported")
         if not isinstance(role, str) or not role:
             raise ApiError(400, f"messages[{number}].role must be a text, such as user", "messages")
         kept = {

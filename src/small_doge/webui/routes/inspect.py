@@ -13,6 +13,7 @@ from ..generation import GenerationRequest
 from ..state import ServerState
 from ..streaming import respond
 from .bodies import Body, read_messages
+from .openai_examples import INSPECTION, show_answer
 
 
 class InspectBody(Body):
@@ -47,7 +48,7 @@ def make_inspect_router(state: ServerState) -> APIRouter:
     """Return the route."""
     router = APIRouter(prefix="/api/v1", tags=["Tokens"])
 
-    @router.post("/inspect")
+    @router.post("/inspect", responses=show_answer(INSPECTION, streams=False))
     async def inspect(body: InspectBody) -> Response:
         """Tell how likely each token was after the ones before it, and which tokens each head keeps at the end."""
         headers = body.check_fields()

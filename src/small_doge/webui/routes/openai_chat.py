@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...inference import Engine, Token
 from ...inference.tool_calls import ToolCall
@@ -17,15 +17,32 @@ from ..generation import Generation, GenerationRequest
 from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
 from .bodies import Choices, SamplingBody, StreamOptions, read_messages
+from .openai_examples import CHAT, show_answer
 from .openai_input import blame, read_tools, shape_answer
 
 
 MAX_TOP_LOGPROBS = 20
+MESSAGE_FIELDS = (
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "refusal",
+    "annotations",
+    "function_call",
+    "audio",
+)
 
 
 class ChatBody(SamplingBody):
     """A request for the next message of a conversation."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"messages": [{"role": "user", "content": "Where does Ada live?"}], "max_tokens": 40}]
+        }
+    )
     without_effect: ClassVar = (
         *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
         *("prompt_cache_retention", "reasoning_effort", "verbosity", "prediction"),
@@ -52,6 +69,11 @@ class ChatBody(SamplingBody):
     parallel_tool_calls: bool | None = True
     continue_final_message: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+
+    def list_ignored(self) -> list[str]:
+        """List the fields that were given and mean nothing here, those of messages among them."""
+        names = dict.fromkeys(name for message in self.messages for name in message if name not in MESSAGE_FIELDS)
+        return [*super().list_ignored(), *(f"messages.{name}" for name in names)]
 
     def to_request(self) -> GenerationRequest:
         """Return the request that all protocols share."""
@@ -80,7 +102,7 @@ def make_chat_router(state: ServerState) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["OpenAI"])
 
-    @router.post("/chat/completions")
+    @router.post("/chat/completions", responses=show_answer(CHAT))
     async def create_chat_completion(body: ChatBody, request: Request) -> Response:
         """Generate the next message of a conversation, whole or as a stream of events."""
         headers = body.check_fields()
@@ -88,10 +110,21 @@ def make_chat_router(state: ServerState) -> APIRouter:
         with blame("response_format"):
             generation = await state.generator.start(asked)
         answer = ChatAnswer(generation, body, with_tools="grammar" in asked.options)
+        state.generator.running[answer.id] = generation
         if body.stream:
             return GenerationStream(generation, answer.stream(), request.url.path, headers)
         with generation:
             return respond(await answer.collect(), headers)
+
+    @router.post("/chat/cancel/{name}")
+    async def cancel(name: str) -> dict[str, str]:
+        """End a chat completion by its id; what it has written so far is its answer."""
+        generation = state.generator.running.get(name)
+        if generation is None or generation.is_closed:
+            raise ApiError(404, f"no chat completion with the id {name} is running", code="not_found")
+        for stream in generation.choices:
+            stream.cancel()
+        return {"id": name, "status": "cancelled"}
 
     return router
 
@@ -110,8 +143,9 @@ class ChatAnswer:
         self.body = body
         self.with_usage = body.stream_options is not None and body.stream_options.include_usage
         self.readers = [AnswerReader(with_thinking=False, with_tools=with_tools) for _ in generation.choices]
+        self.id = f"chatcmpl-{uuid.uuid4().hex}"
         self.common = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "id": self.id,
             "created": int(time.time()),
             "model": generation.entry.name,
             "system_fingerprint": generation.entry.fingerprint,

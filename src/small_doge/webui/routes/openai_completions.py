@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from ...inference import Engine, Token
 from ...inference.detokenizer import Detokenizer
@@ -17,11 +17,13 @@ from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
 from .bodies import Choices, SamplingBody, StreamOptions
 from .openai_chat import MAX_TOP_LOGPROBS, count_usage, find_reason
+from .openai_examples import COMPLETION, show_answer
 
 
 class CompletionBody(SamplingBody):
     """A request for the text that follows a prompt."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Ada lives in", "max_tokens": 20}]})
     without_effect: ClassVar = ("user",)
     unsupported: ClassVar = {"suffix": ("",), "best_of": (1,)}
 
@@ -53,7 +55,7 @@ def make_completions_router(state: ServerState) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["OpenAI"])
 
-    @router.post("/completions")
+    @router.post("/completions", responses=show_answer(COMPLETION))
     async def create_completion(body: CompletionBody, request: Request) -> Response:
         """Generate the text that follows a prompt, whole or as a stream of events."""
         headers = body.check_fields()

@@ -13,6 +13,7 @@ from ..errors import ApiError
 from ..state import ServerState
 from ..streaming import respond
 from .bodies import Body
+from .openai_examples import EMBEDDINGS, show_answer
 
 
 MAX_INPUTS = 2048
@@ -49,7 +50,7 @@ def make_embeddings_router(state: ServerState) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["OpenAI"])
 
-    @router.post("/embeddings")
+    @router.post("/embeddings", responses=show_answer(EMBEDDINGS, streams=False))
     async def create_embeddings(body: EmbeddingBody) -> Response:
         """Embed texts or token ids."""
         headers = body.check_fields()

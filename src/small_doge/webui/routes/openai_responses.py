@@ -17,6 +17,7 @@ from ..generation import Generation
 from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
 from .openai_chat import describe_logprobs, find_reason
+from .openai_examples import RESPONSE, show_answer
 from .openai_input import blame
 from .responses_input import ResponseBody
 
@@ -25,7 +26,7 @@ def make_responses_router(state: ServerState) -> APIRouter:
     """Return the routes."""
     router = APIRouter(prefix="/responses", tags=["OpenAI"])
 
-    @router.post("")
+    @router.post("", responses=show_answer(RESPONSE))
     async def create_response(body: ResponseBody, request: Request) -> Response:
         """Generate a response, whole or as a stream of events."""
         headers = body.check_fields()

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import ApiError
@@ -23,6 +24,8 @@ class ModelBody(Body):
 class TokenizeBody(ModelBody):
     """A text or a conversation to tokenize."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"content": "Ada lives in Paris."}]})
+
     content: str | None = None
     messages: list[dict[str, Any]] | None = None
     tools: list[dict[str, Any]] | None = None
@@ -33,11 +36,15 @@ class TokenizeBody(ModelBody):
 class DetokenizeBody(ModelBody):
     """Token ids to turn into text."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"tokens": [5, 6]}]})
+
     tokens: list[int]
 
 
 class TemplateBody(ModelBody):
     """A conversation to write by the chat template."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Hello"}]}]})
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
