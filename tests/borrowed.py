@@ -34,6 +34,7 @@ TRAINER, GRPO, DPO = (
 )
 MODEL, GENERATION = "transformers.modeling_utils.PreTrainedModel", "transformers.generation.utils.GenerationMixin"
 CONTRACT = "how a model class tells transformers about itself; its guide to new models shows it, and has no other way"
+HARNESS = "lm_eval.api.model.TemplateLM"
 DATATROVE = "its own examples import it, but it is no part of a documented interface"
 
 PRIVATE = (
@@ -57,6 +58,16 @@ PRIVATE = (
         "trainer/doge/dpo.py",
         "it drops pairs without a word, and what follows in the constructor fails when none is left",
         ("dataset", "processing_class", "args", "dataset_name"),
+    ),
+    # Evaluation.
+    Borrowed(
+        HARNESS, "_encode_pair", "evaluation/lm.py", "it scores text twice where a boundary falls inside a token"
+    ),
+    Borrowed(
+        HARNESS,
+        "_loglikelihood_tokens",
+        "evaluation/lm.py",
+        "the harness's guide to models names it, and it is abstract",
     ),
     # Models.
     Borrowed(MODEL, "_init_weights", MODELING, CONTRACT, ("module",)),
@@ -128,6 +139,8 @@ ATTRIBUTES = (
 
 # Imported from a module that the library's documents don't name.
 IMPORTS = (
+    Borrowed("lm_eval.api.model", "TemplateLM", "evaluation/lm.py", "its guide to models tells to subclass it"),
+    Borrowed("lm_eval", "utils", "evaluation/lm.py", "the windows in which its own models score a long text"),
     Borrowed("transformers.activations", "ACT2FN", "models", "activations by name"),
     Borrowed("transformers.generation", "GenerationMode", MODELING, "what _prepare_cache_for_generation is told"),
     Borrowed("transformers", "initialization", MODELING, "skips weights that are loaded, as _init_weights must"),
@@ -184,6 +197,7 @@ LIBRARIES = (
     "datasets",
     "datatrove",
     "huggingface_hub",
+    "lm_eval",
     "onnx",
     "onnxruntime",
     "peft",
