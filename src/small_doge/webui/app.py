@@ -38,12 +38,15 @@ logger = get_logger(__name__)
 GRACE = 10.0  # seconds that running requests have when the server stops
 
 
-def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.info) -> FastAPI:
+def create_app(
+    settings: ServeSettings, tell: Callable[[str], None] = logger.info, load_first: bool = False
+) -> FastAPI:
     """Build the server's application.
 
     Args:
         settings: what to serve, to whom, within which limits.
         tell: is told what happens with models.
+        load_first: whether the first model is loaded before the first request.
 
     Raises:
         UserError: a model does not exist, or the conversations' file can't be used.
@@ -56,6 +59,9 @@ def create_app(settings: ServeSettings, tell: Callable[[str], None] = logger.inf
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
+        if load_first and not settings.page_only:
+            with await registry.acquire(None):
+                pass
         yield
         await registry.close(GRACE)
         if store is not None:

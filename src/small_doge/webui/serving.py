@@ -37,6 +37,13 @@ def run_server(settings: ServeSettings, tell: Callable[[str], None], extra_ports
     allow_open_files(settings.max_connections + 256)
     sockets: list[socket.socket] = []
     try:
+        if settings.engine == "ray":
+            if extra_ports:
+                raise UserError("--engine ray listens on one port; leave --frontend-port out")
+            from .replicas import run_replicas
+
+            run_replicas(settings, tell)
+            return
         sockets.extend(listen(settings.host, port) for port in dict.fromkeys((settings.port, *extra_ports)))
         app = create_app(settings, tell)
         asyncio.run(_serve(app, settings, sockets, tell))
@@ -99,7 +106,9 @@ async def _serve(
         with await registry.acquire(None):
             pass
     config = make_config(app, settings)
-    await _Server(config, registry, lambda: _announce(settings, sockets, registry, tell)).serve(sockets)
+    await _Server(config, registry, lambda: announce(settings, sockets[0].getsockname()[1], registry, tell)).serve(
+        sockets
+    )
 
 
 def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -121,11 +130,8 @@ def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     return config
 
 
-def _announce(
-    settings: ServeSettings, sockets: list[socket.socket], registry: ModelRegistry, tell: Callable[[str], None]
-) -> None:
+def announce(settings: ServeSettings, port: int, registry: ModelRegistry, tell: Callable[[str], None]) -> None:
     """Say what to open, and how to ask from a shell."""
-    port = sockets[0].getsockname()[1]
     name = "127.0.0.1" if settings.is_local or settings.host in ("0.0.0.0", "::") else settings.host
     base = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
     if not settings.no_page:

@@ -110,6 +110,11 @@ class ServeSettings:
         "Write prompts and answers to the log, which otherwise holds no text of users.", False, panel=ACCESS
     )
     debug: bool = _option("Log every request, and tracebacks.", False, option="--debug")
+    engine: str = _option(
+        "What runs the server: local is this process, ray is replicas of Ray Serve (pip install 'small-doge[scale]').",
+        "local",
+    )
+    replicas: int = _option("Processes of --engine ray, each of which is a whole server.", 2, 1)
     sampling: SamplingOptions = field(
         default_factory=SamplingOptions, metadata={"help": "Sampling options where a request does not name them."}
     )
@@ -126,6 +131,8 @@ class ServeSettings:
             raise UserError(f"port={self.port} must be from 0 to 65535")
         if self.quantize not in ("none", "int8", "int4"):
             raise UserError(f"quantize={self.quantize!r} must be one of: none, int8, int4")
+        if self.engine not in ("local", "ray"):
+            raise UserError(f"engine={self.engine!r} must be one of: local, ray")
         if self.no_page and self.page_only:
             raise UserError(
                 "--backend-only and --frontend-only exclude each other; leave both out for one server of both"

@@ -1,0 +1,122 @@
+"""The server as replicas of Ray Serve: several processes, on one machine or more, behind one address."""
+
+import asyncio
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psutil
+from fastapi import FastAPI
+
+from ..utils.errors import UserError
+from ..utils.reports import stop_reports
+from .app import GRACE, create_app
+from .registry import GIB, ModelRegistry
+from .serving import announce, listen
+from .settings import ServeSettings
+
+
+NAME = "small-doge"
+OBJECT_STORE = 128 * 2**20  # bytes; requests and answers do not pass through it
+QUIET = {"log_level": "ERROR", "enable_access_log": False}
+
+
+def run_replicas(settings: ServeSettings, tell: Callable[[str], None]) -> None:
+    """Serve by replicas until the process is told to stop.
+
+    Each replica is the whole application; they share the file of conversations. A replica that dies is started again.
+
+    Args:
+        settings: what to serve, to whom, within which limits; `RAY_ADDRESS` names a cluster that runs already.
+        tell: is told what happens, and where to find the server.
+
+    Raises:
+        UserError: Ray is not installed, the port is taken, or the first model can't be loaded.
+    """
+    stop_reports()
+    if not os.environ.get(
+        "RAY_ADDRESS"
+    ):  # Ray's own ports are open to the network, and run code: for this process alone
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    try:
+        import ray
+        from ray import serve
+    except ImportError as error:
+        raise UserError(f"--engine ray needs {error.name}: pip install 'small-doge[scale]'") from error
+    shared = _share_out(settings)
+    registry = ModelRegistry(settings, tell)
+    if not settings.page_only:
+        asyncio.run(_load_once(registry))
+    tell(f"Starting {settings.replicas} replicas")
+    try:
+        _start_ray(ray, settings)
+        http = {"host": shared.host, "port": shared.port}
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=QUIET)
+        serve.run(_deploy(serve, shared), name=NAME, route_prefix="/", logging_config=QUIET)
+        for number in (signal.SIGINT, signal.SIGTERM):  # Ray has set its own before
+            signal.signal(number, signal.default_int_handler)
+        announce(settings, shared.port, registry, tell)
+        threading.Event().wait()
+    except RuntimeError as error:
+        raise UserError(f"the replicas did not start: {error}") from error
+    finally:
+        if ray.is_initialized():
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _share_out(settings: ServeSettings) -> ServeSettings:
+    """Return the settings of one replica: its part of memory and threads, and the port that is taken for all.
+
+    Raises:
+        UserError: the port is not free.
+    """
+    listener = listen(settings.host, settings.port)  # says what is wrong, which Ray does not
+    port = listener.getsockname()[1]
+    listener.close()
+    budget = settings.memory_budget or psutil.virtual_memory().available / 2 / GIB
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.replicas)
+    return replace(settings, port=port, memory_budget=budget / settings.replicas, threads=threads)
+
+
+async def _load_once(registry: ModelRegistry) -> None:
+    """Load the first model here, so that a checkpoint is exported once, and what is wrong is said at once.
+
+    Raises:
+        UserError: it can't be loaded.
+    """
+    with await registry.acquire(None):
+        pass
+    await registry.close(0.0)
+
+
+def _start_ray(ray: Any, settings: ServeSettings) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, or start one of this machine."""
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": settings.debug}
+    if not os.environ.get("RAY_ADDRESS"):
+        options.update(num_cpus=1, include_dashboard=False, object_store_memory=OBJECT_STORE)
+    ray.init(**options)
+
+
+def _deploy(serve: Any, settings: ServeSettings) -> Any:
+    """Describe the replicas to Ray Serve."""
+
+    def build() -> FastAPI:
+        return create_app(settings, load_first=True)
+
+    deployment = serve.deployment(
+        serve.ingress(build)(),
+        name=NAME,
+        num_replicas=settings.replicas,
+        ray_actor_options={"num_cpus": max(0.01, round(1 / settings.replicas - 0.005, 2))},
+        max_ongoing_requests=settings.max_connections,
+        health_check_period_s=1.0,
+        health_check_timeout_s=10.0,
+        graceful_shutdown_timeout_s=GRACE,
+        logging_config=QUIET,
+    )
+    return deployment.bind()
