@@ -4,6 +4,7 @@ import asyncio
 import json
 
 import httpx
+import numpy as np
 import ollama
 import pytest
 
@@ -158,10 +159,21 @@ def test_models_are_described(client, server):
     assert "start_header_id" in shown.template
     assert {"completion", "tools"} <= set(shown.capabilities)
     assert shown.modelinfo["doge.block_count"] == 2
-    assert client.show("base").capabilities == ["completion"]
+    assert client.show("base").capabilities == ["completion", "embedding"]
     assert httpx.get(f"{server}/api/version").json()["version"]
     for path in ("/", "/api/tags", "/api/version"):
         assert httpx.head(server + path).status_code == 200
+
+
+def test_texts_are_embedded(client, server, engine):
+    answer = client.embed("doge", ["Ada lives in Pinewood.", "Ben"])
+    expected = engine.embed(engine.encode("Ada lives in Pinewood."))
+    assert answer.embeddings[0] == pytest.approx((expected / np.linalg.norm(expected)).tolist(), abs=1e-5)
+    assert answer.prompt_eval_count == len(engine.encode("Ada lives in Pinewood.")) + len(engine.encode("Ben"))
+    old = client.embeddings("doge", "Ben")
+    assert list(old.embedding) == pytest.approx(list(answer.embeddings[1]), abs=1e-6)
+    response = httpx.post(f"{server}/api/embed", json={"model": "doge", "input": "x", "dimensions": 4})
+    assert "dimensions is not supported" in response.json()["error"]
 
 
 def test_empty_requests_load_and_unload(client):

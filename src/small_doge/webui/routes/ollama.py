@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,12 +12,13 @@ from fastapi.responses import Response
 from ...inference import Token
 from ...inference.tool_calls import ToolCall
 from ..answer_parts import AnswerReader
+from ..embeddings import embed
 from ..errors import to_json
 from ..generation import Generation
 from ..registry import ModelEntry
 from ..state import ServerState
 from ..streaming import GenerationStream, respond
-from .ollama_input import AnswerBody, ChatBody, GenerateBody, KeptBody
+from .ollama_input import AnswerBody, ChatBody, EmbedBody, GenerateBody, KeptBody, OldEmbedBody
 from .openai_chat import describe_logprobs
 
 
@@ -38,7 +39,35 @@ def make_ollama_router(state: ServerState) -> APIRouter:
         """Generate the answer to a prompt, line by line unless `stream` is false."""
         return await _answer(state, body, request.url.path)
 
+    @router.post("/embed")
+    async def embed_texts(body: EmbedBody) -> Response:
+        """Embed texts, by the mean of the last hidden states."""
+        start = time.perf_counter_ns()
+        texts = [body.input] if isinstance(body.input, str) else body.input
+        vectors, num_tokens, load = await _embed(state, body, texts)
+        times = {"total_duration": time.perf_counter_ns() - start, "load_duration": load}
+        said = {"model": body.model, "embeddings": vectors, **times, "prompt_eval_count": num_tokens}
+        return respond(said, body.check_fields())
+
+    @router.post("/embeddings")
+    async def embed_prompt(body: OldEmbedBody) -> Response:
+        """Embed a text, in the older form."""
+        vectors, _, _ = await _embed(state, body, [body.prompt])
+        return respond({"embedding": vectors[0]}, body.check_fields())
+
     return router
+
+
+async def _embed(state: ServerState, body: KeptBody, texts: Sequence[str]) -> tuple[list[list[float]], int, int]:
+    """Return embeddings, the number of tokens of all texts, and the nanoseconds that loading the model took."""
+    must_unload = body.must_unload()
+    start = time.perf_counter_ns()
+    with await state.registry.acquire(body.model) as entry:
+        load = time.perf_counter_ns() - start
+        vectors, num_tokens = await embed(state.generator, body.model, texts)
+    if must_unload:
+        await unload_if_idle(state, entry)
+    return [vector.tolist() for vector in vectors], num_tokens, load
 
 
 async def _answer(state: ServerState, body: ChatBody | GenerateBody, path: str) -> Response:

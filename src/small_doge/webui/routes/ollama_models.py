@@ -152,7 +152,7 @@ def _show(state: ServerState, entry: ModelEntry) -> dict[str, Any]:
     }
     lines = [f"{name:<30} {value:g}" for name, value in options.items()]
     lines += [f"{'stop':<30} {to_json(text)}" for text in sampling.stop]
-    found = {"tools": bool(template), "thinking": "enable_thinking" in template}
+    found = {"tools": bool(template), "thinking": "enable_thinking" in template, "embedding": True}
     return {
         "modelfile": f"# {entry.name} is no Ollama model: small-doge serves it from a folder.\n",
         "parameters": "\n".join(lines),
