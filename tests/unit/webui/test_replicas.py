@@ -86,8 +86,10 @@ def ray_server(models_dir, tmp_path):
             assert process.poll() is None, (tmp_path / "log").read_text()
             yield psutil.Process(process.pid), f"http://127.0.0.1:{port}"
         finally:
+            children = [] if process.poll() is not None else psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGINT)
             assert process.wait(90) == 0, (tmp_path / "log").read_text()
+            wait_for(lambda: not any(child.is_running() for child in children), 60)
 
 
 @pytest.mark.slow
@@ -109,9 +111,6 @@ def test_killed_replica_takes_its_own_requests_along_and_comes_back(ray_server, 
     assert all(start < killed for start, *_ in failed), failed
     assert len(failed) <= 8
     assert {answer for *_, answer in load.results if answer is not None} == {expected}
-    children = [child.pid for child in process.children(recursive=True)]
-    process.send_signal(signal.SIGINT)
-    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in children), 60)
 
 
 def test_without_ray_it_is_said_how_to_get_it(models_dir, monkeypatch):
