@@ -21,7 +21,7 @@ NEEDED = (RUNTIME, GRAPH, "tokenizer.json", "tokenizer_config.json")
 FURTHER = ("chat_template.jinja", "config.json", CARD)
 # As the server's, but for what only a header can say.
 POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
     "img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; form-action 'self'"
 )
 README = """# {names}: a page to chat in

@@ -27,7 +27,7 @@ BODY_SECONDS = 30.0  # a body must have arrived after this time
 # Paths that need no key: the page, which asks for it, and what tells that the server is alive.
 OPEN_PATHS = ("/", "/health", "/config.json", "/favicon.ico")
 POLICY = (
-    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: "
+    "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: "
     "blob:; connect-src 'self'{backend}; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; "
     "form-action 'self'"
 )

@@ -50,7 +50,7 @@ export class App {
     await Promise.all([this.loadModels(), this.refreshChats()]);
     await this.openFromHash();
     window.addEventListener("hashchange", () => this.openFromHash());
-    window.addEventListener("beforeunload", (event) => this.unsaved && event.preventDefault());
+    window.addEventListener("beforeunload", (event) => (this.unsaved || this.talk.streams.size) && event.preventDefault());
   }
 
   // Models.

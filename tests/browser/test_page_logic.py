@@ -1,0 +1,100 @@
+"""The page's modules without a browser: trees, thoughts, imports."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+CORE = Path(__file__).parents[2] / "src" / "small_doge" / "webui" / "static" / "core"
+
+pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js")
+
+
+def run(modules, code):
+    """Run JavaScript with these modules of the page's core, and give what `found` holds."""
+    imports = "".join(f"import * as {name} from {json.dumps((CORE / f'{name}.mjs').as_uri())};\n" for name in modules)
+    script = f"{imports}{code}\nconsole.log(JSON.stringify(found));"
+    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_branches_of_a_tree_are_found_also_where_it_is_damaged():
+    code = """
+    const message = (id, parent_id, role) => ({ id, parent_id, role });
+    const messages = [message("a", null, "user"), message("b", "a", "assistant"), message("c", "a", "assistant"),
+      message("d", "b", "user"), message("e", "f", "user"), message("f", "e", "user")];
+    const found = {
+      path: tree.pathTo(messages, "d").map(({ id }) => id),
+      siblings: tree.siblingsOf(messages, messages[1]).map(({ id }) => id),
+      leaves: [tree.newestLeaf(messages, "b"), tree.newestLeaf(messages, "a"), tree.newestLeaf(messages, "e")],
+      ring: tree.pathTo(messages, "f").map(({ id }) => id),
+      none: tree.pathTo(messages, "nowhere"),
+      title: tree.titleOf("  A  question\\nwith more".padEnd(90, "x")),
+    };"""
+    found = run(["tree"], code)
+    assert found["path"] == ["a", "b", "d"] and found["siblings"] == ["b", "c"] and found["none"] == []
+    assert found["leaves"] == ["d", "c", "e"] and found["ring"] == ["e", "f"]
+    assert found["title"] == "A question"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("said", [("said", "said", False)]),
+        ("<think>hm</think>said", [("thought", "hm", False), ("said", "said", False)]),
+        ("<think>hm", [("thought", "hm", True)]),
+        ("<think>\n</think>said", [("said", "said", False)]),
+        ("a</think>b", [("said", "a</think>b", False)]),
+        (
+            "a<think>b</think>c<think>d",
+            [("said", "a", False), ("thought", "b", False), ("said", "c", False), ("thought", "d", True)],
+        ),
+        ("", []),
+    ],
+)
+def test_thoughts_are_told_from_what_is_said(text, expected):
+    found = run(["thinking"], f"const found = thinking.splitThinking({json.dumps(text)});")
+    assert [(part["kind"], part["text"], part["open"]) for part in found] == expected
+
+
+def test_imports_are_cut_to_what_is_known_and_ids_are_made_where_they_are_none():
+    chat = {
+        "title": "t" * 900,
+        "tags": ["a", 7, "b" * 200],
+        "pinned": "yes",
+        "unknown": {"x": 1},
+        "current_id": "two",
+        "messages": [
+            {"id": "one", "role": "user", "content": "Hi", "evil": True},
+            {"id": "two", "parent_id": "one", "role": "assistant", "content": "Hello", "created_at": "never"},
+        ],
+    }
+    (found,) = run(["transfer"], f"const found = transfer.readChats({json.dumps(json.dumps(chat))});")
+    assert len(found["title"]) == 200 and found["pinned"] is False and "unknown" not in found
+    assert found["tags"] == ["a", "b" * 64]
+    one, two = found["messages"]
+    assert two["parent_id"] == one["id"] and found["current_id"] == two["id"] and len(one["id"]) == 36
+    assert "evil" not in one and two["created_at"].endswith("Z")
+
+
+def test_markdown_holds_the_branch_that_is_shown():
+    chat = {
+        "title": "Chat",
+        "model": "doge",
+        "system_prompt": "Be brief.",
+        "current_id": "c",
+        "messages": [
+            {"id": "a", "parent_id": None, "role": "user", "content": "Hi"},
+            {"id": "b", "parent_id": "a", "role": "assistant", "content": "Not shown"},
+            {"id": "c", "parent_id": "a", "role": "assistant", "content": "Hello", "model": "doge"},
+        ],
+    }
+    found = run(["transfer"], f"const found = transfer.toMarkdown({json.dumps(chat)});")
+    assert (
+        found.index("Be brief.") < found.index("## You\n\nHi") < found.index("## doge\n\nHello")
+        and "Not shown" not in found
+    )
