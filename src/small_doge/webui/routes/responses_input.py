@@ -48,7 +48,6 @@ class ResponseBody(SamplingBody):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     store: bool | None = None
     stream: bool | None = False
-    stream_options: dict[str, Any] | None = None
 
     @property
     def with_logprobs(self) -> bool:
