@@ -450,8 +450,8 @@ def test_the_strip_shows_what_a_head_keeps(page):
     assert page.find("kept").count() == 24 and page.find("gone").count() > 20  # keep_window_size
     titles = page.find("kept").evaluate_all("items => items.map((item) => item.title)")
     assert all("kept, score" in title for title in titles)
-    page.find("layer").select_option(value="1")
-    page.find("head").select_option(value="1")
+    page.find("layer").select_option(index=1)
+    page.find("head").select_option(index=1)
     page.wait(
         "old => JSON.stringify(old) !== "
         "JSON.stringify([...document.querySelectorAll('[data-testid=kept]')].map((item) => item.title))",
