@@ -33,7 +33,7 @@ class PrefixCache:
     @property
     def nbytes(self) -> int:
         """Count the bytes of the states."""
-        return sum(state.nbytes for state in self.entries.values())
+        return sum(state.nbytes for state in list(self.entries.values()))  # another thread may ask
 
     def load(self, slot: int, prompt_ids: Sequence[int]) -> int:
         """Start a slot with the longest cached prefix of a prompt, or empty.

@@ -100,8 +100,7 @@ class ModelEntry:
 
     def count_bytes(self) -> int:
         """Count the bytes of the loaded model, or estimate what it would need."""
-        weights = estimate_bytes(self.source)
-        return weights + self.engine.backend.nbytes if self.is_loaded else weights
+        return self.engine.nbytes if self.is_loaded else estimate_bytes(self.source)
 
     def describe(self) -> dict[str, Any]:
         """Describe the model by its files; what they do not tell is None."""
@@ -282,6 +281,7 @@ class ModelRegistry:
 
 def _close(worker: EngineWorker, grace: float) -> None:
     worker.close(grace)
+    worker.engine.close()
 
 
 def find_models(folder: Path) -> Iterable[Path]:
