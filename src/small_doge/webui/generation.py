@@ -11,12 +11,16 @@ from starlette.concurrency import run_in_threadpool
 from ..inference import Engine, Request, SamplingOptions, Token
 from ..inference.prompt_readers import PromptReader
 from ..utils.errors import UserError
+from ..utils.logging import get_logger
 from .errors import ApiError
 from .metrics import Metrics
 from .registry import ModelEntry, ModelRegistry
 from .settings import ServeSettings
 from .tool_prompts import fit_template
 from .worker import TokenStream
+
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -58,10 +62,14 @@ class Generation:
         choices: the tokens of each choice, those of a prompt side by side.
         n: the number of choices of each prompt.
         engine: what generates.
+        with_log: whether prompt and answers are written to the log.
     """
 
-    def __init__(self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics, n: int = 1) -> None:
+    def __init__(
+        self, entry: ModelEntry, streams: list[TokenStream], metrics: Metrics, n: int = 1, with_log: bool = False
+    ) -> None:
         self.is_closed = False
+        self.with_log = with_log
         self.entry = entry
         self.engine: Engine = entry.engine
         self.choices = streams
@@ -89,6 +97,11 @@ class Generation:
             stream.cancel()
             self.metrics.observe(self.entry.name, stream)
         self.entry.release()
+        if self.with_log:
+            for stream in self.choices:
+                prompt = self.engine.decode(stream.request.prompt_ids)
+                answer = "".join(token.text for token in stream.tokens)
+                logger.info("%s was asked %r and answered %r", self.entry.name, prompt, answer)
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, list[Token]]]:
         """Yield the new tokens of each choice as they come.
@@ -164,7 +177,7 @@ class Generator:
         except BaseException:
             entry.release()
             raise
-        return Generation(entry, streams, self.metrics, asked.n)
+        return Generation(entry, streams, self.metrics, asked.n, self.settings.log_prompts)
 
     def encode(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the prompt's token ids."""

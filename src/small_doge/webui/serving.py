@@ -121,7 +121,7 @@ def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        limit_concurrency=settings.max_connections,
+        limit_concurrency=settings.max_connections + 1,  # of which the last is told that there are too many
         timeout_graceful_shutdown=int(GRACE) + 5,
         backlog=BACKLOG,
     )
