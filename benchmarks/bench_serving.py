@@ -181,14 +181,15 @@ def measure_transformers(name, checkpoint, args, clients, seconds, rows):
 
 
 def describe(server, name, clients, asked, took, memory):
-    good = [one for one in asked if one.status == 200 and one.first]
-    tokens, errors = 0, len(asked) - len(good)
-    for one in good:
+    tokens = errors = 0
+    for one in asked:
         try:
-            tokens += one.read()[1]
+            count = one.read()[1] if one.status == 200 else 0
         except AssertionError:
-            errors += 1
-    waits = sorted(one.first - one.start for one in good) or [float("nan")]
+            count = 0
+        tokens, errors = tokens + count, errors + (count == 0)
+    # An answer may end at once, without any text.
+    waits = sorted(one.first - one.start for one in asked if one.first) or [float("nan")]
     quarter = max(1, len(memory) // 4)
     return {
         "server": server,
