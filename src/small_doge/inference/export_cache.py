@@ -86,7 +86,7 @@ def export_once(name: str | Path, quantize: str, tell: Callable[[str], None]) ->
     stamp = _stamp(source, quantize)
     if is_exported(folder) and _read(record) == stamp:
         return folder
-    tell(f"Exporting {name} once, for the fast engine, to {folder}")
+    tell(f"Exporting {name} once, for the fast engine, to {folder}; this can take a minute")
     model, tokenizer = open_checkpoint(name)
     try:
         check_exportable(model.config, quantize)

@@ -71,6 +71,8 @@ def create_app(
         title="SmallDoge",
         version=version("small-doge"),
         lifespan=live,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
         responses={"4XX": {"description": "What is wrong and what to do, in the form of the protocol"}},
         middleware=[Middleware(Gate, settings=settings, metrics=metrics)],
     )
@@ -80,8 +82,7 @@ def create_app(
         _add_api(app, state)
     if store is not None:
         app.include_router(make_chats_router(store))
-    if not settings.no_page:
-        add_page(app, settings)
+    add_page(app, settings)
     return app
 
 

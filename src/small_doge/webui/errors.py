@@ -67,6 +67,8 @@ def to_api_error(error: BaseException) -> ApiError:
         return ApiError(400, str(error), code="invalid_request")
     if isinstance(error, RequestValidationError):
         return _explain_validation(error)
+    if isinstance(error, HTTPException) and error.status_code == 404 and error.detail == "Not Found":
+        return ApiError(404, "there is nothing at this path; the APIs begin with /v1 or /api, and /docs lists them")
     if isinstance(error, HTTPException):
         return ApiError(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, RecursionError):
@@ -84,8 +86,14 @@ def _explain_validation(error: RequestValidationError) -> ApiError:
         return ApiError(
             400, f"the request is no JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
         )
-    name = str(first["loc"][-1]) if place else None
-    return ApiError(400, f"{place or 'the request'}: {message}", param=name, code="invalid_request")
+    if not place:
+        return ApiError(
+            400,
+            "the request's body must be a JSON object, sent with Content-Type: application/json",
+            code="invalid_request",
+        )
+    name = str(first["loc"][-1])
+    return ApiError(400, f"{place}: {message}", param=name, code="invalid_request")
 
 
 def is_anthropic(path: str) -> bool:

@@ -119,7 +119,7 @@ def _name_all(models: Sequence[str]) -> list[str]:
 
 def _copy_page(folder: Path) -> None:
     """Copy the page into a folder, with a Content-Security-Policy, which file servers do not send."""
-    shutil.copytree(STATIC, folder / "static", ignore=shutil.ignore_patterns("index.html", "__pycache__"))
+    shutil.copytree(STATIC, folder / "static", ignore=shutil.ignore_patterns("index.html", "docs.*", "__pycache__"))
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     head = '<meta charset="utf-8" />'
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'

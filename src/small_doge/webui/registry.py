@@ -224,9 +224,11 @@ class ModelRegistry:
             entry.loading = None
 
     def _open(self, entry: ModelEntry) -> Engine:
-        return open_fast_engine(
+        engine = open_fast_engine(
             entry.source, self.settings.num_slots, self.settings.threads, self.settings.quantize, self.tell
         )
+        engine.name = engine.scheduler.name = entry.name  # clients are told this name, and no path of the server
+        return engine
 
     async def _make_room(self, entry: ModelEntry) -> None:
         """Unload models, the one used least recently first, until another fits.

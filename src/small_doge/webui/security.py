@@ -25,7 +25,7 @@ logger = get_logger(__name__)
 
 BODY_SECONDS = 30.0  # a body must have arrived after this time
 # Paths that need no key: the page, which asks for it, and what tells that the server is alive.
-OPEN_PATHS = ("/", "/health", "/config.json", "/favicon.ico")
+OPEN_PATHS = ("/", "/docs", "/openapi.json", "/health", "/config.json", "/favicon.ico")
 POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data: "
     "blob:; connect-src 'self'{backend}; worker-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; "
@@ -74,7 +74,7 @@ class Gate:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                self._add_headers(MutableHeaders(scope=message), scope, origin)
+                self._add_headers(MutableHeaders(scope=message), origin)
                 self.metrics.responses.labels(_name_route(scope), str(message["status"])).inc()
             await send(message)
 
@@ -140,7 +140,9 @@ class Gate:
         if self.key is not None and not is_open and not self._has_key(headers):
             raise ApiError(
                 401,
-                "this server needs its API key: send it as Authorization: Bearer KEY",
+                "the API key is wrong: send the one that the server was started with"
+                if headers.get("authorization") or headers.get("x-api-key")
+                else "this server needs its API key: send it as Authorization: Bearer KEY",
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
             )
@@ -169,11 +171,9 @@ class Gate:
     def _is_preflight(self, scope: Scope, headers: Headers) -> bool:
         return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
-    def _add_headers(self, headers: MutableHeaders, scope: Scope, origin: str | None) -> None:
+    def _add_headers(self, headers: MutableHeaders, origin: str | None) -> None:
         for name, value in self.security_headers.items():
-            if name not in headers and not (
-                name == "Content-Security-Policy" and scope["path"] in ("/docs", "/redoc")
-            ):
+            if name not in headers:
                 headers[name] = value
         if origin is not None and self.settings.cors_origins:
             headers["Access-Control-Allow-Origin"] = origin

@@ -14,14 +14,28 @@ STATIC = Path(__file__).parents[1] / "static"
 
 
 def add_page(app: FastAPI, settings: ServeSettings) -> None:
-    """Serve the page at `/`, with its files at `/static`."""
+    """Serve the page at `/`, and the description of the API at `/docs`, with their files at `/static`."""
+    if not settings.page_only:
+        _add_file(app, "/docs", "docs.html")
+    if settings.no_page:
 
-    @app.get("/", include_in_schema=False)
-    async def get_page() -> FileResponse:
-        return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+        @app.get("/", include_in_schema=False)
+        async def get_hint() -> Response:
+            return respond({"message": "This server has no page (--backend-only); /docs describes its API."})
 
-    @app.get("/config.json", include_in_schema=False)
-    async def get_config() -> Response:
-        return respond({"engine": "server", "base": settings.backend or ""}, {"Cache-Control": "no-cache"})
+    else:
+        _add_file(app, "/", "index.html")
+
+        @app.get("/config.json", include_in_schema=False)
+        async def get_config() -> Response:
+            return respond({"engine": "server", "base": settings.backend or ""}, {"Cache-Control": "no-cache"})
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def _add_file(app: FastAPI, path: str, name: str) -> None:
+    """Serve one file of the page, which browsers ask for again each time."""
+
+    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
+    async def get_file() -> FileResponse:
+        return FileResponse(STATIC / name, headers={"Cache-Control": "no-cache"})
