@@ -6,7 +6,7 @@ import sys
 import typer
 
 from ..utils.errors import UserError, told_errors
-from . import bench, chat, data, demo, env, export, generate, plan, serve, tokenizer, train, upcycle, webui
+from . import bench, chat, data, demo, env, evaluate, export, generate, plan, serve, tokenizer, train, upcycle, webui
 
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command("chat", rich_help_panel=USE)(chat.chat)
 app.command("serve", rich_help_panel=USE)(serve.serve)
 app.add_typer(webui.app, name="webui", rich_help_panel=USE)
 app.command("export", rich_help_panel=USE)(export.export_model)
+app.command("eval", rich_help_panel=USE)(evaluate.evaluate_model)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 
 

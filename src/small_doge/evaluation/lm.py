@@ -224,8 +224,10 @@ class EngineLM(TemplateLM):
         if not is_sampled:
             temperature = 0.0
             given = {name: value for name, value in given.items() if name not in ("top_p", "top_k", "min_p")}
-        max_new_tokens = min(wanted, self.max_length - 1)
-        prompt = self._cut(self.tok_encode(context) or [self.prefix_token_id], self.max_length - max_new_tokens)
+        # A long answer may take half of the length from the prompt, and no more.
+        room = self.max_length - min(wanted, self.max_length // 2)
+        prompt = self._cut(self.tok_encode(context) or [self.prefix_token_id], room)
+        max_new_tokens = min(wanted, self.max_length - len(prompt))
         stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
         return self.engine.prepare(
             prompt, max_new_tokens=max_new_tokens, temperature=temperature, stop=stops, **{"seed": 0, **given}

@@ -219,6 +219,13 @@ def test_an_empty_generation_is_an_empty_text(rigged):
     assert lm.generate_until(ask("generate_until", ("Ada", {"until": ["\n"], "max_gen_toks": 5}))) == [""]
 
 
+def test_a_long_answer_takes_no_more_than_half_of_the_length_from_its_prompt(rigged):
+    lm = EngineLM(rigged(), max_length=32, batch_size=1)
+    short, long = (lm._prepare(text, {"max_gen_toks": 500}) for text in ("Ada", "Ada and " * 40))
+    assert short.prompt_ids == lm.tok_encode("Ada") and short.options.max_new_tokens == 32 - len(short.prompt_ids)
+    assert len(long.prompt_ids) == 16 == long.options.max_new_tokens and lm.notes.num_cut == 1
+
+
 def test_an_unknown_argument_of_generation_is_refused(rigged):
     lm = EngineLM(rigged(), batch_size=1)
     with pytest.raises(UserError, match="num_beams"):

@@ -1,0 +1,72 @@
+"""`small-doge eval`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..inference import open_engine
+from ..utils.errors import UserError
+from ..utils.files import check_output_path, write_text
+from ..utils.logging import quiet_libraries
+from ..utils.paths import resolve_model
+from . import options
+from .tables import show_table
+
+
+console = Console()
+
+
+def evaluate_model(
+    model: options.ModelArgument = None,
+    suite: Annotated[str, typer.Option(help="Tasks and how they are asked: base, instruct or reason.")] = "base",
+    tasks: Annotated[
+        str | None, typer.Option(help="Rows or tasks to run in place of all of the suite, separated by commas.")
+    ] = None,
+    data_root: Annotated[Path, typer.Option(help="Folder of the tasks' data, one JSON lines file each.")] = Path(
+        "data"
+    ),
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of items of each task; all if not set.")] = None,
+    shots: Annotated[
+        int | None, typer.Option(min=0, help="Examples before each item; as in the guides' tables if not set.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option("--output-dir", "-o", help="Folder for results; MODEL/eval-SUITE if not set.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Texts generated together; found by a measurement if not set.")
+    ] = None,
+    threads: options.Threads = None,
+) -> None:
+    """Score a model on the tasks of the guides' tables, with errors, chance levels and published figures.
+
+    A run that was interrupted goes on after its last finished task.
+    """
+    quiet_libraries()
+    try:
+        from ..evaluation.score_tables import list_cells, write_html, write_markdown
+        from ..evaluation.suites import choose_rows, run_suite
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
+    name = resolve_model(model)
+    names = [part.strip() for part in tasks.split(",") if part.strip()] if tasks else None
+    choose_rows(suite, names)
+    folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / f"eval-{suite}"
+    check_output_path(folder)
+    engine = open_engine(name, num_slots=batch_size or 8, threads=threads)
+    try:
+        result = run_suite(
+            engine, name, suite, data_root, folder, names, limit, shots, batch_size,
+            say=lambda text: console.print(text, style="dim", soft_wrap=True, highlight=False),
+        )  # fmt: skip
+    finally:
+        engine.close()
+    write_text(folder / "results.md", write_markdown(result))
+    write_text(folder / "results.html", write_html(result))
+    head, rows = list_cells(result)
+    for cells, row in zip(rows, result["rows"], strict=True):
+        cells[1] += "" if row["above_chance"] else " (chance)"
+    shown = head.index("form")  # the files have the rest
+    show_table(console, head[:shown], [cells[:shown] for cells in rows], title=f"{name}, {suite} suite")
+    console.print(f"Written: {folder}/results.json, .md, .html", soft_wrap=True, highlight=False)
