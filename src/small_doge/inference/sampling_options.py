@@ -189,6 +189,8 @@ def check_tokens(name: str, value: Any) -> list[int]:
     plain = value.tolist() if hasattr(value, "tolist") else list(value)
     if not isinstance(plain, list):
         raise UserError(f"{name}={_show(value)} must be a list of token ids")
+    if all(type(token) is int and token >= 0 for token in plain):  # quick, for long prompts
+        return plain
     return [check_integer(f"{name}[{place}]", token, 0) for place, token in enumerate(plain)]
 
 

@@ -28,19 +28,22 @@ class Texts:
 
     # Into token ids.
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, add_special_tokens: bool = True, max_tokens: int | None = None) -> list[int]:
         """Tokenize a text. What it spells out never becomes a control token.
 
         Args:
             text: the text.
             add_special_tokens: whether to put the model's begin tokens before it; one that the text spells out itself is
                 not doubled then.
+            max_tokens: a text whose length alone tells that it has more is refused before it is tokenized, if
+                special tokens are added.
 
         Raises:
+            TooManyTokensError: the text has more than `max_tokens`.
             UserError: the text is not valid Unicode, or the model has no tokenizer.
         """
         tokenizer = self._need_tokenizer("text")
-        return encode_prompt(tokenizer, text) if add_special_tokens else encode_text(tokenizer, text)
+        return encode_prompt(tokenizer, text, max_tokens) if add_special_tokens else encode_text(tokenizer, text)
 
     def render(
         self,
@@ -48,6 +51,7 @@ class Texts:
         tools: Sequence[dict[str, Any]] | None = None,
         continue_final_message: bool = False,
         add_generation_prompt: bool = True,
+        max_tokens: int | None = None,
         **variables: Any,
     ) -> list[int]:
         """Tokenize a conversation by the model's chat template, up to where the next answer begins.
@@ -61,14 +65,16 @@ class Texts:
             continue_final_message: whether the last message, which is the assistant's, is left open, so that the model
                 goes on with it. White space at its end is dropped if the template drops it.
             add_generation_prompt: whether to end where the assistant begins to speak.
+            max_tokens: as in `encode`.
             variables: further variables of the template.
 
         Raises:
+            TooManyTokensError: as `encode`.
             UserError: the model has no chat template, the template refuses the conversation, or the last message can't
                 be continued.
         """
         arguments = self._prepare_chat(messages, tools, continue_final_message, add_generation_prompt, variables)
-        return encode_chat(self.tokenizer, **arguments).ids
+        return encode_chat(self.tokenizer, max_tokens=max_tokens, **arguments).ids
 
     def render_text(
         self,
@@ -96,7 +102,7 @@ class Texts:
         """Check a conversation, and make the arguments of `encode_chat` of it."""
         if not getattr(self._need_tokenizer("conversations"), "chat_template", None):
             raise UserError(f"{self.name} has no chat template: it was not trained to answer; use a plain prompt")
-        taken = next((name for name in ("template", "with_answers") if name in variables), None)
+        taken = next((name for name in ("template", "with_answers", "max_tokens") if name in variables), None)
         if taken is not None:
             raise UserError(f"{taken} can't be a variable of the chat template; leave it out")
         if any(not isinstance(tool, Mapping) for tool in tools or ()):
@@ -122,11 +128,12 @@ class Texts:
             UserError: a token that the model does not have, or the model has no tokenizer.
         """
         backend = self._need_tokenizer("text").backend_tokenizer
-        checked = [
-            check_integer(f"ids[{place}]", id, 0, self.vocab_size - 1)
-            for place, id in enumerate(check_tokens("ids", ids))
-        ]
-        return backend.decode(checked, skip_special_tokens=skip_special_tokens)
+        checked = check_tokens("ids", ids)
+        for place, token_id in enumerate(checked):
+            if token_id >= self.vocab_size:
+                check_integer(f"ids[{place}]", token_id, 0, self.vocab_size - 1)
+        # As a batch of its own: only batches let other threads run meanwhile.
+        return backend.decode_batch([checked], skip_special_tokens=skip_special_tokens)[0]
 
     def piece(self, token_id: int) -> str:
         r"""Return the text of a single token: a special one by name, bytes that are no whole character as `\xc3`.

@@ -69,6 +69,23 @@ class CachedTokenizer:
             self._added = re.compile("|".join(added)) if added else None
             self._words = _Words(self.backend)
 
+    def find_longest_token(self) -> int | None:
+        """Return the bytes of the longest token; None if tokens may stand for more text than they spell out.
+
+        Those of Llama 3's kind stand for each byte of a text exactly once, unless an added token takes in the spaces
+        beside it, or a byte is not in the vocabulary.
+        """
+        added = self.backend.get_added_tokens_decoder().values()
+        words = self.backend.get_vocab(with_added_tokens=False)
+        if (
+            not self.serves
+            or any(token.lstrip or token.rstrip for token in added)
+            or not words.keys() >= set(byte_alphabet())
+        ):
+            return None
+        # A word has a letter for each byte; added tokens stand as they are.
+        return max(*map(len, words), *(len(token.content.encode()) for token in added))
+
     def encode(self, texts: list[str]) -> list[np.ndarray]:
         """int32 tokens of each text."""
         words = [self._split(text) for text in texts] if self.serves else [None] * len(texts)

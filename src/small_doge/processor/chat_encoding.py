@@ -44,7 +44,7 @@ def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     Raises:
         ValueError: the text is not valid Unicode, or the tokenizer can't write it without a control token.
     """
-    return _codec_of(tokenizer).encode_texts([text])[0].tolist()
+    return _codec_of(tokenizer).encode_text(text)
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[np.ndarray]:
@@ -52,19 +52,23 @@ def encode_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> li
     return _codec_of(tokenizer).encode_texts(texts)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str, max_tokens: int | None = None) -> list[int]:
     """Return the tokens of a text that a model goes on from, after those that the tokenizer puts before every text.
 
     A begin token that the text itself spells out at its start stands for the one that is put there.
 
     Raises:
+        TooManyTokensError: the text has more than `max_tokens`, as its length alone tells; a shorter one may have more too.
         ValueError: as `encode_text`.
     """
     codec, begin = _codec_of(tokenizer), tokenizer.bos_token
-    codec.encode_texts([text])  # refuses what must not be encoded
-    ids = codec.words.backend.encode(text).ids
+    _check_unicode(text)
+    codec.check_length(text, max_tokens)
+    if codec.spells(text):
+        codec.encode_text(text)  # refuses what must not be encoded
+    ids = codec.encode_alone(text)
     if begin and text.startswith(begin) and ids[:1] == [tokenizer.bos_token_id]:
-        return codec.words.backend.encode(text.removeprefix(begin)).ids
+        return codec.encode_alone(text.removeprefix(begin))
     return ids
 
 
@@ -103,6 +107,7 @@ def encode_chat(
     add_generation_prompt: bool = False,
     template: str | None = None,
     with_answers: bool = False,
+    max_tokens: int | None = None,
     **variables: Any,
 ) -> EncodedChat:
     """Encode a conversation as the chat template renders it.
@@ -114,9 +119,11 @@ def encode_chat(
         add_generation_prompt: whether to end where the assistant begins to speak.
         template: in place of the tokenizer's own.
         with_answers: whether to mark the assistant's tokens.
+        max_tokens: as `encode_prompt`'s.
         variables: further variables of the template, and `continue_final_message`.
 
     Raises:
+        TooManyTokensError: as `encode_prompt`.
         ValueError: there is no template, or it refuses the conversation; see also `encode_text`.
     """
     return encode_chats(
@@ -126,6 +133,7 @@ def encode_chat(
         add_generation_prompt=add_generation_prompt,
         template=template,
         with_answers=with_answers,
+        max_tokens=max_tokens,
         **variables,
     )[0]
 
@@ -138,6 +146,7 @@ def encode_chats(
     add_generation_prompt: bool = False,
     template: str | None = None,
     with_answers: bool = False,
+    max_tokens: int | None = None,
     **variables: Any,
 ) -> list[EncodedChat]:
     """Encode many conversations at once, as `encode_chat` does."""
@@ -145,6 +154,8 @@ def encode_chats(
     rendered, spans, restore = _render(
         tokenizer, conversations, tools, template, with_answers, add_generation_prompt, variables
     )
+    for text in rendered:
+        codec.check_length(text if restore is None or max_tokens is None else restore(text), max_tokens)
     if restore is None:
         encode = codec.live.encode_batch if with_answers else codec.live.encode_batch_fast  # without offsets
         encodings = encode(rendered, add_special_tokens=False)
@@ -223,6 +234,18 @@ def _mark(ids: list[int], offsets: list[tuple[int, int]], spans: list[tuple[int,
 Spans = list[tuple[int, int]] | None
 
 
+class TooManyTokensError(UserError):
+    """A text has more tokens than it may.
+
+    Attributes:
+        least: the text has at least as many.
+    """
+
+    def __init__(self, least: int, limit: int) -> None:
+        super().__init__(f"the prompt has at least {least} tokens, and {limit} are the most; shorten it")
+        self.least = least
+
+
 class _Codec:
     """A tokenizer's backend twice: one that knows its special tokens, and one to which they are text."""
 
@@ -244,6 +267,27 @@ class _Codec:
             for c in longest_first
         ]
         self.written = re.compile("|".join(around) or "(?!)")
+        self.longest = self.words.find_longest_token()
+
+    def check_length(self, text: str, max_tokens: int | None) -> None:
+        """Refuse a text that has more than `max_tokens` even if all of them were the longest of the vocabulary."""
+        if max_tokens is None or self.longest is None or len(text) <= max_tokens:
+            return
+        least = -(-len(text.encode()) // self.longest)
+        if least > max_tokens:
+            raise TooManyTokensError(least, max_tokens)
+
+    def encode_alone(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Return the tokens of one text as a batch of its own: only batches let other threads run meanwhile."""
+        return self.words.backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of one text, in which nothing is a special token."""
+        _check_unicode(text)
+        ids = self.encode_alone(text, add_special_tokens=False)
+        if self.spells(text):
+            self._check(text, ids)
+        return ids
 
     def encode_texts(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 tokens of texts, in which nothing is a special token."""
@@ -261,7 +305,7 @@ class _Codec:
 
     def _check(self, text: str, ids: list[int]) -> None:
         """Refuse ids of a special token, which some vocabularies hold as an ordinary word too."""
-        made = next((content for content, number in self.ids.items() if number in ids and content in text), None)
+        made = next((content for content, number in self.ids.items() if content in text and number in ids), None)
         if made is not None:
             raise UserError(f"the tokenizer makes a control token of the text {made!r}, which can't be told from it")
 
@@ -278,7 +322,8 @@ class _Codec:
         if not any(map(self.spells, strings)):
             return (*inputs, None)
         everything = "\n".join([template, *strings]).lower()
-        key = next(key for key in (f"q{number}z" for number in count()) if key not in everything)
+        taken = set(re.findall("q[0-9]+z", everything))
+        key = next(key for key in (f"q{number}z" for number in count()) if key not in taken)
         literals = list(self.ids)
         code = re.compile(f"{key}([0-9]+){key}")
 
@@ -297,10 +342,12 @@ class _Codec:
         """Encode a rendered conversation with codes in it: what is a special token there was written by the template."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
-        position = start = 0
-        for match in [*self.written.finditer(text), None]:
-            piece = restore(text[start : match.start() if match else len(text)])
-            encoding = self.words.backend.encode(piece, add_special_tokens=False)
+        position = 0
+        matches = list(self.written.finditer(text))
+        starts, stops = [0, *(m.end() for m in matches)], [*(m.start() for m in matches), len(text)]
+        pieces = [restore(text[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+        encodings = self.words.backend.encode_batch(pieces, add_special_tokens=False)
+        for piece, encoding, match in zip(pieces, encodings, [*matches, None], strict=True):
             self._check(piece, encoding.ids)
             ids += encoding.ids
             offsets += [(a + position, b + position) for a, b in encoding.offsets]
@@ -308,7 +355,7 @@ class _Codec:
             if match is not None:
                 ids.append(self.ids[next(filter(None, match.groups()))])
                 offsets.append((position, position + len(match[0])))
-                position, start = position + len(match[0]), match.end()
+                position += len(match[0])
         moved = None if spans is None else [(len(restore(text[:a])), len(restore(text[:b]))) for a, b in spans]
         return _mark(ids, offsets, moved)
 

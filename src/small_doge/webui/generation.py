@@ -1,5 +1,6 @@
 """The request that all protocols share: a prompt, sampling options and a number of choices, run on a model's worker."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -10,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..inference import Engine, Request, SamplingOptions, Token
 from ..inference.prompt_readers import PromptReader
+from ..processor.chat_encoding import TooManyTokensError
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .errors import ApiError
@@ -97,11 +99,15 @@ class Generation:
             stream.cancel()
             self.metrics.observe(self.entry.name, stream)
         self.entry.release()
-        if self.with_log:
-            for stream in self.choices:
-                prompt = self.engine.decode(stream.request.prompt_ids)
-                answer = "".join(token.text for token in stream.tokens)
-                logger.info("%s was asked %r and answered %r", self.entry.name, prompt, answer)
+        if self.with_log:  # elsewhere: whoever closes it may be the event loop, which long prompts would hold up
+            threading.Thread(target=self._log).start()
+
+    def _log(self) -> None:
+        """Write prompts and answers to the log."""
+        for stream in self.choices:
+            prompt = self.engine.decode(stream.request.prompt_ids)
+            answer = "".join(token.text for token in stream.tokens)
+            logger.info("%s was asked %r and answered %r", self.entry.name, prompt, answer)
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, list[Token]]]:
         """Yield the new tokens of each choice as they come.
@@ -190,7 +196,9 @@ class Generator:
     def _encode_alone(self, engine: Engine, asked: GenerationRequest) -> list[int]:
         """Make the token ids of the prompt without what stands before it."""
         if asked.messages is not None:
-            taken = {"messages", "tools", "continue_final_message"}.intersection(asked.template_variables)
+            taken = {"messages", "tools", "continue_final_message", "max_tokens"}.intersection(
+                asked.template_variables
+            )
             if taken:
                 raise UserError(
                     f"{min(taken)} can't be a variable of the chat template; send it as a field of its own"
@@ -199,12 +207,20 @@ class Generator:
             return engine.render(
                 messages,
                 tools=tools,
+                max_tokens=self._find_limit(engine),
                 continue_final_message=asked.continue_final_message,
                 **asked.template_variables,
             )
         if asked.prompt is None:
             raise UserError("the request has neither a prompt nor messages")
-        return engine.encode(asked.prompt) if isinstance(asked.prompt, str) else list(asked.prompt)
+        if isinstance(asked.prompt, str):
+            return engine.encode(asked.prompt, max_tokens=self._find_limit(engine))
+        return list(asked.prompt)
+
+    def _find_limit(self, engine: Engine) -> int | None:
+        """Return how many tokens a prompt may have, by the model and the server; None if any number."""
+        limits = [limit for limit in (self.settings.max_prompt_tokens, engine.backend.max_length) if limit is not None]
+        return min(limits, default=None)
 
     def _choose_sampling(self, options: dict[str, Any]) -> SamplingOptions:
         """Check the options, on top of the server's defaults."""
@@ -237,8 +253,12 @@ class Generator:
             )
         requests = []
         for prompt in prompts:
-            ids = self.encode(engine, replace(asked, prompt=prompt))
-            self._check_size(ids, asked)
+            try:
+                ids = self.encode(engine, replace(asked, prompt=prompt))
+            except TooManyTokensError as error:
+                self._check_size(error.least, asked, "at least ")
+                raise ApiError(400, str(error), _name_prompt(asked), "context_length_exceeded") from error
+            self._check_size(len(ids), asked)
             if asked.make_reader is not None:
                 requests.append(engine.prepare_reading(ids, asked.make_reader()))
                 continue
@@ -246,13 +266,18 @@ class Generator:
             requests += [engine.prepare(ids, sampling, **seed) for seed in seeds]
         return requests
 
-    def _check_size(self, ids: Sequence[int], asked: GenerationRequest) -> None:
+    def _check_size(self, count: int, asked: GenerationRequest, about: str = "") -> None:
         """Refuse a prompt that is larger than the server permits."""
         limit = self.settings.max_prompt_tokens
-        if limit is not None and len(ids) > limit:
+        if limit is not None and count > limit:
             raise ApiError(
                 400,
-                f"the prompt has {len(ids)} tokens; this server takes {limit} at most (--max-prompt-tokens)",
-                param="messages" if asked.messages is not None else "prompt",
+                f"the prompt has {about}{count} tokens; this server takes {limit} at most (--max-prompt-tokens)",
+                param=_name_prompt(asked),
                 code="context_length_exceeded",
             )
+
+
+def _name_prompt(asked: GenerationRequest) -> str:
+    """Return the field of a request that holds its prompt."""
+    return "messages" if asked.messages is not None else "prompt"

@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from small_doge.processor.chat_encoding import (
+    TooManyTokensError,
     encode_chat,
     encode_chats,
     encode_document,
@@ -221,3 +222,24 @@ def test_texts_are_encoded_in_any_thread_while_the_tokenizer_is_used_elsewhere(t
     done.set()
     other.join()
     assert not wrong
+
+
+@settings(deadline=None)
+@given(TEXTS, st.integers(0, 40))
+def test_text_is_refused_by_its_length_only_if_it_has_more_tokens(tiny_tokenizer, text, limit):
+    ids = encode_prompt(tiny_tokenizer, text)
+    try:
+        limited = encode_prompt(tiny_tokenizer, text, limit)
+    except TooManyTokensError as error:
+        least = error.least
+    else:
+        assert limited == ids
+        return
+    assert limit < least <= len(ids)
+
+
+def test_long_text_is_refused_without_being_tokenized(tiny_tokenizer):
+    with pytest.raises(TooManyTokensError, match="at least"):
+        encode_prompt(tiny_tokenizer, "a" * 10_000, 10)
+    with pytest.raises(TooManyTokensError, match="at least"):
+        encode_chat(tiny_tokenizer, turns("a" * 10_000), max_tokens=10)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 
 from ...inference import Engine, Token
 from ...inference.detokenizer import Detokenizer
@@ -60,7 +61,7 @@ def make_completions_router(state: ServerState) -> APIRouter:
         """Generate the text that follows a prompt, whole or as a stream of events."""
         headers = body.check_fields()
         generation = await state.generator.start(body.to_request())
-        answer = CompletionAnswer(generation, body)
+        answer = await run_in_threadpool(CompletionAnswer, generation, body)  # an echo may be long
         if body.stream:
             return GenerationStream(generation, answer.stream(), request.url.path, headers)
         with generation:

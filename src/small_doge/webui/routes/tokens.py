@@ -1,5 +1,6 @@
 """Tokens of texts and conversations: `/tokenize`, `/detokenize`, `/apply-template`."""
 
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
@@ -65,17 +66,20 @@ def make_tokens_router(state: ServerState) -> APIRouter:
     async def detokenize(body: DetokenizeBody) -> Response:
         """Return the text of token ids, special tokens by name."""
         with await state.registry.acquire(body.model) as entry:
-            return respond({"content": entry.engine.decode(body.tokens)}, body.check_fields())
+            return respond({"content": await run_in_threadpool(entry.engine.decode, body.tokens)}, body.check_fields())
 
     @router.post("/apply-template")
     async def apply_template(body: TemplateBody) -> Response:
         """Return the text that the chat template makes of a conversation."""
         with await state.registry.acquire(body.model) as entry:
-            messages, tools = fit_template(entry.engine, read_messages(body.messages), body.tools)
-            text = entry.engine.render_text(messages, tools, add_generation_prompt=body.add_generation_prompt)
-            return respond({"prompt": text}, body.check_fields())
+            return respond({"prompt": await run_in_threadpool(_apply_template, entry, body)}, body.check_fields())
 
     return router
+
+
+def _apply_template(entry: ModelEntry, body: TemplateBody) -> str:
+    messages, tools = fit_template(entry.engine, read_messages(body.messages), body.tools)
+    return entry.engine.render_text(messages, tools, add_generation_prompt=body.add_generation_prompt)
 
 
 def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
@@ -87,5 +91,6 @@ def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
         ids = engine.render(messages, tools, add_generation_prompt=body.add_generation_prompt)
     else:
         ids = engine.encode(body.content or "", add_special_tokens=body.add_special_tokens)
-    tokens = [{"id": token_id, "piece": engine.piece(token_id)} for token_id in ids]
+    piece = cache(engine.piece)
+    tokens = [{"id": token_id, "piece": piece(token_id)} for token_id in ids]
     return {"tokens": tokens, "count": len(ids), "max_length": engine.backend.max_length}
