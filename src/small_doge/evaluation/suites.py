@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+from lm_eval.tasks import TaskManager
 
 from ..inference import Engine
 from ..utils.errors import UserError
@@ -173,6 +174,7 @@ def run_task(lm: EngineLM, task: LoadedTask, chat: bool) -> dict[str, Any]:
         tasks=[dict(task.config)],
         num_fewshot=0,
         apply_chat_template=chat,
+        task_manager=TaskManager(include_defaults=False),  # reading all of the harness's own takes seconds
         bootstrap_iters=0,
         log_samples=True,
     )
