@@ -66,11 +66,7 @@ PACKAGES = [
         "@highlightjs/cdn-assets",
         "11.12.0",
         "BSD-3-Clause",
-        {
-            "es/highlight.min.js": "highlight.mjs",
-            "styles/github.min.css": "highlight-light.css",
-            "styles/github-dark.min.css": "highlight-dark.css",
-        },
+        {"es/highlight.min.js": "highlight.mjs"},
     ),
     Package(
         "katex",

@@ -206,6 +206,37 @@ def test_continue_goes_on_with_the_same_answer(page):
     assert saved["messages"][1]["content"].startswith(start) and len(saved["messages"][1]["content"]) > len(start)
 
 
+def test_continuing_an_answer_that_is_whole_says_so_and_keeps_its_figures(page):
+    page.set(max_tokens=5, temperature=0)
+    page.ask("A question")
+    before = page.saved()["messages"][1]
+    figures = page.find("figures").inner_text()
+    answer_with(page, "")
+    page.click("continue")
+    page.page.get_by_text("The model has nothing to add").wait_for()
+    assert page.find("figures").inner_text() == figures and page.saved()["messages"][1] == before
+
+
+def test_a_model_that_is_not_loaded_is_said_to_be_prepared(page):
+    def hide_loaded(route):
+        models = route.fetch().json()
+        for model in models["data"]:
+            model["meta"] |= {"loaded": False, "path_kind": "checkpoint"}
+        route.fulfill(json=models)
+
+    page.page.route("**/v1/models", hide_loaded)
+    page.open().set(max_tokens=1)
+    waiting = []
+    page.page.route("**/v1/chat/completions", lambda route: waiting.append(route))
+    page.send("Are you there?")
+    page.page.get_by_text(re.compile(r"Preparing the model first … 2 s\. A checkpoint is exported")).wait_for()
+    page.page.unroute("**/v1/models")
+    page.page.get_by_text(re.compile("waiting [3-9] s")).wait_for()
+    waiting[0].continue_()
+    page.wait_for_answers(1)
+    assert page.find("figures").inner_text().startswith("1 token ·")
+
+
 def test_reload_finds_the_conversation_and_the_branch_becomes_another_one(page):
     page.set(max_tokens=5)
     page.find("settings-toggle").click()
@@ -221,7 +252,13 @@ def test_reload_finds_the_conversation_and_the_branch_becomes_another_one(page):
     page.wait_for_answers(1)
     assert page.find("message-assistant").get_by_test_id("content").inner_text() == before
     page.click("settings-toggle")
-    assert page.find("system-prompt").input_value() == "Be brief." and page.find("preset").input_value() == "Precise"
+    assert (
+        page.find("system-prompt").input_value() == "Be brief."
+        and "Precise, changed" in page.find("preset").inner_text()
+    )
+    page.find("preset").select_option("Precise")
+    page.wait("document.querySelector('[data-testid=system-prompt]').value === ''")
+    assert page.find("preset").input_value() == "Precise" and "changed" not in page.find("preset").inner_text()
     old = page.page.url
     page.click("branch-chat", 1)
     page.wait("old => location.href !== old", old)
@@ -488,6 +525,17 @@ def test_a_phone_shows_everything_without_scrolling_sideways(chromium, server):
         page.click("settings-close")
         page.click("mode-raw")
         check()
+        page.find("raw-text").fill("<|begin_of_text|>" * 9 + " ".join(["word"] * 40))
+        page.click("raw-continue")
+        page.find("token").first.wait_for()
+        page.find("raw-continue").wait_for()
+        page.click("inside-toggle")
+        page.find("strip").wait_for()
+        check()
+        wide = page.page.evaluate("""() => [...document.querySelectorAll(".raw-scroll, .raw-scroll *")]
+          .filter((e) => e.getBoundingClientRect().right > 360 || e.matches(".raw-scroll") && e.scrollWidth > e.clientWidth)
+          .map((e) => e.outerHTML.slice(0, 200))""")
+        assert wide == []
 
 
 def test_the_keyboard_alone_suffices(page):
@@ -502,6 +550,10 @@ def test_the_keyboard_alone_suffices(page):
     page.wait_for_answers(1)
     keys.press("Alt+ArrowLeft")
     page.page.get_by_text("1/2").wait_for()
+    keys.press("ArrowUp")
+    page.find("edit-text").wait_for()
+    keys.press("Escape")
+    page.wait("document.activeElement.id === 'composer'")
     keys.press("ArrowUp")
     page.find("edit-text").wait_for()
     keys.type(" again")
@@ -533,6 +585,10 @@ def test_the_keyboard_alone_suffices(page):
     page.find("rename").wait_for(state="detached")
     keys.press("Control+Shift+O")
     page.find("welcome").wait_for()
+    assert page.page.evaluate("document.activeElement.id") == "composer"
+    page.find("new-chat").focus()
+    keys.press("Shift+Tab")
+    keys.press("Enter")  # the link over all that lies before
     assert page.page.evaluate("document.activeElement.id") == "composer"
 
 
@@ -588,6 +644,15 @@ def test_errors_are_told_in_words_and_nothing_typed_is_lost(page):
     assert page.find("error").count() == 0 and len(page.saved()["messages"]) == 2
 
 
+def test_what_refuses_all_requests_is_told_once(page):
+    answer = {"status": 403, "json": {"error": {"message": "this host is not allowed"}}}
+    page.page.route(re.compile("/v1/"), lambda route: route.fulfill(**answer))
+    page.open()
+    page.find("models-error").wait_for()
+    page.page.wait_for_timeout(100)
+    assert page.page.get_by_text("this host is not allowed").count() == 1
+
+
 def test_a_conversation_that_could_not_be_saved_is_saved_later(page):
     page.set(max_tokens=3)
     page.page.route("**/api/v1/chats**", lambda route: route.abort())
@@ -613,7 +678,7 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(chromium, models, tmp_path):
         page.page.goto(page.url)
         page.find("key").fill("wrong")
         page.click("dialog-submit")
-        page.page.get_by_text("refused").wait_for()
+        page.page.get_by_text("refused this key. Enter another one").wait_for()
         page.find("key").fill("secret")
         page.click("dialog-submit")
         page.page.wait_for_selector(READY)

@@ -227,3 +227,11 @@ def test_raw_text_is_continued_and_looked_into_without_a_server(site, page):
         page.get_by_test_id("inside-toggle").click()
         page.get_by_test_id("strip").wait_for()
         assert page.get_by_test_id("kept").count() > 3 and not page.get_by_test_id("error").count()
+
+
+def test_page_opened_as_a_file_says_that_it_must_be_served(site, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(next(site.rglob("index.html")).as_uri())
+    page.get_by_text("python -m http.server").wait_for()
+    context.close()

@@ -18,6 +18,7 @@ export class RawText {
     this.kept = null; // what each head keeps, of the tokens as they were when `look` was called
     this.head = { layer: 0, head: 0 };
     this.controller = null;
+    this.waitsSince = null; // when a generation began that has no token yet
     this.stats = null;
     this.error = null;
     this.restore();
@@ -137,6 +138,8 @@ export class RawText {
     this.kept = null;
     const { signal } = this.controller;
     let [first, count] = [null, 0];
+    this.waitsSince = performance.now();
+    const unwatch = this.app.watchModels();
     this.app.changed();
     try {
       const promptIds = await this.identify();
@@ -153,7 +156,12 @@ export class RawText {
           if (this.hasEnded && this.tokens.at(-1)?.text === "") this.tokens = this.tokens.slice(0, -1); // the end token
           break;
         }
-        first ??= performance.now();
+        if (first === null) {
+          first = performance.now();
+          this.waitsSince = null;
+          unwatch();
+          this.app.noteLoaded(model);
+        }
         count += piece.value.length;
         this.tokens = [...this.tokens, ...piece.value.map((token) => ({ ...token, written: true }))];
         this.app.changed();
@@ -161,6 +169,8 @@ export class RawText {
     } catch (error) {
       this.error = error.message;
     }
+    unwatch();
+    this.waitsSince = null;
     this.controller = null;
     this.save();
     this.app.changed();

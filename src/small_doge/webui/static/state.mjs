@@ -66,6 +66,21 @@ export class App {
     this.changed();
   }
 
+  /** Draw every second what is waited for, with what has become of the models; returns what ends it. */
+  watchModels() {
+    const timer = setInterval(() => {
+      this.changed();
+      this.loadModels();
+    }, 1000);
+    return () => clearInterval(timer);
+  }
+
+  /** Note that a model has written something, before the server is asked again. */
+  noteLoaded(id) {
+    const model = this.findModel(id);
+    if (model) model.loaded = true;
+  }
+
   findModel(id) {
     return this.models.find((model) => model.id === id) ?? null;
   }

@@ -19,7 +19,7 @@ export function setLeaf(chat, column, id) {
 export class Talk {
   constructor(app) {
     this.app = app;
-    this.streams = new Map(); // id of the message that is being written: {chat, controller, begun, first, count}
+    this.streams = new Map(); // id of the message that is being written: {chat, controller, begun, first, count, unwatch}
     this.errors = new Map(); // id of a message: what went wrong after it
   }
 
@@ -111,14 +111,20 @@ export class Talk {
     this.streams.set(message.id, stream);
     this.errors.delete(message.id);
     app.changed();
+    const before = { content: message.content, stats: message.stats };
+    stream.unwatch = app.watchModels();
     let end = { finishReason: "error", usage: null };
     try {
       end = await this.read(this.request(chat, message, goOn, stream.controller.signal), message, stream);
     } catch (error) {
       this.errors.set(message.content ? message.id : message.parent_id, error.message);
     }
+    stream.unwatch();
     this.streams.delete(message.id);
-    this.finish(chat, column, message, goOn, measure(stream, end));
+    if (goOn && message.content === before.content) {
+      message.stats = before.stats;
+      if (end.finishReason === "stop") app.tell("The model has nothing to add.");
+    } else this.finish(chat, column, message, goOn, measure(stream, end));
     app.changed();
   }
 
@@ -140,7 +146,11 @@ export class Talk {
     for (;;) {
       const { value, done } = await pieces.next();
       if (done) return value;
-      stream.first ??= performance.now();
+      if (stream.first === null) {
+        stream.first = performance.now();
+        stream.unwatch();
+        this.app.noteLoaded(message.model);
+      }
       const parts = Array.isArray(value) ? value : [value];
       for (const { text, tokenIds } of parts) {
         message.content += text;

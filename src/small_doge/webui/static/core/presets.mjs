@@ -42,6 +42,12 @@ export function savePreset(preset) {
   localStorage.setItem(KEY, JSON.stringify([...others, preset]));
 }
 
+/** Whether a conversation's settings are other than those of a preset. */
+export function isChanged(preset, { system_prompt: prompt, settings }) {
+  const sampling = cleanSampling(preset.sampling);
+  return prompt !== (preset.system_prompt ?? "") || FIELDS.some(({ name }) => sampling[name] !== settings.sampling[name]);
+}
+
 export function deletePreset(name) {
   localStorage.setItem(KEY, JSON.stringify(ownPresets().filter((preset) => preset.name !== name)));
 }

@@ -4,7 +4,7 @@ import { pathTo } from "../core/tree.mjs";
 import { html, useLayoutEffect, useRef, useState } from "../libs.mjs";
 import { columnsOf } from "../talk.mjs";
 import { MessageView } from "./message.mjs";
-import { Icon, ModelSelect, useAutoHeight } from "./parts.mjs";
+import { Icon, ModelSelect, tokens, useAutoHeight } from "./parts.mjs";
 
 const SHOWN = 20; // messages that are drawn of a long conversation
 const EXAMPLES = ["What is 23 + 14?", "Who are you?", "Where does Ada live?", "What animal does Hugo have?"];
@@ -77,7 +77,7 @@ export function ContextBar({ app, column }) {
   const used = (stats ? stats.prompt_tokens + stats.completion_tokens : 0) + (stream?.count ?? 0);
   if (!used) return null;
   const share = limit ? Math.min(1, used / limit) : 0;
-  const label = limit ? `${used} of ${limit} tokens` : `${used} tokens`;
+  const label = limit ? `${used} of ${tokens(limit)}` : tokens(used);
   return html`<span class=${`context ${share > 0.9 ? "full" : ""}`} data-testid="context" title=${`Context: ${label}`}>
     ${limit && html`<span class="bar" role="meter" aria-label="Context in use" aria-valuemin="0" aria-valuemax=${limit} aria-valuenow=${used} aria-valuetext=${label}>
       <span style=${{ width: `${100 * share}%` }}></span></span>`}

@@ -61,7 +61,7 @@ function Key({ app, wasRefused, answer }) {
     answer(key);
   };
   return html`<${Dialog} title="API key" testid="key-dialog" submit="Use this key" onClose=${() => close()} onSubmit=${({ key }) => close(key.trim())}>
-    <p>${wasRefused ? "The server refused this key." : "This server needs an API key."} It is kept until this tab is closed.</p>
+    <p>${wasRefused ? "The server refused this key. Enter another one, which" : "This server needs an API key, which"} is kept until this tab is closed.</p>
     <label>Key <input name="key" type="password" autocomplete="off" required data-testid="key" /></label>
   <//>`;
 }

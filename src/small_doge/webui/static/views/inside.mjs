@@ -1,7 +1,7 @@
 // Which tokens each head still keeps, and the score that dynamic mask attention gives each key.
 
 import { html, useLayoutEffect, useRef } from "../libs.mjs";
-import { visible } from "./parts.mjs";
+import { tokens, visible } from "./parts.mjs";
 
 const SHOWN_TOKENS = 600; // of the strip; the map above it shows all
 
@@ -78,12 +78,12 @@ export function InsideView({ app, raw }) {
   const count = kept.kept[raw.head.layer][raw.head.head].positions.length;
   return html`<section class="inside" aria-label="What heads keep" data-testid="inside">
     <h2>What heads keep</h2>
-    <p>Each head keeps the ${kept.keep_window_size} earlier tokens with the highest scores, and forgets the others for good.</p>
+    <p>Each head keeps the ${kept.keep_window_size} earlier ${kept.keep_window_size === 1 ? "token with the highest score" : "tokens with the highest scores"}, and forgets the others for good.</p>
     <${Overview} app=${app} raw=${raw} />
     <div class="row">
       <label>Layer <select data-testid="layer" value=${raw.head.layer} onChange=${choose("layer")}>${numbers(kept.num_layers)}</select></label>
       <label>Head <select data-testid="head" value=${raw.head.head} onChange=${choose("head")}>${numbers(kept.num_kv_heads)}</select></label>
-      <span class="figures" data-testid="kept-count">keeps ${count} of ${kept.tokens.length} tokens</span>
+      <span class="figures" data-testid="kept-count">keeps ${count} of ${tokens(kept.tokens.length)}</span>
     </div>
     <${Strip} raw=${raw} />
     <p class="legend" aria-hidden="true">Score: <span class="scale score"></span> least to greatest; <span class="gone-sample">faded</span>: no longer kept.</p>

@@ -5,7 +5,7 @@ import { splitThinking } from "../core/thinking.mjs";
 import { siblingsOf } from "../core/tree.mjs";
 import { html, useLayoutEffect, useRef, useState } from "../libs.mjs";
 import { canContinue } from "../talk.mjs";
-import { IconButton, useAutoHeight } from "./parts.mjs";
+import { IconButton, tokens, useAutoHeight, waitingText } from "./parts.mjs";
 
 function Block({ markup }) {
   const ref = useRef(null);
@@ -79,20 +79,20 @@ function Branches({ app, column, message }) {
 
 const REASONS = { length: "cut off at its longest length", aborted: "stopped", error: "broke off" };
 
-function Figures({ message, stream }) {
+function Figures({ app, message, stream }) {
   const [now, stats] = [performance.now(), message.stats];
   if (stream) {
-    if (!stream.first) return html`<span class="figures" data-testid="figures">waiting ${((now - stream.begun) / 1000).toFixed(1)} s</span>`;
+    if (!stream.first) return html`<span class="figures" data-testid="figures">${waitingText(app, message.model, stream.begun)}</span>`;
     const speed = stream.count / Math.max(0.05, (now - stream.first) / 1000);
-    return html`<span class="figures" data-testid="figures">${stream.count} tokens · ${Math.round(speed)} tokens/s</span>`;
+    return html`<span class="figures" data-testid="figures">${tokens(stream.count)} · ${tokens(Math.round(speed))}/s</span>`;
   }
   if (!stats?.completion_tokens) return null;
-  const parts = [`${stats.completion_tokens} tokens`];
-  if (stats.tokens_per_second) parts.push(`${Math.round(stats.tokens_per_second)} tokens/s`);
+  const parts = [tokens(stats.completion_tokens)];
+  if (stats.tokens_per_second) parts.push(`${tokens(Math.round(stats.tokens_per_second))}/s`);
   if (stats.first_token_seconds !== null) parts.push(`first after ${Math.round(stats.first_token_seconds * 1000)} ms`);
   if (REASONS[stats.finish_reason]) parts.push(REASONS[stats.finish_reason]);
   const cached = stats.cached_tokens ? `, ${stats.cached_tokens} of them from the cache` : "";
-  const title = stats.prompt_tokens ? `${stats.prompt_tokens} tokens of prompt${cached}` : "";
+  const title = stats.prompt_tokens ? `${tokens(stats.prompt_tokens)} of prompt${cached}` : "";
   return html`<span class="figures" data-testid="figures" title=${title}>${parts.join(" · ")}</span>`;
 }
 
@@ -131,6 +131,7 @@ export function MessageView({ app, column, message, isBusy }) {
   const stopEditing = () => {
     app.editing = null;
     app.changed();
+    document.getElementById("composer").focus(); // the editor that had the focus goes
   };
   const save = (text) => {
     stopEditing();
@@ -150,7 +151,7 @@ export function MessageView({ app, column, message, isBusy }) {
     <div class="under">
       <${Branches} app=${app} column=${column} message=${message} />
       ${!stream && html`<${Actions} app=${app} column=${column} message=${message} isBusy=${isBusy} />`}
-      ${!isUser && html`<${Figures} message=${message} stream=${stream} />`}
+      ${!isUser && html`<${Figures} app=${app} message=${message} stream=${stream} />`}
     </div>
     ${error && html`<p class="error" role="alert" data-testid="error">${error}
       <button type="button" data-testid="retry" onClick=${retry} disabled=${isBusy}>Try again</button></p>`}

@@ -50,7 +50,12 @@ export function Page({ app }) {
     app.panel = false;
     app.changed();
   };
+  const skip = (event) => {
+    event.preventDefault(); // the address names the conversation
+    document.getElementById(app.raw ? "raw-text" : "composer").focus();
+  };
   return html`<div class=${`page ${app.sidebar ? "with-sidebar" : ""} ${app.panel ? "with-panel" : ""}`}>
+    <a class="skip" href="#composer" data-testid="skip" onClick=${skip}>To the message line</a>
     ${app.sidebar && html`<${Sidebar} app=${app} />`}
     ${(app.sidebar || app.panel) && html`<div class="shade" onClick=${hide}></div>`}
     <main>

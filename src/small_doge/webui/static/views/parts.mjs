@@ -117,6 +117,18 @@ export function useAutoHeight(ref, text) {
   }, [text]);
 }
 
+/** A number of tokens in words. */
+export const tokens = (count) => `${count} ${count === 1 ? "token" : "tokens"}`;
+
+/** What a generation waits for before its first token: its model, which may not be loaded yet, or the server. */
+export function waitingText(app, id, begun) {
+  const seconds = `${Math.floor((performance.now() - begun) / 1000)} s`;
+  const model = app.findModel(id);
+  if (model?.loaded !== false) return `waiting ${seconds}`;
+  const hint = model.path_kind === "checkpoint" ? ". A checkpoint is exported the first time, which takes a while." : "";
+  return `Preparing the model ${id} … ${seconds}${hint}`;
+}
+
 export const percent = (logprob) => {
   const value = 100 * Math.exp(logprob);
   if (value < 0.001) return "< 0.001%";

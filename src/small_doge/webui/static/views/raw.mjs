@@ -2,7 +2,7 @@
 
 import { html, useLayoutEffect, useRef } from "../libs.mjs";
 import { InsideView } from "./inside.mjs";
-import { Icon, IconButton, percent, visible } from "./parts.mjs";
+import { Icon, IconButton, percent, tokens, visible, waitingText } from "./parts.mjs";
 
 /** The text behind the text area, which is transparent: the same letters at the same places, on coloured ground. */
 function Ground({ raw }) {
@@ -79,9 +79,10 @@ function RawFigures({ app, raw }) {
   const known = raw.tokens.filter(({ id }) => id !== null).length;
   const limit = app.contextOf(app.chat.model);
   const { stats } = raw;
+  if (raw.waitsSince) return html`<span class="figures" data-testid="raw-figures">${waitingText(app, app.chat.model, raw.waitsSince)}</span>`;
   return html`<span class="figures" data-testid="raw-figures">
-    ${known > 0 && `${known}${limit ? ` of ${limit}` : ""} tokens`}
-    ${stats?.speed && ` · ${Math.round(stats.speed)} tokens/s`}
+    ${known > 0 && (limit ? `${known} of ${tokens(limit)}` : tokens(known))}
+    ${stats?.speed && ` · ${tokens(Math.round(stats.speed))}/s`}
     ${stats?.reason === "length" && " · cut off at the longest answer"}${stats?.reason === "stop" && " · ended by the model"}
   </span>`;
 }

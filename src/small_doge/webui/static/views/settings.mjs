@@ -1,8 +1,10 @@
 // The panel of settings: presets, system prompt, sampling.
 
-import { BUILT_IN, FIELDS, allPresets, deletePreset, savePreset } from "../core/presets.mjs";
+import { BUILT_IN, FIELDS, allPresets, deletePreset, isChanged, savePreset } from "../core/presets.mjs";
 import { html } from "../libs.mjs";
-import { IconButton } from "./parts.mjs";
+import { IconButton, tokens } from "./parts.mjs";
+
+const OTHER = ""; // what no preset is
 
 function Presets({ app }) {
   const { chat } = app;
@@ -23,11 +25,14 @@ function Presets({ app }) {
     choose(BUILT_IN[0].name);
   };
   const names = allPresets().map(({ name }) => name);
+  const found = allPresets().find(({ name }) => name === preset);
+  const other = found ? `${preset}, changed` : preset || "Own settings";
+  const isOther = !found || isChanged(found, chat);
   return html`<fieldset>
     <legend>Preset</legend>
     <div class="row">
-      <select aria-label="Preset" data-testid="preset" value=${preset ?? ""} onChange=${(event) => choose(event.target.value)}>
-        ${!names.includes(preset) && html`<option value=${preset ?? ""}>${preset || "Own settings"}</option>`}
+      <select aria-label="Preset" data-testid="preset" value=${isOther ? OTHER : preset} onChange=${(event) => choose(event.target.value)}>
+        ${isOther && html`<option key=${OTHER} value=${OTHER}>${other}</option>`}
         ${names.map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select>
       <button type="button" data-testid="preset-save" onClick=${() => app.openDialog("preset", { save })}>Save as …</button>
@@ -64,8 +69,8 @@ function ModelFacts({ app }) {
     ["Layers", model.num_layers],
     ["Key-value heads", model.num_kv_heads],
     ["Vocabulary", model.vocab_size],
-    ["Keeps", model.keep_window_size && `${model.keep_window_size} tokens per head`],
-    ["Trained on", model.trained_length && `${model.trained_length} tokens`],
+    ["Keeps", model.keep_window_size && `${tokens(model.keep_window_size)} per head`],
+    ["Trained on", model.trained_length && tokens(model.trained_length)],
     ["Weights", model.quantize === "none" ? "float32" : model.quantize],
     ["Size", model.size_bytes && `${(model.size_bytes / 1e6).toFixed(1)} MB`],
   ].filter(([, value]) => value);

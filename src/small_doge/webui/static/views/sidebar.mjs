@@ -33,8 +33,8 @@ function ChatItem({ app, chat }) {
   ];
   return html`<li class=${isOpen ? "chat-item open" : "chat-item"} data-testid="chat-item">
     <a href=${`#${chat.id}`} aria-current=${isOpen ? "page" : undefined} title=${chat.title} onClick=${() => window.innerWidth <= 800 && app.open(chat.id)}>
-      ${chat.title || "Untitled"}
-      ${chat.tags.map((tag) => html`<span class="tag">${tag}</span>`)}
+      <span class="chat-title">${chat.title || "Untitled"}</span>
+      ${chat.tags.length > 0 && html`<span class="tags">${chat.tags.map((tag) => html`<span class="tag" title=${tag}>${tag}</span>`)}</span>`}
     </a>
     <${Menu} label=${`Commands for ${chat.title}`} testid="chat-menu" items=${items} />
   </li>`;
@@ -49,6 +49,8 @@ export function Sidebar({ app }) {
     app.tag = app.tag === tag ? null : tag;
     app.changed();
   };
+  // What keeps the models away is told in their place.
+  const isToldElsewhere = app.chatsError === app.modelsError && !app.chat.messages.length;
   const close = () => {
     app.sidebar = false;
     app.changed();
@@ -66,7 +68,7 @@ export function Sidebar({ app }) {
       ${tags.map((tag) => html`<button type="button" class="tag" aria-pressed=${String(app.tag === tag)} onClick=${() => setTag(tag)}>${tag}</button>`)}
     </div>`}
     <div class="chat-list" tabindex="-1">
-      ${app.chatsError && html`<p class="error" role="alert">${app.chatsError}</p>`}
+      ${app.chatsError && !isToldElsewhere && html`<p class="error" role="alert">${app.chatsError}</p>`}
       ${!chats.length && !app.chatsError && html`<p class="none">${app.search ? "Nothing found." : "Your conversations will be listed here."}</p>`}
       ${groupChats(chats).map(([name, list]) => html`<section key=${name}><h2>${name}</h2>
         <ul>${list.map((chat) => html`<${ChatItem} key=${chat.id} app=${app} chat=${chat} />`)}</ul></section>`)}
