@@ -44,7 +44,7 @@ class Grammars:
         self.make = llguidance.LLMatcher
         self.limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
         self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(end_ids) or None)
-        self.compile = lru_cache(16)(self._compile)
+        self.compile = lru_cache(4)(self._compile)  # one may take 40 MB
 
     def match(self, options: SamplingOptions) -> Any:
         """Make an `llguidance.LLMatcher` of the grammar or the JSON schema of some options, which have one of them.

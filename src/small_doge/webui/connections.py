@@ -36,11 +36,11 @@ class Connections:
         if connection is None:
             await self.app(scope, receive, send)
             return
-        connection.stop_waiting()
+        connection.begin()
         try:
             await self.app(scope, receive, send)
         finally:
-            connection.wait()
+            connection.end()
 
     def watch(self, protocol: type[asyncio.Protocol]) -> type[asyncio.Protocol]:
         """Return a class of uvicorn's connections, made of another one, that are watched."""
@@ -85,6 +85,7 @@ class _Connection:
 
     Attributes:
         timer: closes it; None while it has a request.
+        num_requests: requests that are being answered. The next may begin just before the last has ended.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -92,15 +93,28 @@ class _Connection:
         self.client: tuple[Any, ...] = tuple((transport.get_extra_info("peername") or ())[:2])
         self.timer: asyncio.TimerHandle | None = None
         self.num_bytes = 0
+        self.num_requests = 0
+
+    def begin(self) -> None:
+        """Take note that a request has come."""
+        self.num_requests += 1
+        self.stop_waiting()
+
+    def end(self) -> None:
+        """Take note that a request is answered."""
+        self.num_requests -= 1
+        if not self.num_requests:
+            self.wait()
 
     def wait(self) -> None:
         """Let the connection wait for its next request, but not for ever."""
         self.num_bytes = 0
+        self.stop_waiting()
         if not self.transport.is_closing():
             self.timer = asyncio.get_running_loop().call_later(HEAD_SECONDS, self.transport.abort)
 
     def stop_waiting(self) -> None:
-        """Take note that a request has come, or that the connection is closed."""
+        """Stop the timer."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None

@@ -242,9 +242,12 @@ class EngineWorker:
             return
 
     def _start(self, streams: list[TokenStream]) -> None:
+        self._streams += streams
         for stream in streams:
-            self._streams.append(stream)
-            self.engine.scheduler.submit(stream.request)
+            try:
+                self.engine.scheduler.submit(stream.request)
+            except Exception as error:  # noqa: BLE001 (its reader is told)
+                stream.request.fail(error)
 
     def _deliver(self) -> None:
         """Hand new tokens and ends over to the event loops, one call for each."""

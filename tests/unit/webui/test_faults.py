@@ -323,3 +323,11 @@ def test_pages_that_are_allowed_may_call(locked):
     answer = httpx.options(f"{address}/v1/models", headers=headers)
     assert answer.status_code == 204 and answer.headers["Access-Control-Allow-Origin"] == "https://page.example"
     assert httpx.options(f"{address}/v1/models", headers={**headers, "Origin": "https://x.example"}).status_code == 403
+
+
+def test_head_is_answered_where_get_is(server):
+    with httpx.Client(base_url=server) as client:
+        for path in ("/health", "/v1/models", "/docs", "/"):
+            answer = client.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
+        assert client.head("/v1/chat/completions").status_code == 405

@@ -217,7 +217,7 @@ def test_pull_of_a_model_that_is_there_succeeds(client):
         ("show", {"model": "dogge"}, 404, "did you mean 'doge'"),
         ("pull", {"model": "llama"}, 404, "llama"),
         ("create", {}, 400, "--models-dir"),
-        ("nothing", {}, 404, "Not Found"),
+        ("nothing", {}, 404, "nothing at this path"),
     ],
 )
 def test_what_cannot_be_done_is_said(server, path, given, status, said):

@@ -13,6 +13,7 @@ from ..security import list_names
 
 HELP = {option.name: option.metadata["help"] for option in fields(SamplingOptions)}
 IGNORED_HEADER = "X-Small-Doge-Ignored"
+MAX_TOP_LOGPROBS = 20
 
 
 class Body(BaseModel):

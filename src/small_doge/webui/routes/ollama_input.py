@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ...inference.tool_calls import build_tool_grammar
 from ..errors import ApiError
 from ..generation import GenerationRequest
-from .bodies import Body
+from .bodies import MAX_TOP_LOGPROBS, Body
 
 
 OPTIONS = {
@@ -23,7 +23,6 @@ INTEGERS = ("num_predict", "top_k", "seed")
 # Other ways of sampling, with the value that asks for nothing.
 UNSUPPORTED_OPTIONS = {"mirostat": 0, "tfs_z": 1, "typical_p": 1}
 DURATION = re.compile(r"([-+]?)((?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+)|[-+]?\d+(?:\.\d*)?")
-MAX_TOP_LOGPROBS = 20
 
 
 class OllamaBody(Body):

@@ -16,12 +16,11 @@ from ..errors import ApiError
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
-from .bodies import Choices, SamplingBody, StreamOptions, read_messages
+from .bodies import MAX_TOP_LOGPROBS, Choices, SamplingBody, StreamOptions, read_messages
 from .openai_examples import CHAT, show_answer
 from .openai_input import blame, read_tools, shape_answer
 
 
-MAX_TOP_LOGPROBS = 20
 MESSAGE_FIELDS = (
     "role",
     "content",

@@ -16,8 +16,8 @@ from ...inference.prompt_readers import Scorer
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
 from ..streaming import GenerationStream, make_event, respond
-from .bodies import Choices, SamplingBody, StreamOptions
-from .openai_chat import MAX_TOP_LOGPROBS, count_usage, find_reason
+from .bodies import MAX_TOP_LOGPROBS, Choices, SamplingBody, StreamOptions
+from .openai_chat import count_usage, find_reason
 from .openai_examples import COMPLETION, show_answer
 
 

@@ -7,14 +7,13 @@ from pydantic import ConfigDict, Field
 
 from ..errors import ApiError
 from ..generation import GenerationRequest
-from .bodies import SamplingBody, read_content
+from .bodies import MAX_TOP_LOGPROBS, SamplingBody, read_content
 from .openai_input import read_tools, shape_answer
 
 
 LOGPROBS = "message.output_text.logprobs"
 # Further things to include that are empty here, as nothing is encrypted and no tool is run by the server.
 EMPTY_PARTS = ("reasoning.encrypted_content",)
-MAX_TOP_LOGPROBS = 20
 
 
 class ResponseBody(SamplingBody):
