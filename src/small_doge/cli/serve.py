@@ -18,12 +18,13 @@ from .field_options import with_field_options
 
 CONFIG = Path("serve.yaml")
 OFFERED = [field.name for field in fields(ServeSettings) if field.name not in ("models", "sampling")]
+SAMPLING = [name for name in options.SAMPLING if name != "max_new_tokens"]
 FRONTEND_PORT = 7860  # of the guides' page
 HostAlias = Annotated[str | None, typer.Option(hidden=True)]
 PortAlias = Annotated[int | None, typer.Option(hidden=True, min=0, max=65535)]
 
 
-@options.with_sampling_options(*(name for name in options.SAMPLING if name != "max_new_tokens"))
+@with_field_options(SamplingOptions, SAMPLING, "sampling")
 @with_field_options(ServeSettings, OFFERED, "given")
 def serve(
     *,
@@ -36,7 +37,7 @@ def serve(
         ),
     ] = None,
     given: dict[str, Any],
-    sampling: SamplingOptions,
+    sampling: dict[str, Any],
     config: Annotated[
         Path | None, typer.Option(help=f"YAML file of settings; {CONFIG} in the present folder, if there is one.")
     ] = None,
@@ -54,8 +55,8 @@ def serve(
     if config is not None:
         settings = {**read_settings_file(config), **settings}
     settings.update(given)
-    if sampling != SamplingOptions():
-        settings["sampling"] = sampling
+    if sampling:  # what is not given here stays as the file has it
+        settings["sampling"] = SamplingOptions.from_names(sampling, settings.get("sampling"))
     extra_ports = _apply_aliases(settings, backend_host, backend_port, frontend_host, frontend_port, dev)
     if models:
         settings["models"] = tuple(models)
@@ -84,14 +85,16 @@ def _apply_aliases(
     """
     if dev:
         settings["debug"] = True
-    host, port = backend_host or settings.get("host", "127.0.0.1"), backend_port or settings.get("port", 8000)
+    host = backend_host or settings.get("host", "127.0.0.1")
+    port = settings.get("port", 8000) if backend_port is None else backend_port
+    page_port = FRONTEND_PORT if frontend_port is None else frontend_port
     if settings.get("page_only"):
-        settings.setdefault("backend", f"http://{host}:{port}")
-        settings.update(host=frontend_host or "127.0.0.1", port=frontend_port or FRONTEND_PORT)
+        settings.setdefault("backend", _make_address(host, port))
+        settings.update(host=frontend_host or "127.0.0.1", port=page_port)
         return []
     settings.update(host=host, port=port)
     if settings.get("no_page"):  # the page of the other process calls this one
-        page = f"http://{frontend_host or '127.0.0.1'}:{frontend_port or FRONTEND_PORT}"
+        page = _make_address(frontend_host or "127.0.0.1", page_port)
         settings.setdefault("cors_origins", [page, page.replace("127.0.0.1", "localhost")])
         return []
     if frontend_host not in (None, host, "localhost"):
@@ -99,6 +102,12 @@ def _apply_aliases(
             f"--frontend-host {frontend_host} differs from the server's address {host}; one process serves both: set --host"
         )
     return [] if frontend_port is None else [frontend_port]
+
+
+def _make_address(host: str, port: int) -> str:
+    """Write an address for a browser, for which the address of all interfaces is none."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _choose_models(settings: dict[str, Any]) -> None:

@@ -2,19 +2,28 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError
-from ..utils.files import write_json
+from ..utils.files import find_damage, write_json
 from ..utils.hub import find_hub_file
 from ..utils.logging import get_logger
 from ..utils.paths import looks_like_path
 from .checkpoints import open_checkpoint
 from .engine import Engine
 from .export import check_exportable, export_onnx
-from .loading import FORMAT_VERSION, is_exported, open_engine
+from .loading import FORMAT_VERSION, is_exported, open_engine, read_runtime
+
+
+try:
+    import fcntl
+except ImportError:  # a platform without: two processes may then export at once, and one of them fails
+    fcntl = None  # type: ignore[assignment]
 
 
 logger = get_logger(__name__)
@@ -26,6 +35,8 @@ PATTERNS = (
     "*.safetensors.index.json",
     "*config.json",
     "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "*.jinja",
     "vocab*",
     "merges.txt",
@@ -54,6 +65,9 @@ def open_fast_engine(
         UserError: there is no such model, or it can't be used.
     """
     if is_exported(name):
+        own = read_runtime(Path(name)).get("quantize") or "none" if quantize != "none" else quantize
+        if own != quantize:
+            tell(f"{name} is an export already, with --quantize {own}; --quantize {quantize} has no effect on it")
         return open_engine(name, num_slots, threads)
     try:
         folder = export_once(name, quantize, tell)
@@ -80,21 +94,61 @@ def export_once(name: str | Path, quantize: str, tell: Callable[[str], None]) ->
         source = _find_source(name)
     if source is None:
         raise UserError(f"{name} is no folder, and the hub's cache does not hold it")
-    title = Path(str(name)).name or source.resolve().name
+    title = source.resolve().name if Path(name).is_dir() else Path(name).name
     folder = _choose_parent(source, name) / f"{title}-{'float32' if quantize == 'none' else quantize}"
-    record = folder.with_name(f"{folder.name}.json")
-    stamp = _stamp(source, quantize)
-    if is_exported(folder) and _read(record) == stamp:
+    if _is_current(folder, source, quantize):
         return folder
-    tell(f"Exporting {name} once, for the fast engine, to {folder}; this can take a minute")
+    with _lock(folder):
+        if not _is_current(folder, source, quantize):  # another process may have made it meanwhile
+            _export(name, source, folder, quantize, title, tell)
+    return folder
+
+
+def _export(
+    name: str | Path, source: Path, folder: Path, quantize: str, title: str, tell: Callable[[str], None]
+) -> None:
+    """Write the export, and then the record of what it was made of."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    stamp = _stamp(source, quantize)  # before the checkpoint is read: a change during the export makes another
     model, tokenizer = open_checkpoint(name)
     try:
         check_exportable(model.config, quantize)
     except UserError as error:
         raise NotExportableError(str(error)) from error
-    export_onnx(model, tokenizer, folder, quantize, name=title)
-    write_json(record, stamp)
-    return folder
+    tell(f"Exporting {name} once, for the fast engine, to {folder}; this can take a minute")
+    export_onnx(model, tokenizer, folder, quantize, name=title, overwrite=True)
+    write_json(_find_record(folder), stamp)
+
+
+def _is_current(folder: Path, source: Path, quantize: str) -> bool:
+    """Tell whether an export is whole, and made of what the checkpoint is now."""
+    if not is_exported(folder) or _read(_find_record(folder)) != _stamp(source, quantize):
+        return False
+    return find_damage(folder) is None
+
+
+def _find_record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing the same export; the lock of a process that is killed goes with it.
+
+    Raises:
+        NotExportableError: nothing can be written there.
+    """
+    path = folder.with_name(f"{folder.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise NotExportableError(f"its export can't be kept in {path.parent} ({error.strerror})") from error
+    with file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _find_source(name: str | Path) -> Path | None:
@@ -110,8 +164,9 @@ def _find_source(name: str | Path) -> Path | None:
 def _choose_parent(source: Path, name: str | Path) -> Path:
     """Choose where exports lie: beside the checkpoint, or in the user's cache for a hub name or a read-only folder."""
     beside = source.resolve().parent
-    if Path(name).is_dir() and os.access(beside, os.W_OK):
-        return beside / CACHE
+    kept = beside / CACHE
+    if Path(name).is_dir() and os.access(kept if kept.exists() else beside, os.W_OK):
+        return kept
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "small-doge" / "exported" / str(source.resolve()).strip("/").replace("/", "--")
 
@@ -120,7 +175,7 @@ def _stamp(source: Path, quantize: str) -> dict[str, Any]:
     """Describe what an export is made of, so that a change is noticed."""
     files = sorted({path for pattern in PATTERNS for path in source.glob(pattern)})
     sizes = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-    return {"format": FORMAT_VERSION, "quantize": quantize, "files": sizes}
+    return {"format": FORMAT_VERSION, "version": version("small-doge"), "quantize": quantize, "files": sizes}
 
 
 def _read(path: Path) -> Any:

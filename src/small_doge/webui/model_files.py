@@ -31,7 +31,25 @@ def describe_files(source: str | Path) -> dict[str, Any]:
 
 def count_weights(folder: Path) -> int:
     """Count the bytes of a folder's weights."""
-    return sum(path.stat().st_size for pattern in WEIGHTS for path in folder.glob(pattern)) if folder.is_dir() else 0
+    total = 0
+    for path in (path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        try:
+            total += path.stat().st_size
+        except OSError:  # it was removed just now
+            continue
+    return total
+
+
+def find_newest(folder: Path) -> int:
+    """Return when the weights, settings or tokenizer of a folder were last changed, in ns since 1970; 0 if it has none."""
+    newest = 0
+    for pattern in (*WEIGHTS, "*.json", "*.jinja"):
+        for path in folder.glob(pattern):
+            try:
+                newest = max(newest, path.stat().st_mtime_ns)
+            except OSError:  # it was removed just now
+                continue
+    return newest
 
 
 def has_template(folder: Path) -> bool:

@@ -15,9 +15,10 @@ from ..inference import Engine, is_exported
 from ..inference.export_cache import open_fast_engine
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
+from ..utils.paths import find_near_names, looks_like_path
 from ..utils.suggest import unknown_name_message
 from .errors import ApiError
-from .model_files import count_weights, describe_files, read_json
+from .model_files import count_weights, describe_files, find_newest, read_json
 from .settings import ServeSettings
 from .worker import EngineWorker
 
@@ -37,7 +38,8 @@ class ModelEntry:
         error: why it could not be loaded.
         num_users: requests that use it now; it is not unloaded while there are any.
         last_used: by `time.monotonic`.
-        created: when its folder was last changed, in seconds since 1970.
+        created: when the files of its weights and settings were last changed, in seconds since 1970; of those that are
+            loaded, if it is.
         loading: what loads it now; whoever needs the model waits for it.
     """
 
@@ -51,8 +53,8 @@ class ModelEntry:
         self.loaded_at: float | None = None
         self.created = 0
         self.loading: asyncio.Task[None] | None = None
-        self.note_change()
         self._worker: EngineWorker | None = None
+        self.note_change()
 
     @property
     def worker(self) -> EngineWorker:
@@ -73,8 +75,13 @@ class ModelEntry:
 
     def note_change(self) -> None:
         """Take note of when the model's folder was last changed."""
-        folder = Path(self.source)
-        self.created = int(folder.stat().st_mtime) if folder.is_dir() else 0
+        self._newest = find_newest(Path(self.source))
+        self.created = self._newest // 10**9
+
+    @property
+    def has_changed(self) -> bool:
+        """Tell whether the folder no longer holds what is loaded: unload the model, and load it again."""
+        return self.is_loaded and find_newest(Path(self.source)) != self._newest
 
     def attach(self, worker: EngineWorker | None) -> None:
         """Take note of the worker that runs the model, or of its end."""
@@ -104,7 +111,7 @@ class ModelEntry:
 
     def describe(self) -> dict[str, Any]:
         """Describe the model by its files; what they do not tell is None."""
-        facts = {"loaded": self.is_loaded, **describe_files(self.source)}
+        facts = {"loaded": self.is_loaded, "changed": self.has_changed, **describe_files(self.source)}
         if self.is_loaded:
             facts["can_chat"] = bool(getattr(self.engine.tokenizer, "chat_template", None))
             facts["max_length"] = self.engine.backend.max_length
@@ -159,6 +166,11 @@ class ModelRegistry:
         given, separator, rest = source.partition("=")
         if name is None and separator and not Path(source).exists():
             name, source = given, rest
+            if not (name and source):
+                raise UserError(f"model {given}={rest} must be a name and a folder: NAME=FOLDER")
+        path = Path(source)
+        if looks_like_path(source) and not path.is_dir():
+            raise UserError(f"model {source} is not a folder{find_near_names(path)}")
         parts = [part for part in Path(source).parts if part not in ("/", ".", "..")] or [source]
         candidates = [name] if name else ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
         free = next((candidate for candidate in candidates if candidate not in self.entries), None)
@@ -174,16 +186,27 @@ class ModelRegistry:
         Raises:
             ApiError: there is none.
         """
-        if not self.entries:
-            self.rescan()
-        if name is None and self.entries:
-            return next(iter(self.entries.values()))
-        for candidate in (name, (name or "").removesuffix(":latest")):
-            for entry in self.entries.values():
-                if candidate in (entry.name, entry.source):
-                    return entry
+        entry = self._look_up(name)
+        if entry is None:
+            self.rescan()  # it may have been written since
+            entry = self._look_up(name)
+        if entry is not None:
+            return entry
+        if name is None:
+            where = f"; {self.settings.models_dir} holds no exported model and no Doge checkpoint"
+            raise ApiError(404, f"the server has no model{where}", param="model", code="model_not_found")
         known = list(self.entries)
         raise ApiError(404, unknown_name_message("model", str(name), known), param="model", code="model_not_found")
+
+    def _look_up(self, name: str | None) -> ModelEntry | None:
+        entries = self.entries.values()
+        if name is None:
+            return next(iter(entries), None)
+        for candidate in (name, name.removesuffix(":latest")):
+            found = next((entry for entry in entries if candidate in (entry.name, entry.source)), None)
+            if found is not None:
+                return found
+        return None
 
     async def acquire(self, name: str | None) -> ModelEntry:
         """Return a loaded model that stays loaded until its `release` is called, or the block ends that it is used as.

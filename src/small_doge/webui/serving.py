@@ -139,7 +139,7 @@ def announce(settings: ServeSettings, port: int, registry: ModelRegistry, tell: 
     if settings.page_only:
         return
     entry = registry.find(None)
-    key = " -H 'Authorization: Bearer KEY'" if settings.api_key else ""
+    key = ' -H "Authorization: Bearer $SMALLDOGE_API_KEY"' if settings.api_key else ""
     content, path = ('"messages": [{"role": "user", "content": "Hello"}]', "chat/completions")
     if not entry.describe()["can_chat"]:
         content, path = ('"prompt": "Once upon a time"', "completions")

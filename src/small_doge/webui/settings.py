@@ -1,5 +1,6 @@
 """Settings of the server. The help of each field is also the command line's."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -34,9 +35,10 @@ def _option(
     note: str = "",
     option: str | None = None,
     panel: str | None = None,
+    maximum: float | None = None,
 ) -> Any:
-    """Declare a setting: what it does, its default, its smallest number, what help says where it has no default."""
-    metadata = {"help": help, "min": minimum, "note": note, "panel": panel}
+    """Declare a setting: what it does, its default, the limits of its number, what help says where it has no default."""
+    metadata = {"help": help, "min": minimum, "max": maximum, "note": note, "panel": panel}
     if option is not None:
         metadata["option"] = option
     return field(default=default, metadata=metadata)
@@ -51,7 +53,7 @@ class ServeSettings:
     """
 
     host: str = _option("Address to listen on.", "127.0.0.1")
-    port: int = _option("Port to listen on; 0 takes a free one.", 8000, 0)
+    port: int = _option("Port to listen on; 0 takes a free one.", 8000, 0, maximum=65535)
     models: tuple[str, ...] = field(default=(), metadata={"help": "Models to serve, the first by default."})
     models_dir: str | None = _option(
         "Folder whose exported models and checkpoints are offered too, and loaded on demand.", None
@@ -120,15 +122,18 @@ class ServeSettings:
     )
 
     def __post_init__(self) -> None:
-        if self.host not in LOOPBACK and not self.api_key and not self.no_api_key:
+        is_open = self.no_api_key or self.page_only  # the page alone computes and keeps nothing
+        if self.host not in LOOPBACK and not self.api_key and not is_open:
             raise UserError(
                 f"host={self.host} lets other machines in: set a key with --api-key or SMALLDOGE_API_KEY, or add "
                 "--no-api-key if everyone who reaches this address may use the server"
             )
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise UserError("api_key must be printable ASCII characters, and at least one")
-        if not 0 <= self.port <= 65535:
-            raise UserError(f"port={self.port} must be from 0 to 65535")
+        if self.api_key != (self.api_key and self.api_key.strip()):
+            raise UserError("api_key begins or ends with a space, which clients do not send; leave it out")
+        for setting in fields(self):
+            _check_number(setting.name, getattr(self, setting.name), setting.name)
         if self.quantize not in ("none", "int8", "int4"):
             raise UserError(f"quantize={self.quantize!r} must be one of: none, int8, int4")
         if self.engine not in ("local", "ray"):
@@ -146,8 +151,12 @@ class ServeSettings:
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Read the settings that environment variables give."""
-    given = {setting: environment[name] for name, setting in ENVIRONMENT.items() if environment.get(name)}
-    return {name: _convert(name, value, f"the environment variable of {name}") for name, value in given.items()}
+    settings = {}
+    for name, setting in ENVIRONMENT.items():
+        if environment.get(name):
+            settings[setting] = _convert(setting, environment[name], f"the environment variable {name}")
+            _check_number(setting, settings[setting], f"the environment variable {name}")
+    return settings
 
 
 def read_settings_file(path: str | Path) -> dict[str, Any]:
@@ -171,7 +180,23 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         if name not in known:
             raise UserError(f"--config {path}: {unknown_name_message('setting', name, known, limit=len(known))}")
         settings[name] = _convert(name, value, f"--config {path}: {name}")
+        _check_number(name, settings[name], f"--config {path}: {name}")
     return settings
+
+
+def _check_number(name: str, value: Any, where: str) -> None:
+    """Check a number against the limits of its setting.
+
+    Raises:
+        UserError: it lies outside, or is not a number.
+    """
+    metadata = next(f.metadata for f in fields(ServeSettings) if f.name == name)
+    low, high = metadata.get("min"), metadata.get("max")
+    if low is None or value is None:
+        return
+    if not low <= value <= (math.inf if high is None else high) or value == math.inf:
+        limits = f"at least {low:g}" if high is None else f"from {low:g} to {high:g}"
+        raise UserError(f"{where}={value} must be {limits}")
 
 
 def _convert(name: str, value: Any, where: str) -> Any:
@@ -179,12 +204,15 @@ def _convert(name: str, value: Any, where: str) -> Any:
     if name == "sampling":
         if not isinstance(value, dict):
             raise UserError(f"{where} must hold sampling options, such as `temperature: 0.7`")
-        return SamplingOptions.from_names(value)
+        try:
+            return SamplingOptions.from_names(value)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
     kind = str(next(f.type for f in fields(ServeSettings) if f.name == name))
     if "tuple" in kind or "list" in kind:
         items = [part for part in value.split(",") if part] if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise UserError(f"{where}={value!r} must be a list of texts")
+            raise UserError(f"{where}={value!r} must be a list of texts, in quotes where they look like numbers")
         return tuple(items) if "tuple" in kind else items
     if "bool" in kind:
         if not isinstance(value, bool):
@@ -200,7 +228,7 @@ def _convert(name: str, value: Any, where: str) -> Any:
                 raise UserError(f"{where}={value!r} must be a {'whole ' if make is int else ''}number")
             return number
     if not isinstance(value, str):
-        raise UserError(f"{where}={value!r} must be a text")
+        raise UserError(f"{where}={value!r} must be a text; write it in quotes")
     if name == "chats":
         return value.removeprefix("sqlite:///")
     return value

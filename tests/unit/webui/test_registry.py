@@ -1,0 +1,127 @@
+"""Models that are found, loaded, unloaded, replaced and repaired."""
+
+import asyncio
+import os
+import shutil
+
+import pytest
+
+from small_doge.utils.errors import UserError
+from small_doge.webui.errors import ApiError
+from small_doge.webui.registry import ModelRegistry, estimate_bytes
+from small_doge.webui.settings import ServeSettings
+
+
+@pytest.fixture
+def folder(models_dir, tmp_path):
+    shutil.copytree(models_dir, tmp_path / "models")
+    return tmp_path / "models"
+
+
+def build(folder, **settings):
+    return ModelRegistry(ServeSettings(models_dir=str(folder), threads=1, **settings), lambda text: None)
+
+
+def run(work, registry):
+    async def live():
+        try:
+            await work()
+        finally:
+            await registry.close(0)
+
+    asyncio.run(live())
+
+
+def test_the_model_used_least_recently_makes_room_and_one_in_use_stays(folder):
+    registry = build(folder)
+    registry.budget = estimate_bytes(str(folder / "doge"))
+
+    async def work():
+        with await registry.acquire("doge") as doge:
+            with pytest.raises(ApiError, match="try again later") as caught:
+                await registry.acquire("other")
+            assert caught.value.status == 503 and "Retry-After" in caught.value.headers
+            with pytest.raises(ApiError) as caught:
+                await registry.unload(doge)
+            assert caught.value.status == 409 and doge.is_loaded
+        with await registry.acquire("other") as other:
+            assert other.is_loaded and not doge.is_loaded
+        registry.budget = 1
+        with pytest.raises(ApiError, match="--memory-budget"):
+            await registry.acquire("doge")
+
+    run(work, registry)
+
+
+def test_a_model_that_failed_is_loaded_when_it_was_repaired(folder):
+    graph = folder / "doge" / "model.onnx"
+    graph.rename(folder / "kept")
+    registry = build(folder)
+
+    async def work():
+        with pytest.raises(UserError, match=r"model\.onnx is missing"):
+            await registry.acquire("doge")
+        assert registry.find("doge").status == "failed" and registry.find("doge").num_users == 0
+        (folder / "kept").rename(graph)
+        with await registry.acquire("doge") as entry:
+            assert entry.status == "loaded" and entry.error is None
+
+    run(work, registry)
+
+
+def test_a_model_that_is_replaced_while_loaded_is_told_and_taken_after_an_unload(folder):
+    registry = build(folder)
+
+    async def work():
+        with await registry.acquire("doge") as entry:
+            assert entry.describe()["changed"] is False
+            before = entry.fingerprint
+            os.utime(folder / "doge" / "model.onnx", (2e9, 2e9))
+            assert entry.describe()["changed"] is True
+        await registry.unload(entry)
+        with await registry.acquire("doge"):
+            assert entry.describe()["changed"] is False and entry.fingerprint != before
+            shutil.rmtree(folder / "doge")
+            registry.rescan()
+            assert registry.find("doge") is entry and entry.describe()["changed"] is True
+
+    run(work, registry)
+
+
+def test_models_are_offered_when_they_appear_but_no_hidden_or_foreign_ones(folder):
+    registry = build(folder)
+    shutil.copytree(folder / "doge", folder / ".small-doge" / "doge-float32")
+    shutil.copytree(folder / "doge", folder / "new")
+    (folder / "llama").mkdir()
+    (folder / "llama" / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "llama" / "model.safetensors").write_bytes(b"")
+    assert registry.find("new:latest").name == "new"
+    assert set(registry.entries) == {"base", "doge", "new", "other"}
+
+
+@pytest.mark.parametrize("name", ["../models/doge", "/etc", "%2e%2e/doge", "", "doge/../doge"])
+def test_names_reach_no_other_paths(folder, name):
+    with pytest.raises(ApiError) as caught:
+        build(folder).find(name)
+    assert caught.value.status == 404
+
+
+def test_models_have_names_of_their_own(folder):
+    def name(*models):
+        return list(ModelRegistry(ServeSettings(models=models)).entries)
+
+    first, second = str(folder / "doge"), str(folder / "other")
+    assert name(f"mine={first}", second) == ["mine", "other"]
+    shutil.copytree(folder / "doge", folder / "inner" / "doge")
+    assert name(first, str(folder / "inner" / "doge")) == ["doge", "inner/doge"]
+    with pytest.raises(UserError, match="two models are called x"):
+        name(f"x={first}", f"x={second}")
+    with pytest.raises(UserError, match="NAME=FOLDER"):
+        name("x=")
+    with pytest.raises(UserError, match="is not a folder; did you mean .*doge"):
+        name(str(folder / "dog"))
+
+
+def test_an_empty_folder_says_so(tmp_path):
+    with pytest.raises(ApiError, match="holds no exported model"):
+        build(tmp_path).find(None)
