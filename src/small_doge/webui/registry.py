@@ -276,7 +276,7 @@ class ModelRegistry:
                     code="insufficient_memory",
                     headers={"Retry-After": "5"},
                 )
-            await self.unload(min(idle, key=lambda other: other.last_used))
+            await self._free(min(idle, key=lambda other: other.last_used))
 
     def _list_loaded(self) -> list[ModelEntry]:
         return [entry for entry in self.entries.values() if entry.is_loaded]
@@ -285,11 +285,19 @@ class ModelRegistry:
         """Free the memory of a model.
 
         Raises:
-            ApiError: requests use it now.
+            ApiError: requests use it now, or it is being loaded.
         """
         if entry.num_users:
             raise ApiError(409, f"{entry.name} answers {entry.num_users} requests now; try again later", code="in_use")
-        if not entry.is_loaded:
+        if entry.loading is not None:
+            raise ApiError(409, f"{entry.name} is being loaded; try again later", code="in_use")
+        if entry.is_loaded:
+            async with self._loading:
+                await self._free(entry)
+
+    async def _free(self, entry: ModelEntry) -> None:
+        """Free the memory of a loaded model, while no other is loaded: the budget counts it until it is gone."""
+        if not entry.is_loaded or entry.num_users:
             return
         worker = entry.worker
         entry.attach(None)
@@ -298,6 +306,8 @@ class ModelRegistry:
 
     async def close(self, grace: float) -> None:
         """Let running requests finish for up to `grace` seconds, and free all models."""
+        loading = [entry.loading for entry in self.entries.values() if entry.loading is not None]
+        await asyncio.gather(*loading, return_exceptions=True)
         workers = [entry.worker for entry in self._list_loaded()]
         await asyncio.gather(*(run_in_threadpool(_close, worker, grace) for worker in workers))
         for entry in self._list_loaded():
