@@ -651,6 +651,10 @@ def test_what_refuses_all_requests_is_told_once(page):
     page.find("models-error").wait_for()
     page.page.wait_for_timeout(100)
     assert page.page.get_by_text("this host is not allowed").count() == 1
+    page.page.unroute_all()
+    page.page.get_by_role("button", name="Try again").click()
+    page.find("welcome").wait_for()
+    page.wait("!document.querySelector('.error')")
 
 
 def test_a_conversation_that_could_not_be_saved_is_saved_later(page):

@@ -55,8 +55,12 @@ function Column({ app, column }) {
 
 function Welcome({ app }) {
   if (app.modelsError) {
+    const tryAgain = () => {
+      app.loadModels();
+      app.refreshChats();
+    };
     return html`<div class="welcome"><h1>No model yet</h1><p class="error" role="alert" data-testid="models-error">${app.modelsError}</p>
-      <p><button type="button" onClick=${() => app.loadModels()}>Try again</button></p></div>`;
+      <p><button type="button" onClick=${tryAgain}>Try again</button></p></div>`;
   }
   return html`<div class="welcome" data-testid="welcome">
     <img src=${new URL("../icon.svg", import.meta.url).href} alt="" width="56" height="56" />
