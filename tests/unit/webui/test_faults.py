@@ -152,6 +152,17 @@ def test_pipelined_requests_are_answered_in_order(address):
     assert answer.count(b"HTTP/1.1 200") == 3 and answer.index(b'"status"') < answer.index(b'"object"')
 
 
+def test_pipelined_answer_takes_longer_than_a_head_may(address, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    host = urlsplit(address).netloc
+    first = f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    long = ASK.replace(b'"max_tokens": 3', b'"max_tokens": 2000, "ignore_eos": true')
+    start = time.monotonic()
+    answer = exchange(address, first + head(address, long))
+    assert time.monotonic() - start > 0.3  # else it would prove nothing
+    assert answer.endswith(b"0\r\n\r\n")
+
+
 def test_dropped_connections_leave_nothing_behind(app):
     address, application = app
     entry = application.state.server.registry.find(None)

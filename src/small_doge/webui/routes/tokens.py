@@ -60,7 +60,7 @@ def make_tokens_router(state: ServerState) -> APIRouter:
     async def tokenize(body: TokenizeBody) -> Response:
         """Tokenize a text or a conversation."""
         with await state.registry.acquire(body.model) as entry:
-            return respond(await run_in_threadpool(_tokenize, entry, body), body.check_fields())
+            return await run_in_threadpool(_tokenize, entry, body)
 
     @router.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> Response:
@@ -82,7 +82,7 @@ def _apply_template(entry: ModelEntry, body: TemplateBody) -> str:
     return entry.engine.render_text(messages, tools, add_generation_prompt=body.add_generation_prompt)
 
 
-def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
+def _tokenize(entry: ModelEntry, body: TokenizeBody) -> Response:
     engine = entry.engine
     if (body.content is None) == (body.messages is None):
         raise ApiError(400, "send either content, which is a text, or messages", "content")
@@ -93,4 +93,5 @@ def _tokenize(entry: ModelEntry, body: TokenizeBody) -> dict[str, Any]:
         ids = engine.encode(body.content or "", add_special_tokens=body.add_special_tokens)
     piece = cache(engine.piece)
     tokens = [{"id": token_id, "piece": piece(token_id)} for token_id in ids]
-    return {"tokens": tokens, "count": len(ids), "max_length": engine.backend.max_length}
+    # Written here, outside the event loop: long texts make large answers.
+    return respond({"tokens": tokens, "count": len(ids), "max_length": engine.backend.max_length}, body.check_fields())
