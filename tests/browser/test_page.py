@@ -48,6 +48,13 @@ class Page:
 
     def click(self, testid, number=0):
         self.find(testid).nth(number).click()
+        self.settle()
+
+    def settle(self):
+        """Wait until the page has drawn what was done: it draws once a frame."""
+        self.page.evaluate(
+            "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))"
+        )
 
     def open_menu(self):
         """Open the menu of the conversation that is shown, in the list."""
@@ -79,6 +86,7 @@ class Page:
                && !document.querySelector("article[aria-busy=true]")""",
             count,
         )
+        self.settle()
 
     def ask(self, text, answers=1):
         self.send(text)
@@ -190,6 +198,7 @@ def test_branches_come_of_editing_and_regenerating_and_arrows_switch_them(page):
     page.wait_for_answers(1)
     assert page.find("message-user").get_by_test_id("content").inner_text() == "Second question"
     page.find("message-user").get_by_test_id("branch-left").click()
+    page.settle()
     assert page.find("message-user").get_by_test_id("content").inner_text() == "First question"
     saved = page.saved()
     assert len(saved["messages"]) == 5 and saved["current_id"] in {message["id"] for message in saved["messages"][1:3]}
@@ -201,7 +210,13 @@ def test_continue_goes_on_with_the_same_answer(page):
     start = page.saved()["messages"][1]["content"]
     page.click("continue")
     page.wait("!document.querySelector('article[aria-busy=true]')")
+    page.settle()
     saved = page.saved()
+    for _ in range(50):  # it is saved after it is shown
+        if len(saved["messages"][1]["content"]) > len(start):
+            break
+        page.page.wait_for_timeout(100)
+        saved = page.saved()
     assert len(saved["messages"]) == 2
     assert saved["messages"][1]["content"].startswith(start) and len(saved["messages"][1]["content"]) > len(start)
 
@@ -527,7 +542,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(chromium, server):
         check()
         page.find("raw-text").fill("<|begin_of_text|>" * 9 + " ".join(["word"] * 40))
         page.click("raw-continue")
-        page.find("token").first.wait_for()
+        page.find("token").first.wait_for(state="attached")  # its text may be part of a character
         page.find("raw-continue").wait_for()
         page.click("inside-toggle")
         page.find("strip").wait_for()

@@ -45,10 +45,11 @@ function Editor({ message, onSave, onCancel }) {
   useLayoutEffect(() => {
     area.current.focus();
     area.current.setSelectionRange(text.length, text.length);
+    return () => document.getElementById("composer")?.focus();
   }, []);
   const onKeyDown = (event) => {
     if (event.key === "Escape") onCancel();
-    else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) onSave(text);
+    else if (event.key === "Enter" && !event.shiftKey && !event.isComposing) onSave(event.target.value); // the state may lag behind
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -58,7 +59,7 @@ function Editor({ message, onSave, onCancel }) {
       onInput=${(event) => setText(event.target.value)} onKeyDown=${onKeyDown}></textarea>
     <div class="editor-buttons">
       <button type="button" onClick=${onCancel}>Cancel</button>
-      <button type="button" class="primary" data-testid="edit-save" onClick=${() => onSave(text)}>
+      <button type="button" class="primary" data-testid="edit-save" onClick=${() => onSave(area.current.value)}>
         ${message.role === "user" ? "Send" : "Save as a branch"}
       </button>
     </div>
@@ -131,7 +132,6 @@ export function MessageView({ app, column, message, isBusy }) {
   const stopEditing = () => {
     app.editing = null;
     app.changed();
-    document.getElementById("composer").focus(); // the editor that had the focus goes
   };
   const save = (text) => {
     stopEditing();
