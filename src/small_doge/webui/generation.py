@@ -138,10 +138,6 @@ class Generation:
             pass
         return [stream.tokens for stream in self.choices]
 
-    def explain_length(self, number: int) -> str | None:
-        """Say in words why a choice was cut off, if it was."""
-        return self.engine.explain_finish(self.choices[number].request)
-
     def count_tokens(self) -> tuple[int, int, int]:
         """Count the tokens of each prompt once, those of them that came from the prefix cache, and those of all choices."""
         prompt = sum(len(stream.request.prompt_ids) for stream in self.choices[:: self.n])

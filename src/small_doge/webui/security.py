@@ -6,6 +6,7 @@ application's work when the client leaves. So no route has to care for slow send
 
 import asyncio
 import hmac
+import re
 import socket
 from collections.abc import Iterable, MutableMapping
 from ipaddress import ip_address
@@ -272,7 +273,5 @@ def _is_address(name: str) -> bool:
 
 def list_names(names: Iterable[str]) -> str:
     """Write names for a header; what a header can't hold is left out."""
-    kept = ("".join(letter for letter in name if letter.isalnum() or letter in "._-[]") for name in names)
-    return ", ".join(
-        name[:64] for name in list(filter(None, (k.encode("ascii", "ignore").decode() for k in kept)))[:32]
-    )
+    kept = (re.sub(r"[^A-Za-z0-9._\-\[\]]", "", name)[:64] for name in names)
+    return ", ".join(list(filter(None, kept))[:32])
