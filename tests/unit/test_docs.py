@@ -36,8 +36,12 @@ def blocks(path, language):
 def check_small_doge(words):
     command = COMMANDS
     while words and not words[0].startswith("-") and hasattr(command, "commands"):
+        if words[0] not in command.commands and hasattr(command, "default_command"):
+            break
         assert words[0] in command.commands, f"small-doge has no command {words[0]}"
         command = command.commands[words.pop(0)]
+    if hasattr(command, "default_command"):
+        command = command.commands[command.default_command]
     options = {name for parameter in command.params for name in parameter.opts} | {"--help"}
     free = command.context_settings.get("ignore_unknown_options", False)
     for word in words:

@@ -12,12 +12,19 @@ from ..utils.files import check_output_path, write_text
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
+from .default_command import DefaultCommandGroup
 from .tables import show_table
 
 
+app = typer.Typer(
+    cls=DefaultCommandGroup,
+    help="Score a model on the tasks of the guides' tables.\n\n"
+    "[bold]small-doge eval MODEL[/] is short for [bold]small-doge eval run MODEL[/].",
+)
 console = Console()
 
 
+@app.command("run")
 def evaluate_model(
     model: options.ModelArgument = None,
     suite: Annotated[str, typer.Option(help="Tasks and how they are asked: base, instruct or reason.")] = "base",

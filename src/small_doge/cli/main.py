@@ -33,7 +33,7 @@ app.command("chat", rich_help_panel=USE)(chat.chat)
 app.command("serve", rich_help_panel=USE)(serve.serve)
 app.add_typer(webui.app, name="webui", rich_help_panel=USE)
 app.command("export", rich_help_panel=USE)(export.export_model)
-app.command("eval", rich_help_panel=USE)(evaluate.evaluate_model)
+app.add_typer(evaluate.app, name="eval", rich_help_panel=USE)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 
 
