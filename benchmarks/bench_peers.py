@@ -7,6 +7,7 @@ presets, from which no key leaves; deeper ones that of `--max-length`, which kee
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
@@ -118,8 +119,11 @@ class LlamaCpp:
         self.library.llama_model_free(self.model)
 
 
-def write_llama(gguf, path, config, kind):
-    """A GGUF file of architecture llama: no scores, no normalised queries, otherwise the shape of the Doge model."""
+def write_llama(gguf, path, config, kind, tokenizer=None):
+    """A GGUF file of architecture llama: no scores, no normalised queries, otherwise the shape of the Doge model.
+
+    With a tokenizer (of `tokenizers`, byte-level BPE) the file has its vocabulary, too.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     size, inner, hidden = config.head_dim, config.intermediate_size, config.hidden_size
     heads, kv_heads = config.num_attention_heads * size, config.num_key_value_heads * size
@@ -134,7 +138,10 @@ def write_llama(gguf, path, config, kind):
     writer.add_value_length(size)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        add_vocabulary(gguf, writer, tokenizer, config.vocab_size)
     random = np.random.default_rng(0)
 
     def add(name, *shape):
@@ -161,6 +168,23 @@ def write_llama(gguf, path, config, kind):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def add_vocabulary(gguf, writer, tokenizer, vocab_size):
+    """Write a byte-level BPE vocabulary; numbers that no token has are control tokens."""
+    model = json.loads(tokenizer.to_str())["model"]
+    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    tokens = [tokenizer.id_to_token(number) for number in range(vocab_size)]
+    kinds = gguf.TokenType
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list([token or f"<unused{number}>" for number, token in enumerate(tokens)])
+    writer.add_token_types(
+        [kinds.CONTROL if not token or number in special else kinds.NORMAL for number, token in enumerate(tokens)]
+    )
+    writer.add_token_merges([" ".join(merge) for merge in model["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
 
 
 def measure_preset(name, depths, formats, threads, rounds, steps, with_transformers):

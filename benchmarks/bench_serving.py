@@ -2,7 +2,9 @@
 
 Each server runs in a process of its own, and is asked by one client and by many. Every answer of ours is compared with the
 engine's alone with the same seed. `transformers serve` takes its turn between ours with the same checkpoint (--checkpoint),
-where it can be started; it is left out, with the reason, where it can't.
+where it can be started; it is left out, with the reason, where it can't. So does the server of llama-cpp-python, with a plain
+Llama of random weights, of the same shape, bits and vocabulary (--llama-python names a Python that has
+`llama-cpp-python[server]`; this one needs gguf).
 """
 
 import argparse
@@ -14,12 +16,14 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 import torch
+from bench_peers import LLAMA_TYPES, write_llama
 from common import report
+from tokenizers import Tokenizer
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.inference import OnnxEngine
@@ -48,6 +52,8 @@ WORDS = [
 ]
 SAY = "from small_doge.cli.main import main; main()"
 START_SECONDS = 300
+TEXT = re.compile(rb'"(text|content)": ?"[^"]')
+MEDIANS = ("tokens_s", "first_token_p50_ms", "first_token_p99_ms")
 
 
 class Asked:
@@ -77,9 +83,7 @@ class Asked:
         writer.write(f"{head}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
         while piece := await reader.read(65536):
             self.raw += piece
-            if not self.first and (
-                b'"text":"' in self.raw or b'"content":"' in self.raw.replace(b'"content":""', b"")
-            ):
+            if not self.first and TEXT.search(self.raw):
                 self.first = time.perf_counter()
         self.end = time.perf_counter()
         writer.close()
@@ -95,23 +99,28 @@ class Asked:
                     raise AssertionError(event["error"])
                 for choice in event.get("choices", ()):
                     ids += choice.get("token_ids") or []
+                    if choice.get("finish_reason") == "length":  # for servers that send no usage
+                        count = self.body["max_tokens"]
                 count = (event.get("usage") or {}).get("completion_tokens", count)
         return ids, count
 
 
-async def load(port, path, fields, model, clients, seconds, tokens, watch):
-    """Ask with some clients at a time for some seconds; return what was asked, the seconds, and the memory over time."""
+async def load(server, clients, seconds, tokens, first=0):
+    """Ask with some clients at a time for some seconds; return what was asked, the seconds, and the memory over time.
+
+    Requests are numbered from `first`: a number decides prompt and seed, so that no two turns ask for the same.
+    """
     asked, memory, end = [], [], time.perf_counter() + seconds
 
     async def ask():
         while time.perf_counter() < end:
-            one = Asked(len(asked), tokens, model)
+            one = Asked(first + len(asked), tokens, server.model)
             asked.append(one)
-            await one.run(port, path, fields)
+            await one.run(server.port, server.path, server.fields)
 
     async def look():
         while time.perf_counter() < end:
-            memory.append(watch() / 2**20)
+            memory.append(server.process.memory_info().rss / 2**20)
             await asyncio.sleep(max(0.5, seconds / 60))
 
     start = time.perf_counter()
@@ -119,21 +128,31 @@ async def load(port, path, fields, model, clients, seconds, tokens, watch):
     return asked, time.perf_counter() - start, memory
 
 
-@contextmanager
-def serve(command, ready):
-    """Start a server; gives its process once a line of what it says, or the port, tells that it is ready."""
-    with tempfile.TemporaryFile("w+") as log:  # not a pipe, which nobody would empty
-        process = psutil.Popen(command, stdout=log, stderr=log, text=True)
-        try:
-            end = time.monotonic() + START_SECONDS
-            while not re.search(ready, read_all(log)):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise RuntimeError(f"{command[:4]} did not start: {read_all(log)[-400:]}")
-                time.sleep(0.2)
-            yield process, read_all(log)
-        finally:
-            process.terminate()
-            process.wait(60)
+class Server:
+    """A server in a process of its own: how it is started, and what it is asked."""
+
+    def __init__(self, name, model, command, ready, port, path, fields):
+        self.name, self.model, self.command, self.ready = name, model, [str(part) for part in command], ready
+        self.port, self.path, self.fields = port, path, fields
+
+    @contextmanager
+    def running(self, tokens):
+        """Run it, warm."""
+        with tempfile.TemporaryFile("w+") as log:  # not a pipe, which nobody would empty
+            self.process = psutil.Popen(self.command, stdout=log, stderr=log, text=True)
+            try:
+                end = time.monotonic() + START_SECONDS
+                while not re.search(self.ready, read_all(log)):
+                    if self.process.poll() is not None or time.monotonic() > end:
+                        raise RuntimeError(f"{self.name} did not start: {read_all(log)[-400:]}")
+                    time.sleep(0.2)
+                if found := re.search(r"http://127.0.0.1:(\d+)", read_all(log)):
+                    self.port = int(found[1])
+                asyncio.run(load(self, 1, 2, tokens))
+                yield self
+            finally:
+                self.process.terminate()
+                self.process.wait(60)
 
 
 def read_all(file):
@@ -145,42 +164,89 @@ def make_chat(one):
     return {"messages": [{"role": "user", "content": one.prompt}]}
 
 
-def measure_ours(name, folder, args, clients, seconds, rows, is_chat=False):
-    """Ask ours, check answers, and add a row."""
-    command = [sys.executable, "-c", SAY, "serve", f"{name}={folder}", "--port", "0", "--max-queue", "256"]
-    chats = ["--chats", f"{tempfile.mkdtemp()}/chats.db", "--num-slots", str(args.slots)]
-    with serve(command + chats, "Ctrl-C stops") as (process, said):
-        port = int(re.search(r"http://127.0.0.1:(\d+)", said)[1])
-        fields = lambda one: {"prompt": one.prompt, "ignore_eos": True, "return_token_ids": True}  # noqa: E731
+def make_ours(folder, model, slots, is_chat=False):
+    command = [sys.executable, "-c", SAY, "serve", f"{model}={folder}", "--port", "0", "--max-queue", "256"]
+    command += ["--chats", f"{tempfile.mkdtemp()}/chats.db", "--num-slots", slots]
+    if is_chat:
+        path, fields = "/v1/chat/completions", lambda one: {**make_chat(one), "return_token_ids": True}
+    else:
         path = "/v1/completions"
-        if is_chat:
-            path, fields = "/v1/chat/completions", lambda one: {**make_chat(one), "return_token_ids": True}
-        run = (port, path, fields, name)
-        asyncio.run(load(*run, 1, 2, args.tokens, lambda: 0))  # warm
-        asked, took, memory = asyncio.run(load(*run, clients, seconds, args.tokens, lambda: process.memory_info().rss))
-    row = describe("small-doge", name, clients, asked, took, memory)
+        fields = lambda one: {"prompt": one.prompt, "ignore_eos": True, "return_token_ids": True}  # noqa: E731
+    return Server(f"small-doge, {slots} slots", model, command, "Ctrl-C stops", 0, path, fields)
+
+
+def make_transformers(checkpoint, options):
+    script = Path(sys.executable).with_name("transformers")
+    command = [script, "serve", checkpoint, "--port", "8479", "--device", "cpu", *options]
+    ready = "Uvicorn running|startup complete"
+    return Server("transformers serve", checkpoint, command, ready, 8479, "/v1/chat/completions", make_chat)
+
+
+def make_llama(folder, model, python):
+    """The server of llama-cpp-python. No answer ends by itself, as none of ours does."""
+    import gguf
+
+    runtime = json.loads((Path(folder) / "runtime.json").read_text(encoding="utf-8"))
+    path = Path(tempfile.mkdtemp()) / "model.gguf"
+    kind = gguf.GGMLQuantizationType[LLAMA_TYPES.get(runtime["quantize"], "F32")]
+    tokenizer = Tokenizer.from_file(f"{folder}/tokenizer.json")
+    write_llama(gguf, str(path), DogeConfig.from_pretrained(folder), kind, tokenizer)
+    command = [python, "-m", "llama_cpp.server", "--model", path, "--model_alias", model, "--port", "8480"]
+    # A request must not end the one before it, which is this server's default.
+    command += ["--interrupt_requests", "false", "--verbose", "false", "--n_threads", "2", "--n_threads_batch", "2"]
+    bias = {str(number): -100 for number in runtime["end_ids"]}
+    fields = lambda one: {"prompt": one.prompt, "logit_bias": bias}  # noqa: E731
+    return Server("llama-cpp-python", model, command, "Uvicorn running", 8480, "/v1/completions", fields)
+
+
+def check(asked, folder, limit, is_chat=False):
+    """Compare answers with the engine's alone with the same seed."""
     engine, wrong = OnnxEngine(folder, threads=1), 0
-    checked = asked if len(asked) <= args.check else random.Random(0).sample(asked, args.check)
+    checked = asked if len(asked) <= limit else random.Random(0).sample(asked, limit)
     for one in checked:
         given = {"max_new_tokens": one.body["max_tokens"], "temperature": 1.0, "seed": one.body["seed"]}
         prompt = engine.render(make_chat(one)["messages"]) if is_chat else engine.encode(one.prompt)
         wrong += one.read()[0] != list(engine.stream(prompt, ignore_eos=not is_chat, **given))
-    rows.append({**row, "checked": len(checked), "wrong": wrong})
+    return {"checked": len(checked), "wrong": wrong}
 
 
-def measure_transformers(name, checkpoint, args, clients, seconds, rows):
-    """Ask `transformers serve`, and add a row."""
-    port = 8479
-    script = str(Path(sys.executable).with_name("transformers"))
-    command = [script, "serve", checkpoint, "--port", str(port), "--device", "cpu", *args.peer_options]
-    with serve(command, "Uvicorn running|startup complete") as (process, _):
-        run = (port, "/v1/chat/completions", make_chat, checkpoint)
-        asyncio.run(load(*run, 1, 2, args.tokens, lambda: 0))
-        asked, took, memory = asyncio.run(load(*run, clients, seconds, args.tokens, lambda: process.memory_info().rss))
-    rows.append(describe("transformers serve", name, clients, asked, took, memory))
+def measure_long(folder, model, args):
+    """One client, then many for long, each answer compared."""
+    rows = []
+    with make_ours(folder, model, args.slots[0]).running(args.tokens) as server:
+        for clients, seconds in ((1, args.short), (args.clients, args.seconds)):
+            asked, took, memory = asyncio.run(load(server, clients, seconds, args.tokens, first=1000))
+            rows.append(describe(server, clients, asked, took, memory) | check(asked, folder, args.check))
+    return rows
 
 
-def describe(server, name, clients, asked, took, memory):
+def measure_in_turn(servers, args):
+    """All take their turn in every round; medians over the rounds, and of the ratio to the first one within a round."""
+    rows = {}
+    with ExitStack() as stack:
+        running = []
+        for server in servers:
+            try:
+                running.append(stack.enter_context(server.running(args.tokens)))
+            except RuntimeError as error:
+                print(f"left out: {error}", flush=True)
+        for number in range(args.rounds):
+            for clients in (1, args.clients):
+                for server in running:
+                    found = asyncio.run(load(server, clients, args.short, args.tokens, first=10_000 * (number + 1)))
+                    rows.setdefault((clients, server.name), []).append(describe(server, clients, *found))
+    result = []
+    for (clients, name), found in rows.items():
+        first = rows[clients, running[0].name]
+        row = {"server": name, "model": running[0].model, "clients": clients, "rounds": args.rounds}
+        row |= {key: sum(one[key] for one in found) for key in ("requests", "errors")}
+        row |= {key: statistics.median(one[key] for one in found) for key in MEDIANS}
+        ratios = [own["tokens_s"] / one["tokens_s"] for own, one in zip(first, found, strict=True)]
+        result.append(row | {"first / this": statistics.median(ratios)})
+    return result
+
+
+def describe(server, clients, asked, took, memory):
     tokens = errors = 0
     for one in asked:
         try:
@@ -192,8 +258,8 @@ def describe(server, name, clients, asked, took, memory):
     waits = sorted(one.first - one.start for one in asked if one.first) or [float("nan")]
     quarter = max(1, len(memory) // 4)
     return {
-        "server": server,
-        "model": name,
+        "server": server.name,
+        "model": server.model,
         "clients": clients,
         "requests": len(asked),
         "errors": errors,
@@ -221,12 +287,13 @@ def main():
         "--random", nargs="*", default=["none", "int8"], help="formats of a Doge-20M of random weights"
     )
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--seconds", type=float, default=120, help="of the load by many clients")
+    parser.add_argument("--seconds", type=float, default=120, help="of the load by many clients; 0 leaves it out")
     parser.add_argument("--short", type=float, default=20, help="seconds of every other measurement")
     parser.add_argument("--tokens", type=int, default=128, help="largest number of tokens of an answer")
-    parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=2, help="turns of ours and the peer")
+    parser.add_argument("--slots", type=int, nargs="+", default=[8], help="the first one serves the long load")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of ours and the peers")
     parser.add_argument("--check", type=int, default=400, help="answers that are compared with the engine's alone")
+    parser.add_argument("--llama-python", help="Python of an environment with llama-cpp-python[server]")
     parser.add_argument("--peer-options", nargs="*", default=[], help="further options of transformers serve")
     args = parser.parse_args()
     rows = []
@@ -235,16 +302,16 @@ def main():
         for quantize in args.random:
             path = Path(folder) / quantize
             models[f"Doge-20M {quantize}"] = export_random("Doge-20M", quantize, load_tokenizer(args.export), path)
-        for name, path in models.items():
-            measure_ours(name, path, args, 1, args.short, rows)
-            measure_ours(name, path, args, args.clients, args.seconds, rows)
-        for _ in range(args.rounds if args.checkpoint else 0):
-            for clients in (1, args.clients):
-                try:
-                    measure_transformers("demo", args.checkpoint, args, clients, args.short, rows)
-                except RuntimeError as error:
-                    print(f"transformers serve is left out: {error}", flush=True)
-                measure_ours("demo", args.export, args, clients, args.short, rows, is_chat=True)
+        if args.seconds:
+            for name, path in models.items():
+                rows += measure_long(path, name, args)
+        if args.checkpoint and args.rounds:
+            peer = make_transformers(args.checkpoint, args.peer_options)
+            rows += measure_in_turn([make_ours(args.export, "demo", args.slots[0], is_chat=True), peer], args)
+        for name, path in models.items() if args.rounds else ():
+            servers = [make_ours(path, name, slots) for slots in args.slots]
+            servers += [make_llama(path, name, args.llama_python)] if args.llama_python else []
+            rows += measure_in_turn(servers, args) if len(servers) > 1 else []
     report("serving", rows)
 
 
