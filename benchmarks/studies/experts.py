@@ -39,7 +39,7 @@ SIZES = {
     "cpu": {
         "model": {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
         "heads": 2, "query_dim": 64, "retrieved": 16,
-        "length": 256, "batch": 4, "steps": 400, "train_rows": 1700, "held_out_rows": 96, "lr": 3e-3,
+        "length": 256, "batch": 4, "steps": 280, "train_rows": 1280, "held_out_rows": 96, "lr": 3e-3,
         "variants": [
             "dense", "moe:16", "moe:64", "cdmoe:16", "cdmoe:256", "cdmoe:4096", "cdmoe:65536",
             "pkm:4096", "pkm:65536", "peer:4096", "peer:65536",

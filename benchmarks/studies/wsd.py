@@ -34,7 +34,7 @@ SIZES = {
     },
     "cpu": {
         "model": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2},
-        "length": 256, "batch": 4, "steps": 500, "new_steps": 300, "near": 5, "near_for": 60, "far": 40,
+        "length": 256, "batch": 4, "steps": 400, "new_steps": 240, "near": 5, "near_for": 60, "far": 40,
         "held_out_rows": 32, "lr": 3e-3,
     },
     "gpu": {
