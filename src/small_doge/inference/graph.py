@@ -115,9 +115,12 @@ class DogeGraph:
         batch, self.num_new = b.add("Split", [shape], 2, num_outputs=2)  # [1] each
         self.num_past = b.add("Shape", ["past_scores"], start=2)  # [1]
         total = b.add("Add", [self.num_past, self.num_new])
-        total32 = b.add("Cast", [total], to=TensorProto.INT32)
-        self.total = b.add("Squeeze", [total32])
-        self.seqlens = b.add("Expand", [b.add("Sub", [total32, b.weight("one32", [1], np.int32)]), batch])
+        self.total = b.add("Squeeze", [b.add("Cast", [total], to=TensorProto.INT32)])
+        # Each row has keys of its own number: all P of them where a caller does not say so.
+        b.weight("num_keys", [np.iinfo(np.int64).max], np.int64)
+        num_keys = b.add("Min", ["num_keys", self.num_past])  # [B] or [1]
+        last = b.add("Add", [num_keys, b.add("Sub", [self.num_new, b.integers(1)])])
+        self.seqlens = b.add("Expand", [b.add("Cast", [last], to=TensorProto.INT32), batch])
         # Cosines and sines of the present tokens alone, so that no table bounds the length.
         flat = b.add("Reshape", [b.add("Cast", ["position_ids"], to=TensorProto.FLOAT), b.integers(-1, 1)])
         angles = b.add("Mul", [flat, b.weight("inv_freq", self.frequencies[None])])
@@ -136,8 +139,10 @@ class DogeGraph:
             config.keep_window_size,
             config.num_attention_heads,
             self.num_kv_heads,
+            batch,
             self.num_new,
             self.num_past,
+            num_keys,
             is_needed,
         )
 
@@ -223,14 +228,22 @@ class DogeGraph:
         A key's score is exp(A * softplus(dt_proj(value))), hence positive.
         """
         b, prefix = self.builder, f"model.layers.{index}.self_attn"
-        weight = b.weight(f"{prefix}.dt", self.state[f"{prefix}.dt_proj.weight"])
-        raw = b.add("FusedMatMul", [weight, value], domain=MICROSOFT, transB=1)  # [B, K, T]
+        # As log(exp(x) + exp(0)): what ONNX Runtime's Softplus rounds to depends on the place within the batch.
+        weight = self._pair_with_zeros(self.state[f"{prefix}.dt_proj.weight"])
+        raw = b.add("MatMul", [value, b.weight(f"{prefix}.dt", weight.T)])  # [B, T, 2 K]
         if f"{prefix}.dt_proj.bias" in self.state:
-            bias = self.state[f"{prefix}.dt_proj.bias"][:, None]
+            bias = self._pair_with_zeros(self.state[f"{prefix}.dt_proj.bias"])
             raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", bias)])
-        factor = b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None])
-        new = b.add("Exp", [b.add("Mul", [b.add("Softplus", [raw]), factor])])
+        pairs = b.add("Reshape", [raw, b.integers(0, 0, self.num_kv_heads, 2)])
+        positive = b.add("ReduceLogSumExp", [pairs, b.integers(3)], keepdims=0)
+        exponent = b.add("Mul", [positive, b.weight(f"{prefix}.A", self.state[f"{prefix}.A"])])
+        new = b.add("Exp", [b.add("Transpose", [exponent], perm=[0, 2, 1])])  # [B, K, T]
         return self.eviction.apply(past, new)
+
+    @staticmethod
+    def _pair_with_zeros(weight: np.ndarray) -> np.ndarray:
+        """Put a row of zeros after each row."""
+        return np.stack([weight, np.zeros_like(weight)], axis=1).reshape(-1, *weight.shape[1:])
 
     def _feed_forward(self, index: int, x: str) -> str:
         """Add the gated feed-forward network of x [B, T, D], and the experts."""
@@ -288,6 +301,7 @@ class DogeGraph:
             info("position_ids", TensorProto.INT64, ["batch", "new"]),
             info("logits_to_keep", TensorProto.INT64, ["kept"]),
             info("past_scores", TensorProto.FLOAT, ["batch", layers * kv_heads, "filled"]),
+            info("num_keys", TensorProto.INT64, ["rows"]),
         ]
         outputs = [
             info("logits", TensorProto.FLOAT, ["batch", "kept", config.vocab_size]),

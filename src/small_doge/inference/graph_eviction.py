@@ -24,7 +24,9 @@ P keys before, T new ones, S = P + T, and w the window:
     score = where(leaves_at < T, -inf, score)
 
 Rows of a batch may differ in `spare`; `num_leaving` is then the largest of them, which for a single query adds 0 to the
-score of a row that is not full. Batches of several queries have one row (docs/inference.md).
+score of a row that is not full. They may also have fewer than P keys: -inf stands in place of the others, and the new score
+is written after the row's own keys, so that a row does not depend on the others. Batches of several queries have one row
+(docs/inference.md).
 """
 
 import numpy as np
@@ -43,8 +45,10 @@ class Eviction:
         keep_window_size: w.
         num_heads: H.
         num_kv_heads: K.
+        batch: name of B, [1] int64.
         num_new: name of T, [1] int64.
         num_past: name of P, [1] int64.
+        num_keys: name of the keys of each row before, [B] int64, or [1] if all rows have as many.
         is_needed: False if no text is longer than the window: no key is ever evicted then.
     """
 
@@ -54,15 +58,19 @@ class Eviction:
         keep_window_size: int,
         num_heads: int,
         num_kv_heads: int,
+        batch: str,
         num_new: str,
         num_past: str,
+        num_keys: str,
         is_needed: bool,
     ) -> None:
         self.builder = builder
         self.keep_window_size = keep_window_size
         self.num_heads, self.num_kv_heads = num_heads, num_kv_heads
-        self.num_new, self.num_past = num_new, num_past
+        self.batch, self.num_new, self.num_past = batch, num_new, num_past
         self.is_needed = is_needed
+        builder.weight("minus_infinity", -np.inf, np.float32)
+        self.places, self.blank = self._find_places(num_keys)
         if is_needed:
             self._prepare()
         else:
@@ -80,15 +88,35 @@ class Eviction:
         """
         b = self.builder
         if not self.is_needed:
-            return self._keep_all(past, new, self.query_shape)
+            return self._keep_all(self._append(past, new), self.query_shape)
         first = len(b.nodes)
-        simple = b.branch(self._make_row(b.add("Concat", [past, new], axis=2)), first)
-        single = b.branch(self._evict_one(past, new), first)
-        staying = b.branch(self._keep_all(past, new, self._make_query_shape()), first)
-        several = b.branch(self._evict_several(past, new), first)
+        simple = b.branch(self._make_row(self._append(past, new)), first)
+        single = b.branch(self._evict_one(self._append(past, new)), first)
+        staying = b.branch(self._keep_all(self._join(past, new), self._make_query_shape()), first)
+        several = b.branch(self._evict_several(self._join(past, new)), first)
         many = b.branch(b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several), first)
         evicting = b.branch(b.add("If", [self.is_single], 2, then_branch=single, else_branch=many), first)
         return b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting)
+
+    def _join(self, past: str, new: str) -> str:
+        """Return the scores [B, K, S] of all keys, where each row has P keys before."""
+        return self.builder.add("Concat", [past, new], axis=2)
+
+    def _append(self, past: str, new: str) -> str:
+        """Return the scores [B, K, S] of all keys, where the new ones stand after the row's own."""
+        return self.builder.add("ScatterElements", [self._join(past, self.blank), self.places, new], axis=2)
+
+    def _find_places(self, num_keys: str) -> list[str]:
+        """Return the places [B, K, T] of the new keys among all, and a score of -inf for each.
+
+        Where keys are evicted, only single tokens are placed.
+        """
+        b = self.builder
+        shape = b.add("Concat", [self.batch, b.integers(self.num_kv_heads), self.num_new], axis=0)
+        places = b.add("Reshape", [num_keys, b.integers(-1, 1, 1)])
+        if not self.is_needed:
+            places = b.add("Add", [places, b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])])
+        return [b.add("Expand", [places, shape]), b.add("Expand", ["minus_infinity", shape])]
 
     def _make_query_shape(self) -> str:
         """Add [1, 1, T, 1], to which a bias without queries is expanded."""
@@ -99,7 +127,6 @@ class Eviction:
     def _prepare(self) -> None:
         """Add what all layers share; a single token before the window is full needs nothing of it."""
         b, window = self.builder, self.keep_window_size
-        b.weight("minus_infinity", -np.inf, np.float32)
         self.is_single = b.add("Squeeze", [b.add("Equal", [self.num_new, b.integers(1)])])
         longest = b.add("ReduceMax", ["position_ids"], keepdims=0)
         self.all_stay = b.add("Less", [longest, b.number(window)])
@@ -127,36 +154,34 @@ class Eviction:
         """Return the bias of a single query, and the scores."""
         return [self.builder.add("Reshape", [self._repeat_heads(scores), self.builder.integers(0, 0, 1, -1)]), scores]
 
-    def _keep_all(self, past: str, new: str, query_shape: str) -> list[str]:
+    def _keep_all(self, scores: str, query_shape: str) -> list[str]:
         """Return bias and scores if every query sees every key before it."""
         b = self.builder
-        scores = b.add("Concat", [past, new], axis=2)
         bias = b.add("Unsqueeze", [self._repeat_heads(scores), b.integers(2)])
         return [b.add("Expand", [bias, query_shape]), scores]
 
-    def _find_leaving(self, past: str, new: str) -> list[str]:
-        """Return the scores of all keys, and the indices of those that leave, the worst first.
+    def _find_leaving(self, scores: str) -> str:
+        """Return the indices of the keys that leave, the worst first.
 
         TopK takes the first of equal values, which is the oldest key.
         """
         b = self.builder
-        scores = b.add("Concat", [past, new], axis=2)
         rounded = b.add("Cast", [b.add("Abs", [scores])], to=TensorProto.BFLOAT16)
         rank = b.add("Cast", [rounded], to=TensorProto.FLOAT)
         _, leaving = b.add("TopK", [rank, self.num_leaving], 2, axis=2, largest=0, sorted=1)
-        return [scores, leaving]
+        return leaving
 
-    def _evict_one(self, past: str, new: str) -> list[str]:
+    def _evict_one(self, scores: str) -> list[str]:
         """Return bias and scores for a single query in each row, at which a key leaves if the row is full."""
         b = self.builder
-        scores, leaving = self._find_leaving(past, new)
+        leaving = self._find_leaving(scores)
         worst = b.add("GatherElements", [scores, leaving], axis=2)
         return self._make_row(b.add("ScatterElements", [scores, leaving, b.add("Add", [worst, self.effect])], axis=2))
 
-    def _evict_several(self, past: str, new: str) -> list[str]:
+    def _evict_several(self, scores: str) -> list[str]:
         """Return bias and scores for several queries of one row."""
         b = self.builder
-        scores, leaving = self._find_leaving(past, new)
+        leaving = self._find_leaving(scores)
         query = self.query_index  # [1, 1, T, 1]
         arrival = b.add("Unsqueeze", [b.add("Sub", [leaving, self.num_past]), b.integers(2)])
         has_arrived = b.add("LessOrEqual", [arrival, query])  # [B, K, T, leaving]

@@ -17,6 +17,7 @@ SPARE_KEYS = 256
 INITIAL_KEYS = 256
 # Outputs of the graph, of which a call asks for one.
 LOGITS, HIDDEN_STATES = "logits", "hidden_states"
+NUM_KEYS = "num_keys"  # an input that older exports do not have
 
 
 def import_onnxruntime() -> Any:
@@ -40,6 +41,7 @@ class _Buffers:
     ids: np.ndarray
     positions: np.ndarray
     keep: np.ndarray
+    num_keys: np.ndarray
     output: np.ndarray
     values: list[Any]
 
@@ -77,7 +79,8 @@ class OnnxBackend:
     """A session of ONNX Runtime, and the keys, values and scores of its slots.
 
     Keys lie in the order of the text. A slot holds at most w + `SPARE_KEYS` keys per head; when it is full, the evicted
-    ones are removed.
+    ones are removed. What a slot gives does not depend on what is computed beside it, to the last bit, unless weights
+    have 4 bits.
 
     Shapes: L layers, K key-value heads, d head size, V token ids, w `keep_window_size`, T new tokens, S slots.
 
@@ -117,8 +120,10 @@ class OnnxBackend:
         self.key_capacity = min(INITIAL_KEYS, self._get_max_keys())
         self.cache, self.scores = self._make_cache(self.key_capacity, num_slots=1)
         self.bindings: dict[tuple[int, int, str], _Binding] = {}
+        self.has_num_keys = False
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
         self.widths |= {o.name: o.shape[-1] for o in self.session.get_outputs() if o.name == HIDDEN_STATES}
+        self.has_num_keys = NUM_KEYS in {o.name for o in self.session.get_overridable_initializers()}
 
     def _get_max_keys(self) -> int:
         """Return how many keys per head a slot can hold."""
@@ -215,10 +220,12 @@ class OnnxBackend:
         num_new = ids.shape[1]
         self._reserve(first, count, num_new)
         slots = slice(first, first + count)
-        num_keys = max(self.num_keys[slots])  # shorter sequences have keys of score -inf at their end
+        num_keys = max(self.num_keys[slots])  # -inf stands in place of the scores that shorter sequences lack
+        if not self.has_num_keys:  # then keys of this score do
+            self.num_keys[slots] = [num_keys] * count
         # 2. Bind caches and buffers, which stay bound as long as shapes stay the same, and fill the buffers.
         bound, buffers = self._bind(first, count, num_new, len(keep), wanted)
-        buffers.ids[:], buffers.keep[:] = ids, keep
+        buffers.ids[:], buffers.keep[:], buffers.num_keys[:] = ids, keep, self.num_keys[slots]
         np.add(np.array(self.lengths[slots])[:, None], np.arange(num_new), out=buffers.positions)
         # 3. Hand over the scores; those of the last call are within the runtime already.
         if self.latest is not None and self.latest[:2] == (first, count):
@@ -232,7 +239,7 @@ class OnnxBackend:
         self.session.run_with_iobinding(bound.binding)
         present_scores = bound.binding.get_outputs_as_ortvaluevector()[2 * self.num_layers + 1]
         self.latest = (first, count, self.runtime.OrtValue(present_scores))
-        self.num_keys[slots] = [num_keys + num_new] * count
+        self.num_keys[slots] = [number + num_new for number in self.num_keys[slots]]
         self.lengths[slots] = [length + num_new for length in self.lengths[slots]]
         return buffers.output
 
@@ -261,14 +268,16 @@ class OnnxBackend:
     def _bind_buffers(self, binding: Any, count: int, num_new: int, num_kept: int, wanted: str) -> _Buffers:
         """Bind new buffers for the other inputs, the scores excepted, and for the output that is wanted."""
         ids, positions = np.zeros((2, count, num_new), dtype=np.int64)
-        keep = np.zeros(num_kept, dtype=np.int64)
+        keep, num_keys = np.zeros(num_kept, dtype=np.int64), np.zeros(count, dtype=np.int64)
         num_rows = num_kept if wanted == LOGITS else num_new
         output = np.zeros((count, num_rows, self.widths[wanted]), dtype=np.float32)
-        values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in (ids, positions, keep, output)]
-        for name, value in zip(("input_ids", "position_ids", "logits_to_keep"), values[:3], strict=True):
-            binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(wanted, values[3])
-        return _Buffers(ids, positions, keep, output, values)
+        buffers = (ids, positions, keep, num_keys, output)
+        *inputs, result = values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in buffers]
+        for name, value in zip(("input_ids", "position_ids", "logits_to_keep", NUM_KEYS), inputs, strict=True):
+            if name != NUM_KEYS or self.has_num_keys:
+                binding.bind_ortvalue_input(name, value)
+        binding.bind_ortvalue_output(wanted, result)
+        return _Buffers(*buffers, values)
 
     # Memory.
 
@@ -289,15 +298,13 @@ class OnnxBackend:
 
     def _reserve(self, first: int, count: int, num_new: int) -> None:
         """Make room for `num_new` more keys in the slots from `first` to `first + count - 1`."""
-        slots = slice(first, first + count)
-        needed = max(self.num_keys[slots]) + num_new
-        living = min(max(self.lengths[slots]), self.keep_window_size)
-        if needed > min(self._get_max_keys(), living + num_new + SPARE_KEYS):
-            for slot in range(first, first + count):
+        for slot in range(first, first + count):  # each by its own length, so that what is beside it changes nothing
+            living = min(self.lengths[slot], self.keep_window_size)
+            if self.num_keys[slot] + num_new > min(self._get_max_keys(), living + num_new + SPARE_KEYS):
                 self._compact(slot)
-            needed = living + num_new
+        needed = max(self.num_keys[first : first + count]) + num_new
         if needed > self._get_max_keys():
-            raise UserError(f"{living + num_new} tokens do not fit: the model takes {self.max_length}")
+            raise UserError(f"{needed} tokens do not fit: the model takes {self.max_length}")
         capacity, num_slots = self.key_capacity, self.cache.shape[1]
         while capacity < needed:
             capacity = min(2 * capacity, self._get_max_keys())
@@ -336,9 +343,9 @@ class OnnxBackend:
     # Slots.
 
     def read_keys(self, slot: int) -> list[list[KeptKeys]]:
-        """Return what each key-value head of each layer keeps of a sequence that was computed by `prefill` alone.
+        """Return what each key-value head of each layer keeps of a slot's sequence.
 
-        In a batch of several slots, keys stand at other places than that of their token.
+        An export of an older version gives other places to what was computed in a batch of several slots.
         """
         self._sync_scores()
         positions, scores = self._find_positions(slot), self.scores[slot, :, : self.num_keys[slot]]

@@ -39,13 +39,17 @@ class PrefixCache:
         """Start a slot with the longest cached prefix of a prompt, or empty.
 
         Returns:
-            The number of tokens that the slot now holds; at least the prompt's last token is left to compute.
+            The number of tokens that the slot now holds. At least the prompt's last token is left to compute; two where that
+            is possible, as attention rounds a single token differently than several.
         """
         best, num_cached = None, 0
         for ids in self.entries:
             shared = _count_shared(ids, prompt_ids[:-1])
             # A state can be truncated only while no key has been evicted from it.
-            usable = shared if len(ids) <= self.backend.keep_window_size or shared == len(ids) else 0
+            if len(ids) <= self.backend.keep_window_size:
+                usable = min(shared, max(0, len(prompt_ids) - 2))
+            else:
+                usable = shared if shared == len(ids) else 0
             if usable > num_cached:
                 best, num_cached = ids, usable
         if best is None:

@@ -19,6 +19,20 @@ from .prefix_cache import PrefixCache
 from .request import Request
 
 
+# Attention computes a multiple of so many rows at a time.
+ROWS = 16
+
+
+def choose_chunk(left: int, most: int) -> int:
+    """Return how many of the tokens that are left of a prompt to compute next.
+
+    ONNX Runtime's attention rounds a row that it computes alone differently: a single token, and the last one of a chunk
+    that a block of rows does not cover. Where that can be avoided, logits do not depend on where a prompt is cut.
+    """
+    sizes = range(min(left, most), 0, -1)
+    return next((size for size in sizes if size % ROWS != 1 and left - size != 1), sizes[0])
+
+
 class Scheduler:
     """Advances requests over the slots of a backend. Callers hold `lock` around `step` and around what they read.
 
@@ -182,6 +196,7 @@ class Scheduler:
         slot, start = len(self.running), request.num_prefilled_tokens
         reader, size = request.reader, self.backend.chunk_size
         size = size if reader is None else min(size, reader.chunk_size)
+        size = choose_chunk(len(request.prompt_ids) - start, size)
         chunk = np.array(request.prompt_ids[start : start + size])
         is_last = start + len(chunk) == len(request.prompt_ids)
         try:

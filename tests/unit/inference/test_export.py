@@ -103,12 +103,13 @@ def test_graph_names_its_inputs_and_outputs_as_documented(exported):
 
     graph = onnx.load(exported / "none" / "model.onnx").graph
     inputs = {value.name for value in graph.input}
-    assert inputs == {"input_ids", "position_ids", "logits_to_keep", "past_scores"} | {
+    assert inputs == {"input_ids", "position_ids", "logits_to_keep", "past_scores", "num_keys"} | {
         f"past_{kind}.{layer}" for kind in ("key", "value") for layer in (0, 1)
     }
     assert {value.name for value in graph.output} == {"logits", "hidden_states", "present_scores"} | {
         f"present_{kind}.{layer}" for kind in ("key", "value") for layer in (0, 1)
     }
+    assert "num_keys" in {value.name for value in graph.initializer}  # what may be left out
 
 
 def test_quantised_files_are_smaller(exported):

@@ -141,17 +141,47 @@ def test_graph_for_texts_within_the_window_has_nothing_for_eviction():
 
 
 @pytest.mark.parametrize(("window", "limit"), [(8, None), (64, 64)], ids=["past the window", "limited to the window"])
-def test_slots_of_different_lengths_step_together_as_each_alone(make_backend, window, limit):
+def test_slots_of_different_lengths_step_together_to_the_last_bit_as_each_alone(
+    make_backend, monkeypatch, window, limit
+):
+    monkeypatch.setattr("small_doge.inference.onnx_backend.SPARE_KEYS", 16)
     model = build_model(keep_window_size=window)
     backend, alone = make_backend(model, max_length=limit), make_backend(model, max_length=limit)
-    texts = [distinct_tokens(length, 97, seed=length) for length in (3, 30, 11)]
+    texts = [distinct_tokens(length, 97, seed=length) for length in (3, 14, 11)]
     for slot, text in enumerate(texts):
         backend.prefill(slot, text)
-    steps = distinct_tokens(12, 97, seed=99)
+    steps = distinct_tokens(40, 97, seed=99)
+    together = np.stack([backend.decode(3, np.full(3, token)).copy() for token in steps])
+    for slot, text in enumerate(texts):
+        expected = run_pieces(alone, np.concatenate([text, steps]), [len(text)])[len(text) :]
+        np.testing.assert_array_equal(together[:, slot], expected)
+        positions = [[keys.positions for keys in layer] for layer in backend.read_keys(slot)]
+        assert positions == [[keys.positions for keys in layer] for layer in alone.read_keys(0)]
+
+
+def test_export_that_knows_no_numbers_of_keys_goes_on(make_backend, monkeypatch):
+    """One of an older version."""
+    model = build_model(keep_window_size=8)
+    backend, alone = make_backend(model), make_backend(model)
+    monkeypatch.setattr("small_doge.inference.onnx_backend.SPARE_KEYS", 16)
+    monkeypatch.setattr(backend, "has_num_keys", False)
+    texts = [distinct_tokens(length, 97, seed=length) for length in (3, 14, 11)]
+    for slot, text in enumerate(texts):
+        backend.prefill(slot, text)
+    steps = distinct_tokens(40, 97, seed=99)
     together = np.stack([backend.decode(3, np.full(3, token)).copy() for token in steps])
     for slot, text in enumerate(texts):
         expected = run_pieces(alone, np.concatenate([text, steps]), [len(text)])[len(text) :]
         np.testing.assert_allclose(together[:, slot], expected, atol=3e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("cut", [2, 16, 28])
+def test_prompt_in_chunks_of_several_tokens_gives_the_bits_of_the_whole(make_backend, cut):
+    backend, tokens = make_backend(build_model(keep_window_size=8)), distinct_tokens(30, 97)
+    whole = backend.prefill(0, tokens)
+    backend.clear(0)
+    backend.prefill(0, tokens[:cut])
+    np.testing.assert_array_equal(backend.prefill(0, tokens[cut:]), whole)
 
 
 def test_saved_and_moved_slots_go_on_as_they_were(make_backend):

@@ -23,13 +23,14 @@ def make_session(window, is_needed=True):
     from small_doge.inference.graph_eviction import Eviction
 
     b = GraphBuilder()
-    num_new, num_past = b.add("Shape", ["new"], start=2), b.add("Shape", ["past"], start=2)
-    eviction = Eviction(b, window, HEADS, KV_HEADS, num_new, num_past, is_needed)
+    batch, num_new, num_past = (b.add("Shape", [f], start=i, end=i + 1) for f, i in (("new", 0), ("new", 2), ("past", 2)))
+    eviction = Eviction(b, window, HEADS, KV_HEADS, batch, num_new, num_past, "num_keys", is_needed)
     for name, value in zip(("bias", "present"), eviction.apply("past", "new"), strict=True):
         b.add("Identity", [value], [name])
     info, float32 = helper.make_tensor_value_info, TensorProto.FLOAT
     inputs = [info(name, float32, ["batch", KV_HEADS, name]) for name in ("past", "new")]
     inputs.append(info("position_ids", TensorProto.INT64, ["batch", "new"]))
+    inputs.append(info("num_keys", TensorProto.INT64, ["batch"]))
     outputs = [info("bias", float32, ["batch", HEADS, "new", "total"])]
     outputs.append(info("present", float32, ["batch", KV_HEADS, "total"]))
     graph = helper.make_graph(b.nodes, "eviction", inputs, outputs, list(b.weights.values()))
@@ -44,7 +45,7 @@ def run_in_pieces(session, scores, sizes):
     past, seen, start = scores[None, :, :0], np.zeros((KV_HEADS, num_tokens, num_tokens), dtype=bool), 0
     for size in sizes:
         feed = {"past": past, "new": scores[None, :, start : start + size]}
-        feed["position_ids"] = np.arange(start, start + size)[None]
+        feed |= {"position_ids": np.arange(start, start + size)[None], "num_keys": np.array([start])}
         bias, past = session.run(["bias", "present"], feed)
         bias = bias[0, :: HEADS // KV_HEADS]
         for query in range(size):
@@ -100,3 +101,21 @@ def test_without_eviction_every_query_sees_every_key():
     seen, present = run_in_pieces(make_session(6, is_needed=False), scores, [4, 1, 1])
     np.testing.assert_array_equal(seen, np.tril(np.ones((6, 6), dtype=bool))[None].repeat(KV_HEADS, 0))
     np.testing.assert_array_equal(present, scores)
+
+
+@pytest.mark.parametrize(("window", "is_needed"), [(4, True), (50, True), (50, False)])
+def test_rows_with_keys_of_different_numbers_step_together_as_each_alone(window, is_needed):
+    random, session = np.random.default_rng(0), make_session(window, is_needed)
+    lengths, steps = np.array([1, 9, 3]), 12
+    scores = np.exp(random.random((3, KV_HEADS, max(lengths) + steps))).astype(np.float32)
+    alone = [run_in_pieces(session, scores[row, :, : n + steps], [n, *[1] * steps])[1] for row, n in enumerate(lengths)]
+    past = np.full((3, KV_HEADS, max(lengths)), -np.inf, dtype=np.float32)
+    for row, length in enumerate(lengths):
+        past[row, :, :length] = run_in_pieces(session, scores[row, :, :length], [length])[1]
+    for step in range(steps):
+        now = lengths + step
+        feed = {"past": past, "new": scores[np.arange(3), :, now][..., None], "num_keys": now}
+        past = session.run(["present"], {**feed, "position_ids": now[:, None]})[0]
+    for row, expected in enumerate(alone):
+        np.testing.assert_array_equal(past[row, :, : expected.shape[1]], expected)
+        assert np.isneginf(past[row, :, expected.shape[1] :]).all()

@@ -1,6 +1,10 @@
 """The prefix cache: a shared beginning is computed once, and changes nothing."""
 
-from .conftest import distinct_tokens, write_greedily
+import pytest
+
+from small_doge.inference import Engine
+
+from .conftest import build_model, distinct_tokens, write_greedily
 
 
 PROMPTS = [distinct_tokens(n, 97, seed=n).tolist() for n in (1, 20, 7, 33, 12, 5)]
@@ -41,3 +45,21 @@ def test_the_least_recently_used_entry_is_dropped_first(make_engine):
         list(engine.stream(prompt, max_new_tokens=1, ignore_eos=True))
     # (1, 50) was used by (1, 50, 51), which contains it and takes its place; (2, 50) was not used for the longest time.
     assert list(engine.scheduler.prefix_cache.entries) == [(3, 50), (4, 50), (1, 50, 51), (5, 50)]
+
+
+@pytest.mark.parametrize("chunk_size", [256, 8])
+def test_a_prompt_gives_the_same_bits_wherever_the_cache_cuts_it(make_backend, chunk_size):
+    def make():
+        engine = Engine(make_backend(build_model(keep_window_size=64)), None, [3], "the model")
+        engine.backend.chunk_size = chunk_size
+        return engine
+
+    def read(engine):
+        options = {"max_new_tokens": 8, "temperature": 1.0, "seed": 3, "logprobs": 0, "ignore_eos": True}
+        request = engine.submit(PROMPTS[3], **options)
+        return [(token.id, token.logprob) for token in engine.follow(request)], request.num_cached_tokens
+
+    alone, engine = read(make())[0], make()
+    list(engine.stream([*PROMPTS[3][:20], 5], max_new_tokens=2, ignore_eos=True))
+    assert read(engine) == (alone, 20)
+    assert read(engine) == (alone, len(PROMPTS[3]) - 2)

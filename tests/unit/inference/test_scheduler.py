@@ -12,7 +12,7 @@ from small_doge.inference.engine import Engine
 from small_doge.inference.prefix_cache import PrefixCache
 from small_doge.inference.request import Request
 from small_doge.inference.sampling import Sampler
-from small_doge.inference.scheduler import Scheduler
+from small_doge.inference.scheduler import ROWS, Scheduler, choose_chunk
 from small_doge.utils.errors import UserError
 
 from .conftest import build_model, distinct_tokens
@@ -21,6 +21,18 @@ from .conftest import build_model, distinct_tokens
 PROMPTS = [[5, 17, 3], [9, 2, 44, 8, 1], [60, 61, 62, 63, 64, 65, 66, 67, 68, 69]]
 SETTINGS = {"max_new_tokens": 9, "ignore_eos": True}
 LONG_PROMPTS = [distinct_tokens(n, 97, seed=n).tolist() for n in (1, 20, 7, 33, 12, 5)]
+
+
+@pytest.mark.parametrize("most", [2, 8, 64, 256])
+def test_no_chunk_has_a_row_that_attention_computes_alone(most):
+    for total in range(1, 3 * most):
+        sizes, left = [], total
+        while left:
+            sizes.append(choose_chunk(left, most))
+            left -= sizes[-1]
+        assert all(0 < size <= most for size in sizes)
+        assert total == 1 or most == 2 or not any(size % ROWS == 1 for size in sizes), (total, sizes)
+    assert choose_chunk(10**6, most) == most
 
 
 def test_answers_computed_together_are_those_computed_alone(make_engine):

@@ -60,14 +60,14 @@ def make_worker(models_dir):
         assert not worker._thread.is_alive()
 
 
-async def read(stream, count=None):
+async def read(stream, count=None, what="id"):
     """Wait for a stream's end, or for some tokens of it."""
     while not stream.is_done and (count is None or len(stream.tokens) < count):
         stream.news.clear()
         if not stream.take() and not stream.is_done:
             await asyncio.wait_for(stream.news.wait(), 30)
     stream.check()
-    return [token.id for token in stream.tokens]
+    return [getattr(token, what) for token in stream.tokens]
 
 
 def submit(worker, sampling=PLAIN, prompt=PROMPT, **options):
@@ -290,16 +290,16 @@ def test_calls_run_between_steps_and_return_or_raise(make_worker):
     asyncio.run(run())
 
 
-def test_each_of_many_streams_gets_what_the_engine_gives_it_alone(make_worker, engine):
+@pytest.mark.parametrize("what", ["id", "logprob"])
+def test_each_of_many_streams_gets_what_the_engine_gives_it_alone_to_the_last_bit(make_worker, engine, what):
     async def run():
         worker = make_worker(num_slots=8)
         prompts = [[5 + number, *range(6, 6 + number % 7)] for number in range(32)]
-        options = [
-            {"max_new_tokens": 20, "temperature": number % 3 * 0.7, "seed": number, "top_k": number % 5, "min_p": 0.01}
-            for number in range(32)
-        ]
-        streams = [submit(worker, None, prompt, **given) for prompt, given in zip(prompts, options, strict=True)]
-        answers = await asyncio.gather(*map(read, streams))
-        assert answers == [list(engine.stream(p, **given)) for p, given in zip(prompts, options, strict=True)]
+        sampling = {"max_new_tokens": 20, "min_p": 0.01, "logprobs": 0}
+        given = [{**sampling, "temperature": n % 3 * 0.7, "seed": n, "top_k": n % 5} for n in range(32)]
+        streams = [submit(worker, None, prompt, **one) for prompt, one in zip(prompts, given, strict=True)]
+        answers = await asyncio.gather(*(read(stream, what=what) for stream in streams))
+        alone = [engine.stream_tokens(prompt, **one) for prompt, one in zip(prompts, given, strict=True)]
+        assert answers == [[getattr(token, what) for token in tokens] for tokens in alone]
 
     asyncio.run(run())

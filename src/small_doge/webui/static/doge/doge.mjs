@@ -23,7 +23,7 @@ export class Doge {
     const template = await text("chat_template.jinja").catch(() => null);
     const files = [await text("tokenizer.json"), await text("tokenizer_config.json")];
     const codec = new TextCodec(...files.map((file) => JSON.parse(file)), template);
-    const session = await ort.InferenceSession.create(await read("model.onnx"), options);
+    const session = await ort.InferenceSession.create(await read("model.onnx"), { logSeverityLevel: 3, ...options });
     return new Doge({ ort, session, settings, codec, inPlace, pause });
   }
 
