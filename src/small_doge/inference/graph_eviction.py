@@ -115,7 +115,9 @@ class Eviction:
         shape = b.add("Concat", [self.batch, b.integers(self.num_kv_heads), self.num_new], axis=0)
         places = b.add("Reshape", [num_keys, b.integers(-1, 1, 1)])
         if not self.is_needed:
-            places = b.add("Add", [places, b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])])
+            places = b.add(
+                "Add", [places, b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])]
+            )
         return [b.add("Expand", [places, shape]), b.add("Expand", ["minus_infinity", shape])]
 
     def _make_query_shape(self) -> str:

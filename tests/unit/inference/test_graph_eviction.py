@@ -23,7 +23,9 @@ def make_session(window, is_needed=True):
     from small_doge.inference.graph_eviction import Eviction
 
     b = GraphBuilder()
-    batch, num_new, num_past = (b.add("Shape", [f], start=i, end=i + 1) for f, i in (("new", 0), ("new", 2), ("past", 2)))
+    batch, num_new, num_past = (
+        b.add("Shape", [f], start=i, end=i + 1) for f, i in (("new", 0), ("new", 2), ("past", 2))
+    )
     eviction = Eviction(b, window, HEADS, KV_HEADS, batch, num_new, num_past, "num_keys", is_needed)
     for name, value in zip(("bias", "present"), eviction.apply("past", "new"), strict=True):
         b.add("Identity", [value], [name])
@@ -108,7 +110,9 @@ def test_rows_with_keys_of_different_numbers_step_together_as_each_alone(window,
     random, session = np.random.default_rng(0), make_session(window, is_needed)
     lengths, steps = np.array([1, 9, 3]), 12
     scores = np.exp(random.random((3, KV_HEADS, max(lengths) + steps))).astype(np.float32)
-    alone = [run_in_pieces(session, scores[row, :, : n + steps], [n, *[1] * steps])[1] for row, n in enumerate(lengths)]
+    alone = [
+        run_in_pieces(session, scores[row, :, : n + steps], [n, *[1] * steps])[1] for row, n in enumerate(lengths)
+    ]
     past = np.full((3, KV_HEADS, max(lengths)), -np.inf, dtype=np.float32)
     for row, length in enumerate(lengths):
         past[row, :, :length] = run_in_pieces(session, scores[row, :, :length], [length])[1]
