@@ -8,7 +8,8 @@ from small_doge.utils.errors import UserError
 from small_doge.utils.suggest import unknown_name_message
 
 
-ATTENTIONS = ("dma", "full", "window")
+ATTENTION_NAMES = {"dma": "dynamic mask", "full": "full attention", "window": "sliding window"}
+ATTENTIONS = tuple(ATTENTION_NAMES)
 
 
 class UnscoredAttention(DogeAttention):

@@ -57,7 +57,9 @@ class Study:
             raise UserError(f"--device {args.device}: PyTorch sees no CUDA device here; use --device cpu")
         self.kept = args.resume or KEPT / f"{name}.jsonl"
         self.output = (
-            args.output or RESULTS / f"study-{name}_{machine_slug(args.device)}_{datetime.date.today():%Y%m}.md"
+            args.output
+            or RESULTS
+            / f"study-{name.replace(chr(95), chr(45))}_{machine_slug(args.device)}_{datetime.date.today():%Y%m}.md"
         )
         self.runs: list[dict] = []
 
@@ -213,7 +215,7 @@ def _commit() -> str:
     """The commit that runs, marked where its files were changed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout.strip()
+    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.strip()
     return (commit or "unknown") + ("+changes" if changed else "")
 
 

@@ -53,8 +53,12 @@ def draw_lines(
     log_x: bool = False,
     log_y: bool = False,
     y_range: tuple[float, float] | None = None,
+    mark: float | None = None,
 ) -> None:
-    """Draw panels {title: {line: {x: values of the seeds}}}: the mean, and a band from the least to the largest."""
+    """Draw panels {title: {line: {x: values of the seeds}}}: the mean, and a band from the least to the largest.
+
+    `mark` draws a vertical line there.
+    """
     with saved_figure(path, 4.5 * len(panels) + 0.5, 3.6) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
@@ -71,5 +75,7 @@ def draw_lines(
                 axis.set_yscale("log")
             if y_range:
                 axis.set_ylim(*y_range)
+            if mark is not None:
+                axis.axvline(mark, color="grey", linestyle=":")
             axis.grid(alpha=0.3)
         axes[0].legend()
