@@ -151,7 +151,10 @@ def train(
         stop: told each point; true ends the training.
     """
     model.to(device).train()
-    optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+    if optimizer is None:
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True
+        )
     schedule = schedule or default_schedule(steps)
     points: list[dict] = []
     tokens, seconds, losses = 0, 0.0, []

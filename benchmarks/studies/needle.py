@@ -21,6 +21,7 @@ MARK, QUESTION = HAY + SYMBOLS, HAY + SYMBOLS + 1
 IGNORED = -100
 SOLVED = 0.995
 DISTANCES = 10
+SHIFTED = " after a causal convolution of width 2 on the embeddings (so that a symbol knows its mark)"
 QUESTIONS = 8  # in a row of training
 
 
@@ -37,12 +38,13 @@ class Scale:
     test_lengths: tuple[int, ...]
     decoys: tuple[float, ...] = (0.0, 0.25)  # their share of the hay
     layers: int = 2
+    shifted: bool = False
     test_rows: int = 64  # for each length and distance
 
 
 SCALES = {
     "smoke": Scale(24, 8, 32, 4, 8, 3e-3, (16, 24), test_rows=8),
-    "cpu": Scale(256, 32, 64, 400, 16, 3e-3, (64, 128, 256, 512)),
+    "cpu": Scale(128, 16, 64, 250, 16, 3e-3, (32, 128, 512), layers=1, shifted=True),
     "gpu": Scale(4096, 256, 256, 10_000, 16, 1e-3, (1024, 2048, 4096, 8192), layers=4),
 }
 
@@ -91,9 +93,10 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
         setting["attention"],
         max(scale.test_lengths) if setting["attention"] == "full" else scale.length,
         scale.window,
+        shifted=scale.shifted,
         vocab_size=HAY + SYMBOLS + 2,
         hidden_size=scale.width,
-        intermediate_size=2 * scale.width,
+        intermediate_size=scale.width,
         num_hidden_layers=scale.layers,
         num_attention_heads=scale.width // 32,
     )
@@ -176,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = study.run_all(settings, lambda setting: run(setting, scale, args.device))
     parts = [
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"
-        f"{scale.layers} layers of width {scale.width}, heads of 32, w = {scale.window}; {HAY} tokens of noise, {SYMBOLS} symbols; trained "
+        f"{scale.layers} layer{'s' * (scale.layers > 1)} of width {scale.width}{SHIFTED * scale.shifted}, heads of 32, w = {scale.window}; {HAY} tokens of noise, {SYMBOLS} symbols; trained "
         f"on rows of {scale.length} tokens with at most {QUESTIONS} questions each, {scale.batch} rows a step, learning rate {scale.lr:g}, at "
         f"most {scale.max_steps:,} steps, fewer where {SOLVED:.1%} of 128 rows are right. Tested on {scale.test_rows} new rows for each of "
         f"{DISTANCES} distances; the dotted line is w. Guessing among the symbols finds {1 / SYMBOLS:.3f}. Mean ± standard deviation of the seeds."

@@ -37,7 +37,10 @@ def test_every_query_was_given_before_and_its_answer_is_the_value_given(task, se
 
 def test_noise_is_of_its_own_or_like_the_pairs():
     rng = np.random.default_rng(0)
-    for noise, is_noise in (("own", lambda ids: ids >= 128), ("alike", lambda ids: ids < 128)):
+    for noise, is_noise in (
+        ("own", lambda ids: ids >= 2 * mqar.SYMBOLS),
+        ("alike", lambda ids: ids < 2 * mqar.SYMBOLS),
+    ):
         rows = mqar.make_rows(rng, 8, mqar.Task(64, 16, 4, 32, noise))
         rest = (rows["shift_labels"] == mqar.IGNORED) & (np.arange(64) >= 8)
         assert is_noise(rows["input_ids"][rest]).all()
