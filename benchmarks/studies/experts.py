@@ -39,7 +39,7 @@ SIZES = {
     "cpu": {
         "model": {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
         "heads": 2, "query_dim": 64, "retrieved": 16,
-        "length": 256, "batch": 4, "steps": 280, "train_rows": 1280, "held_out_rows": 96, "lr": 3e-3,
+        "length": 256, "batch": 2, "steps": 800, "train_rows": 1800, "held_out_rows": 96, "lr": 3e-3,
         "variants": [
             "dense", "moe:16", "moe:64", "cdmoe:16", "cdmoe:256", "cdmoe:4096", "cdmoe:65536",
             "pkm:4096", "pkm:65536", "peer:4096", "peer:65536",
@@ -56,6 +56,7 @@ SIZES = {
     },
 }  # fmt: skip
 WARMUP, DECAY = 0.05, 0.2  # shares of the steps
+TIMED_STEPS = 30
 BALANCE_WEIGHT = 0.01  # of the plain mixture's balance loss, as in arXiv:2101.03961
 
 
@@ -292,6 +293,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="texts, as small-doge takes them")
     parser.add_argument("--tokenizer", required=True, help="folder of a tokenizer")
     parser.add_argument("--variants", nargs="+", help="such as dense moe:16 cdmoe:4096; by default those of the scale")
+    parser.add_argument("--steps", type=int, help="training steps at equal tokens; by default those of the scale")
     args = parser.parse_args(argv)
     study = Study("experts", args, argv)
     sizes = SIZES[args.scale]
@@ -300,10 +302,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         build_model(variant, sizes, 8)  # what does not fit is told before anything is trained
     experts = Experts(args)
     common = {"scale": args.scale, "device": args.device, "data": args.data, "tokenizer": args.tokenizer}
-    timings = [{**common, "variant": variant, "seed": 0, "part": "step", "steps": 12} for variant in variants]
+    timings = [{**common, "variant": variant, "seed": 0, "part": "step", "steps": TIMED_STEPS} for variant in variants]
     seconds = {row["variant"]: row["step_seconds"] for row in study.run_all(timings, experts.measure_step)}
     timing_runs = study.runs
-    steps = sizes["steps"]
+    steps = args.steps or sizes["steps"]
     budget = steps * seconds.get("dense", max(seconds.values()))
     settings = [
         {**common, "variant": variant, "seed": seed, "steps": steps, "equal_time_steps": equal}
@@ -319,7 +321,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"Doge, {sizes['model']}, vocabulary {experts.vocab_size}, rows of {sizes['length']} tokens, {sizes['batch']} a "
         f"step, {steps} steps ({steps * sizes['batch'] * sizes['length']:,} tokens) at equal tokens, learning rate "
         f"{sizes['lr']}, {len(experts.held_out)} held-out rows; data: {', '.join(args.data)}. A step is the fastest of "
-        f"12, and equal time is what {steps} steps of the dense layer take ({budget:.0f} s). The learning rate is stable, "
+        f"{TIMED_STEPS}, and equal time is what {steps} steps of the dense layer take ({budget:.0f} s). The learning rate is stable, "
         f"and falls over the last {DECAY:.0%} before each reading. Losses are in nats per held-out token: mean and "
         f"standard deviation of the seeds; differences are taken seed by seed. Experts met: share that the held-out "
         f"tokens choose."

@@ -24,27 +24,28 @@ from small_doge.utils.model_folder import load_tokenizer
 from small_doge.utils.scheduler import compute_wsd_factor
 
 
-# `steps` on the first data, `new_steps` on the new; held-out losses every `near` steps in the first `near_for` steps on
-# the new data, where a spike would be, and every `far` afterwards.
+# `steps` on the first data; held-out losses every `near` steps in the first `near_for` steps on the new data, where a
+# spike would be, and every `far` afterwards.
 SIZES = {
     "smoke": {
         "model": {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-        "length": 32, "batch": 2, "steps": 20, "new_steps": 10, "near": 2, "near_for": 4, "far": 6,
+        "length": 32, "batch": 2, "steps": 20, "near": 2, "near_for": 4, "far": 6,
         "held_out_rows": 4, "lr": 3e-3,
     },
     "cpu": {
         "model": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 2},
-        "length": 256, "batch": 4, "steps": 400, "new_steps": 240, "near": 5, "near_for": 60, "far": 40,
-        "held_out_rows": 32, "lr": 3e-3,
+        "length": 256, "batch": 2, "steps": 800, "near": 10, "near_for": 60, "far": 60,
+        "held_out_rows": 16, "lr": 3e-3,
     },
     "gpu": {
         "model": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 8, "num_attention_heads": 2},
-        "length": 1024, "batch": 64, "steps": 8000, "new_steps": 4000, "near": 10, "near_for": 200, "far": 200,
+        "length": 1024, "batch": 64, "steps": 8000, "near": 10, "near_for": 200, "far": 200,
         "held_out_rows": 256, "lr": 8e-3,
     },
 }  # fmt: skip
 WARMUP = 0.05  # share of the steps on the first data, and of those on the new one where it is warmed up again
 DECAYS = (0.1, 0.3, 0.6)  # of the steps on the first data
+NEW_SHARE = 0.6  # steps on the new data, as a share of those on the first
 NEW_DECAY = 0.2  # of the steps on the new data
 DECAY_ARMS = (*(f"decay {share:.0%}" for share in DECAYS), "cosine")
 NEW_ARMS = (
@@ -72,7 +73,11 @@ class WarmupStableDecay:
     """Trains the arms of the study. What arms share is trained once: the stable phase, and cosine on the first data."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.sizes, self.device = SIZES[args.scale], args.device
+        steps = args.steps or SIZES[args.scale]["steps"]
+        new_steps, near_for = round(NEW_SHARE * steps), SIZES[args.scale]["near_for"]
+        counts = {"steps": steps, "new_steps": new_steps, "near_for": min(near_for, new_steps // 2)}
+        self.sizes = {**SIZES[args.scale], **counts}
+        self.device = args.device
         sizes, folder = self.sizes, args.tokenizer
         first_rows = sizes["batch"] * (sizes["steps"] + sizes["near_for"])  # as many as are used: none comes twice
         new_rows, held_out_rows = sizes["batch"] * sizes["new_steps"], sizes["held_out_rows"]
@@ -234,11 +239,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", required=True, help="texts to begin with, as small-doge takes them")
     parser.add_argument("--new-data", nargs="+", required=True, help="texts to go on with")
     parser.add_argument("--tokenizer", required=True, help="folder of a tokenizer")
+    parser.add_argument("--steps", type=int, help="steps on the first data; by default those of the scale")
     args = parser.parse_args(argv)
     study = Study("wsd", args, argv)
-    sizes = SIZES[args.scale]
     arms = WarmupStableDecay(args)
-    common = {"scale": args.scale, "device": args.device, "tokenizer": args.tokenizer}
+    sizes = arms.sizes
+    common = {"scale": args.scale, "steps": sizes["steps"], "device": args.device, "tokenizer": args.tokenizer}
     common |= {"data": args.data, "new_data": args.new_data}
     settings = [{**common, "arm": arm, "seed": seed} for seed in args.seeds for arm in (*DECAY_ARMS, *NEW_ARMS)]
     rows = study.run_all(settings, arms.run)
