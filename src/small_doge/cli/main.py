@@ -6,7 +6,25 @@ import sys
 import typer
 
 from ..utils.errors import UserError, told_errors
-from . import bench, chat, data, demo, env, evaluate, export, generate, plan, serve, tokenizer, train, upcycle, webui
+from . import (
+    bench,
+    chat,
+    compare,
+    data,
+    demo,
+    env,
+    evaluate,
+    export,
+    generate,
+    leaks,
+    perplexity,
+    plan,
+    serve,
+    tokenizer,
+    train,
+    upcycle,
+    webui,
+)
 
 
 app = typer.Typer(
@@ -33,6 +51,9 @@ app.command("chat", rich_help_panel=USE)(chat.chat)
 app.command("serve", rich_help_panel=USE)(serve.serve)
 app.add_typer(webui.app, name="webui", rich_help_panel=USE)
 app.command("export", rich_help_panel=USE)(export.export_model)
+evaluate.app.command("compare")(compare.compare_results)
+evaluate.app.command("leaks")(leaks.find_in_data)
+evaluate.app.command("perplexity")(perplexity.measure_texts)
 app.add_typer(evaluate.app, name="eval", rich_help_panel=USE)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 

@@ -4,7 +4,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.suggest import unknown_name_message
 from .lm import EngineLM
+from .provenance import find_commit, hash_model
 from .statistics import average, estimate
 from .task_files import LoadedTask, list_tasks, load_task
 
@@ -40,15 +40,6 @@ SUITES = {
     "reason": ("GSM8K",),
 }
 CHAT_SUITES = ("instruct", "reason")
-MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "runtime.json",
-    "tokenizer*.json",
-    "*.jinja",
-    "*.safetensors",
-    "*.onnx*",
-)
 PACKAGES = ("small-doge", "lm-eval", "transformers", "torch", "onnxruntime", "datasets")
 
 
@@ -215,24 +206,3 @@ def _make_row(name: str, parts: Sequence[dict[str, Any]], suite: str) -> dict[st
         "prompt_hashes": [part["prompt_hash"] for part in parts],
         "notes": notes,
     }
-
-
-def hash_model(model: str) -> str:
-    """Hash what decides a model's answers: weights, configuration, tokenizer and template; a hub model's name."""
-    digest = hashlib.sha256(b"" if Path(model).is_dir() else model.encode())
-    for path in sorted({path for pattern in MODEL_FILES for path in Path(model).glob(pattern)}):
-        digest.update(path.name.encode())
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
-
-
-def find_commit() -> str | None:
-    """Return the commit of the source tree that this code runs from; None where it was installed from a wheel."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()

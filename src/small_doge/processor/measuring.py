@@ -22,7 +22,7 @@ def count_scored_bytes(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> int
         rows: prepared, with `input_ids`, `seq_lengths` and, for answers alone, `labels`.
         tokenizer: whose tokens they hold.
     """
-    sizes = _measure_tokens(tokenizer)
+    sizes = measure_tokens(tokenizer)
     total = 0
     for row in rows:
         tokens = np.asarray(row["input_ids"], dtype=np.int64)
@@ -34,10 +34,14 @@ def count_scored_bytes(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> int
             total += int(sizes[tokens[scored]].sum())
             continue
         for start, stop in itertools.pairwise(edges):
-            for run in _find_runs(scored[start:stop]):
-                text = tokenizer.decode(tokens[start:stop][run].tolist(), skip_special_tokens=True)
-                total += len(text.encode("utf-8"))
+            total += count_run_bytes(tokens[start:stop], scored[start:stop], tokenizer)
     return total
+
+
+def count_run_bytes(tokens: np.ndarray, scored: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Count the bytes of the scored runs of a document's tokens by decoding each; for vocabularies that are not byte-level."""
+    texts = (tokenizer.decode(tokens[run].tolist(), skip_special_tokens=True) for run in _find_runs(scored))
+    return sum(len(text.encode("utf-8")) for text in texts)
 
 
 def _find_runs(mask: np.ndarray) -> list[slice]:
@@ -45,7 +49,7 @@ def _find_runs(mask: np.ndarray) -> list[slice]:
     return [slice(a, b) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _measure_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
+def measure_tokens(tokenizer: PreTrainedTokenizerBase) -> np.ndarray | None:
     """Count the bytes of each token of a byte-level vocabulary, in which a letter stands for a byte; None for other vocabularies."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder: Any = json.loads(backend.to_str()).get("decoder") if backend is not None else None

@@ -107,7 +107,7 @@ class DogeAttention(nn.Module):
         if isinstance(past_key_values, DynamicMaskCache) and not output_attentions:
             output = self._attend_bounded(query, key, value, attention_mask, past_key_values)
         elif past_key_values is None and not output_attentions and is_padding:
-            output = ops.dynamic_mask_attention(
+            output = self.attend(
                 query,
                 key,
                 value.view(heads).transpose(1, 2),
@@ -128,6 +128,10 @@ class DogeAttention(nn.Module):
         # 3. Join the heads.
         output = output.transpose(1, 2).reshape(batch, num_tokens, -1)
         return self.o_proj(output), weights if output_attentions else None
+
+    def attend(self, *args: Any, **options: Any) -> torch.Tensor:
+        """Attend without a cache, by `ops.dynamic_mask_attention`; comparisons put another attention in its place."""
+        return ops.dynamic_mask_attention(*args, **options)
 
     def _compute_scores(self, value: torch.Tensor) -> torch.Tensor:
         """Compute scores [B, K, N] from value states [B, N, K * d], without rounding float32 weights under autocast.

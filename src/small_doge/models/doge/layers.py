@@ -54,6 +54,11 @@ class DogeRotaryEmbedding(nn.Module):
         exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
         return 1.0 / (config.rope_parameters["rope_theta"] ** exponent), 1.0
 
+    def reset(self) -> None:
+        """Forget the length of earlier texts, which a dynamic RoPE keeps: what follows depends on its own length alone."""
+        self.max_seq_len_cached = self.original_max_seq_len
+        self.inv_freq = nn.Buffer(self.original_inv_freq.clone(), persistent=False)
+
     @torch.no_grad()
     @dynamic_rope_update
     def forward(self, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
