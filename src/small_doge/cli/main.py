@@ -19,6 +19,7 @@ from . import (
     leaks,
     perplexity,
     plan,
+    report,
     serve,
     tokenizer,
     train,
@@ -55,6 +56,7 @@ evaluate.app.command("compare")(compare.compare_results)
 evaluate.app.command("leaks")(leaks.find_in_data)
 evaluate.app.command("perplexity")(perplexity.measure_texts)
 app.add_typer(evaluate.app, name="eval", rich_help_panel=USE)
+app.command("report", rich_help_panel=USE)(report.report_model)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 
 

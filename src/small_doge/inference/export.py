@@ -22,6 +22,7 @@ from .onnx_backend import OnnxBackend, import_onnxruntime
 
 
 MADE_BY = "small-doge export"
+FACTS = "facts.json"  # those on the card
 HEAD_SIZE_UNIT = 8  # of GroupQueryAttention; by trying sizes of 2 to 512, it needs no more
 
 
@@ -74,7 +75,7 @@ def export_onnx(
     # 4. Write the folder, with a card.
     facts = collect_facts(model, backend, quality, quantize, settings, len(exported), runtime.__version__, rows)
     card = build_card(name or output.name, facts, settings)
-    _write_folder(output, model, tokenizer, exported, settings, card, overwrite)
+    _write_folder(output, model, tokenizer, exported, settings, facts, card, overwrite)
     return facts
 
 
@@ -158,6 +159,7 @@ def _write_folder(
     tokenizer: Tokenizer | None,
     graph: bytes,
     settings: dict[str, Any],
+    facts: dict[str, Any],
     card: str,
     overwrite: bool,
 ) -> None:
@@ -168,6 +170,7 @@ def _write_folder(
         model.config.save_pretrained(folder)
         model.generation_config.save_pretrained(folder)
         write_json(folder / RUNTIME, settings)
+        write_json(folder / FACTS, facts)
         write_text(folder / "README.md", card)
         write_manifest(folder)
 
@@ -201,6 +204,7 @@ def export_hf(
             _add_code(folder)
             facts["experts"] = f"{model.config.num_experts}, {model.config.num_experts_per_tok} per token"
             facts["loads with"] = "`import small_doge`, or `trust_remote_code=True`"
+        write_json(folder / FACTS, facts)
         title = name or output.name
         settings = {key: value for key, value in model.config.to_diff_dict().items() if not isinstance(value, dict)}
         write_text(

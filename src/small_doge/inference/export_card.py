@@ -7,6 +7,8 @@ import numpy as np
 
 from ..models import DogeForCausalLM
 from ..utils.hardware import describe_device
+from ..utils.markdown import write_table
+from ..utils.model_card import enclose_figures, list_facts
 from .export_checks import CHECK_PROMPTS, Quality
 from .onnx_backend import OnnxBackend
 
@@ -73,7 +75,7 @@ def build_card(name: str, facts: dict[str, Any], settings: dict[str, Any]) -> st
         if limit
         else ""
     )
-    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    table = "\n".join(enclose_figures(write_table(("Fact", "Value"), list_facts(facts))))
     return f"""---
 library_name: onnx
 pipeline_tag: text-generation
@@ -84,8 +86,6 @@ tags: [doge, small-doge, onnx]
 
 Exported with [SmallDoge](https://github.com/SmallDoges/small-doge).
 {dynamic}
-| Fact | Value |
-|---|---|
 {table}
 
 ## Use

@@ -163,6 +163,14 @@ def record_files(folder: str | Path, *names: str) -> None:
         write_json(record, content)
 
 
+def is_own_file(folder: str | Path, name: str) -> bool:
+    """Tell whether `whole_folder` wrote a file, and nobody changed it since."""
+    record, path = Path(folder) / RECORD, Path(folder) / name
+    if not record.is_file() or not path.is_file():
+        return False
+    return json.loads(record.read_text(encoding="utf-8"))["files"].get(name) == _stamp(path)
+
+
 def _find_foreign(path: Path, made_by: str) -> list[Path]:
     """Find files of a folder, relative to it, that differ from what `made_by` recorded when it wrote the folder."""
     try:

@@ -2,6 +2,13 @@
 
 from typing import Any
 
+from .markdown import write_table
+
+
+# Around the figures of a card, which `small-doge report` writes anew; all else is its owner's.
+FIGURES_BEGIN = "<!-- Figures: small-doge report writes these lines anew. -->"
+FIGURES_END = "<!-- End of the figures. -->"
+
 
 def build_model_card(
     title: str,
@@ -34,7 +41,8 @@ def build_model_card(
         "",
         f"{stage} with [SmallDoge](https://github.com/SmallDoges/small-doge).",
         "",
-        *_table("Result", facts),
+        *enclose_figures(write_table(("Result", "Value"), list_facts(facts))),
+        "",
     ]
     if picture:
         lines += [f"![Loss and learning rate]({picture})", ""]
@@ -52,10 +60,26 @@ def build_model_card(
         "",
         "`import small_doge` before loading gives the faster attention and the bounded cache.",
         "",
-        *_table("Setting", settings),
+        write_table(("Setting", "Value"), list_facts(settings)),
+        "",
     ]
     return "\n".join(lines)
 
 
-def _table(name: str, rows: dict[str, Any]) -> list[str]:
-    return [f"| {name} | Value |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items()), ""]
+def list_facts(facts: dict[str, Any]) -> list[list[str]]:
+    """Return facts as rows of a table."""
+    return [[str(name), str(value)] for name, value in facts.items()]
+
+
+def enclose_figures(figures: str) -> list[str]:
+    """Return the lines of the figures of a card between their marks."""
+    return [FIGURES_BEGIN, "", figures, "", FIGURES_END]
+
+
+def replace_figures(card: str, figures: str) -> str | None:
+    """Put new figures into a card; None if it has no place for them."""
+    before, begin, rest = card.partition(FIGURES_BEGIN)
+    _, end, after = rest.partition(FIGURES_END)
+    if not begin or not end:
+        return None
+    return before + "\n".join(enclose_figures(figures)) + after
