@@ -34,7 +34,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(32, 8, 32, 1, 4, 4, 3e-3, held_out_rows=8, points=2),
-    "cpu": Scale(256, 32, 64, 2, 250, 8, 5e-3, points=5),
+    "cpu": Scale(256, 32, 64, 2, 200, 8, 5e-3, held_out_rows=64, points=4),
     "gpu": Scale(4096, 512, 512, 12, 20_000, 32, 2e-3, held_out_rows=512, points=40),
 }
 

@@ -105,6 +105,7 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
         num_attention_heads=max(1, task.width // HEAD_DIM),
     )
     test = make_rows(np.random.default_rng(10**6), scale.test_rows, task)
+    one_window = setting["attention"] == "window" and scale.layers == 1
     check = {name: value[:128] for name, value in test.items()}
     points = train(
         model,
@@ -113,8 +114,9 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
         scale.lr,
         device=device,
         evaluate=lambda: measure(model, check, task.window, device),
-        every=max(1, scale.max_steps // 40),
-        stop=lambda point: point["all"] >= SOLVED,
+        every=max(1, scale.max_steps // 20),
+        # Of one layer's sliding window nothing past the window can be asked.
+        stop=lambda point: point["near" if one_window else "all"] >= SOLVED,
         label=f"{setting['attention']} T={task.length} w={task.window} D={task.width}",
     )
     curve = [(point["step"], round(point["all"], 4)) for point in points]
@@ -125,8 +127,8 @@ SCALES = {
     "smoke": Scale({"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]}, max_steps=4, batch=8, lr=3e-3, test_rows=16),
     "cpu": Scale(
         {
-            "length": [Task(32, 8, 4, 64), Task(64, 16, 4, 64), Task(128, 32, 4, 64)],
-            "width": [Task(32, 8, 4, 32), Task(32, 8, 4, 64), Task(32, 8, 4, 128)],
+            "length": [Task(32, 8, 4, 64), Task(64, 16, 4, 64)],
+            "width": [Task(32, 8, 4, 32), Task(32, 8, 4, 64)],
             "window": [Task(32, 4, 8, 64), Task(32, 8, 8, 64), Task(32, 16, 8, 64)],
             "noise": [Task(32, 8, 4, 64), Task(32, 8, 4, 64, "alike")],
         },
@@ -189,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"
         f"{scale.layers} layer{'s' * (scale.layers > 1)}{SHIFTED * scale.shifted}, heads of {HEAD_DIM}, {SYMBOLS} keys, {SYMBOLS} values and {SYMBOLS} tokens of noise; {scale.batch} "
         f"rows a step, learning rate {scale.lr:g}, at most {scale.max_steps:,} steps, fewer where {SOLVED:.1%} of 128 rows' answers are "
-        f"right. Measured on {scale.test_rows} rows that no training saw. `far` counts queries whose value stands w or more tokens "
+        f"right (of a single layer's sliding window: those within the window). Measured on {scale.test_rows} rows that no training saw. `far` counts queries whose value stands w or more tokens "
         "back, `near` the others. Mean ± standard deviation of the seeds. A model that knows which values stand in the row and "
         "guesses among them has one right answer in as many as there are pairs.",
         study.show_picture(make_panels(scale, rows), "tokens", "accuracy past w", y_range=(0, 1.05)),

@@ -44,7 +44,7 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(24, 8, 32, 4, 8, 3e-3, (16, 24), test_rows=8),
-    "cpu": Scale(128, 16, 64, 250, 16, 3e-3, (32, 128, 512), layers=1, shifted=True),
+    "cpu": Scale(128, 16, 64, 200, 16, 3e-3, (32, 128, 512), layers=1, shifted=True),
     "gpu": Scale(4096, 256, 256, 10_000, 16, 1e-3, (1024, 2048, 4096, 8192), layers=4),
 }
 
@@ -109,7 +109,7 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
         scale.lr,
         device=device,
         evaluate=lambda: {"found": measure(model, check, device)},
-        every=max(1, scale.max_steps // 20),
+        every=max(1, scale.max_steps // 10),
         stop=lambda point: point["found"] >= SOLVED,
         label=f"{setting['attention']} decoys={decoys}",
     )
