@@ -61,6 +61,7 @@ def draw_lines(
     """
     with saved_figure(path, 4.5 * len(panels) + 0.5, 3.6) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        named: set[frozenset[str]] = set()
         for axis, (title, lines) in zip(axes, panels.items(), strict=True):
             for name, points in lines.items():
                 x = sorted(points)
@@ -78,4 +79,6 @@ def draw_lines(
             if mark is not None:
                 axis.axvline(mark, color="grey", linestyle=":")
             axis.grid(alpha=0.3)
-        axes[0].legend()
+            if frozenset(lines) not in named:  # a legend wherever the lines are others than in the panels before
+                axis.legend(fontsize="small")
+                named.add(frozenset(lines))
