@@ -55,8 +55,13 @@ def find_in_data(
         check_output_path(output_dir)
     items = read_items([name.strip() for name in tasks.split(",") if name.strip()] if tasks else None, data_root)
     size = sum(file_range.size for name in data for file_range in open_all(name).ranges)
-    with tqdm(total=size, unit="B", unit_scale=True, desc="reading", dynamic_ncols=True) as bar:
-        findings = find_leaks(items, data, tokenizer, examples, bar.update)
+    with tqdm(total=size, unit="B", unit_scale=True, desc="reading", dynamic_ncols=True, mininterval=1) as bar:
+
+        def advance(read: int) -> None:
+            bar.total = max(bar.total, bar.n + read)  # the size of packed files is an estimate
+            bar.update(read)
+
+        findings = find_leaks(items, data, tokenizer, examples, advance)
     show_table(console, TASK_HEAD, list_task_cells(findings))
     show_table(console, FILE_HEAD, list_file_cells(findings), prose=("file", "of"))
     for task, found in findings.examples.items():

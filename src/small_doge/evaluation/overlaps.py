@@ -107,26 +107,19 @@ class OverlapIndex:
         self.items = items
         self.hashes: dict[str, int] = {}
         self.num_common = 0
-        candidates = [(number, list(_list_runs(item))) for number, item in enumerate(items)]
-        owners: Counter[tuple[str, tuple[str, ...]]] = Counter()
-        for number, runs in candidates:
-            owners.update({(items[number].task, run) for _, run in runs})
+        hashed = [self._hash_runs(item) for item in items]
+        owners: Counter[tuple[str, int]] = Counter()
+        for item, runs in zip(items, hashed, strict=True):
+            owners.update((item.task, run) for run in set(runs))
         entries: dict[int, list[tuple[int, int, int]]] = defaultdict(list)  # (hash, item, place) by length
-        for number, runs in candidates:
-            item = items[number]
-            for place, run in runs:
+        for number, (item, runs) in enumerate(zip(items, hashed, strict=True)):
+            for place, run in enumerate(runs):
                 if owners[item.task, run] > MOST_ITEMS:
                     self.num_common += 1
                     continue
                 item.runs.append(place)
-                entries[len(run)].append((int((self._hash_words(run) * _POWERS[: len(run)]).sum()), number, place))
-        self.tables = {
-            length: tuple(
-                np.array(column, dtype=kind)
-                for column, kind in zip(zip(*sorted(found), strict=True), (np.uint64, np.int64, np.int64), strict=True)
-            )
-            for length, found in entries.items()
-        }
+                entries[item.run_length].append((run, number, place))
+        self.tables = {length: _make_table(found) for length, found in entries.items()}
 
     def find(self, words: Sequence[str]) -> Iterator[Hit]:
         """Yield the runs of items that stand in a text, in no order."""
@@ -155,6 +148,18 @@ class OverlapIndex:
                     yield Hit(int(numbers[entry]), run, place)
                 entry += 1
 
+    def _hash_runs(self, item: Item) -> list[int]:
+        """Hash the runs to look for: a short question as a whole, or all runs of question and answer."""
+        words, length = item.words, item.run_length
+        if len(words) < LEAST_WORDS or not length:
+            return []
+        hashed = self._hash_words(words)
+        count = 1 if item.is_short else len(words) - length + 1
+        sums = np.zeros(count, dtype=np.uint64)
+        for offset in range(length):
+            sums += hashed[offset : offset + count] * _POWERS[offset]
+        return sums.tolist()
+
     def _hash_words(self, words: Sequence[str]) -> np.ndarray:
         known = self.hashes
         if len(known) > KNOWN_WORDS:
@@ -168,14 +173,10 @@ class OverlapIndex:
         return found
 
 
-def _list_runs(item: Item) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Yield the runs to look for and their places: a short question as a whole, or all runs of question and answer."""
-    words, length = item.words, item.run_length
-    if len(words) < LEAST_WORDS or not length:
-        return
-    stop = 1 if item.is_short else len(words) - length + 1
-    for place in range(stop):
-        yield place, tuple(words[place : place + length])
+def _make_table(entries: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hashes in their order, and the item and place of each."""
+    hashes, numbers, places = zip(*sorted(entries), strict=True)
+    return np.array(hashes, dtype=np.uint64), np.array(numbers), np.array(places)
 
 
 def _has_answer_near(item: Item, words: Sequence[str], place: int) -> bool:
