@@ -9,7 +9,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from ..evaluation.attention_kinds import ATTENTIONS
-from ..evaluation.perplexity import measure_perplexity, plan_reading
+from ..evaluation.perplexity import discard_kept, measure_perplexity, name_kept, plan_reading
 from ..evaluation.perplexity_tables import (
     HEAD,
     SOURCE_HEAD,
@@ -72,7 +72,10 @@ def measure_texts(
     ] = None,
     threads: options.Threads = None,
 ) -> None:
-    """Measure perplexity and bits per byte of texts or answers, by position and beside other attentions."""
+    """Measure perplexity and bits per byte of texts or answers, by position and beside other attentions.
+
+    A run that was stopped goes on after the last attention that was measured whole.
+    """
     quiet_libraries()
     folder = output_dir or (Path(model) if Path(model).is_dir() else Path()) / FOLDER
     check_output_path(folder)
@@ -86,12 +89,13 @@ def measure_texts(
         reasons = "; ".join(f"{count} rows: {reason}" for reason, count in reader.failed.items()) or "they are empty"
         raise UserError(f"{', '.join(files)}: nothing to score ({reasons})")
     total = sum(int(document.scored.sum()) for document in documents) * len(reading.attentions)
-    start = time.perf_counter()
-    with tqdm(total=total, unit=" tokens", unit_scale=True, desc="scoring", dynamic_ncols=True) as bar:
-        found = measure_perplexity(engine, documents, reading, bar.update)
+    digest, start = hash_model(model), time.perf_counter()
+    kept = name_kept(folder, digest, documents, reading)
+    with tqdm(total=total, unit=" tokens", unit_scale=True, desc="scoring", dynamic_ncols=True, mininterval=1) as bar:
+        found = measure_perplexity(engine, documents, reading, bar.update, kept)
     result = {
         "model": model,
-        "model_hash": hash_model(model),
+        "model_hash": digest,
         "files": files,
         "context": reading.context,
         "stride": reading.stride,
@@ -108,6 +112,7 @@ def measure_texts(
     }
     engine.close()
     write_json(folder / "perplexity.json", result)
+    discard_kept(kept)
     plot_positions(result, folder / "perplexity.png")
     write_text(folder / "perplexity.md", write_markdown(result, "perplexity.png"))
     show_table(console, HEAD, list_attention_cells(result), title=model)

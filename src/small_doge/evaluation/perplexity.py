@@ -1,28 +1,27 @@
 """Perplexity and bits per byte of texts and of answers, by position, beside other attentions with the same weights."""
 
-import math
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import PreTrainedTokenizerBase
 
 from ..inference import Engine, OnnxEngine
 from ..models import DogeForCausalLM
-from ..processor.measuring import count_run_bytes, measure_tokens
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 from .attention_kinds import ATTENTIONS, use_attention
+from .perplexity_sums import Sums, describe_sums, estimate_bits
 from .scored_documents import Document, Window, cut_windows, join_documents
 from .scoring import ScoredText, score_texts
 
 
 NO_MAXIMUM = 1 << 40
 DEFAULT_CONTEXT = 2048  # where a model does not say on which length it was trained
-FIRST_BUCKET = 16  # positions below it stand in one bucket
 BATCH_TOKENS = 8192
 SORTED_TOGETHER = 256  # windows that are brought into the order of their lengths, for little padding
 LOGITS_AT_ONCE = 1024  # tokens; each has V logits
@@ -88,86 +87,12 @@ def plan_reading(
     return Reading(context, stride, joined, tuple(attentions))
 
 
-def make_edges(context: int) -> list[int]:
-    """Return the first position of each bucket: 1, then powers of two up to the context."""
-    edges = [1]
-    while (following := max(FIRST_BUCKET, 2 * edges[-1])) <= context:
-        edges.append(following)
-    return edges
-
-
-class Sums:
-    """Sums of negative log-likelihoods, tokens and bytes, by window and by position.
-
-    Attributes:
-        by_window: [windows, 3] float64: nats, tokens, bytes.
-        by_position: [buckets, 3].
-    """
-
-    def __init__(self, num_windows: int, context: int, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer, self.sizes = tokenizer, measure_tokens(tokenizer)
-        self.edges = make_edges(context)
-        self.by_window = np.zeros((num_windows, 3))
-        self.by_position = np.zeros((len(self.edges), 3))
-
-    def add(self, number: int, window: Window, nats: np.ndarray) -> None:
-        """Add the nats [n] of a window's predicted tokens; those that are not to be counted are left out."""
-        targets, scored = window.ids[1:], window.scored
-        positions = np.flatnonzero(scored) + 1
-        buckets = np.searchsorted(self.edges, positions, side="right") - 1
-        columns = [nats[scored], np.ones(len(positions))]
-        if self.sizes is not None:
-            columns.append(self.sizes[targets[scored]])
-        for column, values in enumerate(columns):
-            self.by_window[number, column] = values.sum()
-            self.by_position[:, column] += np.bincount(buckets, values, minlength=len(self.edges))
-        if self.sizes is None:
-            self.by_window[number, 2] = count_run_bytes(targets, scored, self.tokenizer)
-            self.by_position[:, 2] = math.nan
-
-    def summarize(self) -> dict[str, Any]:
-        """Return perplexity and bits per byte of all, with the standard error over windows, and of each bucket."""
-        rate, stderr = estimate_bits(self.by_window)
-        last = [edge - 1 for edge in self.edges[1:]]
-        rows = zip(self.edges, [*last, None], self.by_position.tolist(), strict=True)
-        return {
-            **_describe(*self.by_window.sum(axis=0).tolist()),
-            "bits_per_byte": rate,
-            "stderr_bits_per_byte": stderr,
-            "positions": [{"from": a, "to": b, **_describe(*sums)} for a, b, sums in rows if sums[1]],
-        }
-
-
-def _describe(nats: float, tokens: float, size: float) -> dict[str, Any]:
-    """Describe sums of nats, tokens and bytes."""
-    known = not math.isnan(size) and size > 0
-    return {
-        "tokens": int(tokens),
-        "bytes": int(size) if known else None,
-        "nats_per_token": nats / tokens,
-        "perplexity": math.exp(min(nats / tokens, 700)),
-        "bits_per_byte": nats / math.log(2) / size if known else None,
-    }
-
-
-def estimate_bits(by_window: np.ndarray) -> tuple[float | None, float | None]:
-    """Estimate bits per byte, and its standard error as that of a ratio, from nats, tokens and bytes of windows."""
-    nats, _, size = by_window.T
-    if not size.sum() > 0:
-        return None, None
-    bits = nats / math.log(2)
-    rate, count = bits.sum() / size.sum(), len(bits)
-    if count < 2:
-        return float(rate), None
-    spread = ((bits - rate * size) ** 2).sum() * count / (count - 1)
-    return float(rate), float(math.sqrt(spread) / size.sum())
-
-
 def measure_perplexity(
     engine: Engine,
     documents: Sequence[Document],
     reading: Reading,
     report: Callable[[int], None] = lambda tokens: None,
+    kept: Path | None = None,
 ) -> dict[str, Any]:
     """Measure how well a model predicts the scored tokens of documents.
 
@@ -178,6 +103,8 @@ def measure_perplexity(
         documents: at least one.
         reading: from `plan_reading`.
         report: told how many tokens more were scored.
+        kept: beginning of the names of files that keep the sums of each attention until `discard_kept` is called: a run
+            that was stopped goes on after the last whole one. It must tell the model and what is read.
 
     Returns:
         A row for each attention, in `attentions`; a row for each file, of the first attention, in `sources`.
@@ -198,9 +125,15 @@ def measure_perplexity(
     rows, first = {}, None
     for name in reading.attentions:
         sums = Sums(len(windows), reading.context, tokenizer)
-        for number, nats in score_windows(engine, windows, name):
-            sums.add(number, windows[number], nats)
-            report(int(windows[number].scored.sum()))
+        file = None if kept is None else kept.with_name(f"{kept.name}-{name}.npz")
+        if file is not None and sums.load(file):
+            report(int(sums.by_window[:, 1].sum()))
+        else:
+            for number, nats in score_windows(engine, windows, name):
+                sums.add(number, windows[number], nats)
+                report(int(windows[number].scored.sum()))
+            if file is not None:
+                sums.save(file)
         rows[name] = sums.summarize()
         first = first or sums
         rows[name] |= _compare(sums.by_window, first.by_window) if sums is not first else {}
@@ -211,6 +144,20 @@ def measure_perplexity(
         "attentions": rows,
         "sources": {} if reading.joined else _sum_by_source(owners, first.by_window),
     }
+
+
+def name_kept(folder: Path, model_hash: str, documents: Sequence[Document], reading: Reading) -> Path:
+    """Return where sums of a model, documents and a way of reading are kept, for `measure_perplexity`."""
+    digest = hashlib.sha256(f"{model_hash} {reading.context} {reading.stride} {reading.joined}".encode())
+    for document in documents:
+        digest.update(document.tokens.tobytes() + document.scored.tobytes())
+    return folder / f".sums-{digest.hexdigest()[:16]}"
+
+
+def discard_kept(kept: Path) -> None:
+    """Delete what was kept, once the figures are written."""
+    for file in kept.parent.glob(f"{kept.name}-*.npz"):
+        file.unlink()
 
 
 def _compare(by_window: np.ndarray, first: np.ndarray) -> dict[str, Any]:
@@ -224,7 +171,7 @@ def _sum_by_source(owners: Sequence[str], by_window: np.ndarray) -> dict[str, An
     """Describe each file."""
     names = list(dict.fromkeys(owners))
     places = np.array([names.index(owner) for owner in owners])
-    return {name: _describe(*by_window[places == place].sum(axis=0).tolist()) for place, name in enumerate(names)}
+    return {name: describe_sums(*by_window[places == place].sum(axis=0).tolist()) for place, name in enumerate(names)}
 
 
 def score_windows(engine: Engine, windows: Sequence[Window], attention: str) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,5 +1,6 @@
 """Perplexity against direct computations: every token scored once, bytes of what is scored, other attentions by masks."""
 
+import copy
 import gzip
 import json
 import math
@@ -10,21 +11,23 @@ import torch
 import torch.nn.functional as F
 from tests.chats import turns
 from tests.conftest import TINY, build_tiny, draw_clear_rows
+from tokenizers import decoders
 from transformers.models.doge import DogeConfig as PlainConfig
 from transformers.models.doge import DogeForCausalLM as PlainModel
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
+from small_doge.evaluation import perplexity
 from small_doge.evaluation.perplexity import (
-    Sums,
     compute_nats,
-    estimate_bits,
+    discard_kept,
     group_windows,
-    make_edges,
     measure_perplexity,
+    name_kept,
     plan_reading,
     score_windows,
 )
+from small_doge.evaluation.perplexity_sums import Sums, estimate_bits, make_edges
 from small_doge.evaluation.scored_documents import (
     Document,
     DocumentReader,
@@ -291,6 +294,41 @@ def test_a_model_that_finds_all_tokens_alike_has_the_size_of_its_vocabulary_as_p
         found = measure_perplexity(engine, [document, document], reading)["attentions"]["full"]
         assert found["perplexity"] == pytest.approx(len(tiny_tokenizer), rel=1e-5)
         assert all(b["perplexity"] == pytest.approx(len(tiny_tokenizer), rel=1e-5) for b in found["positions"])
+
+
+def test_a_run_that_was_stopped_goes_on_after_its_last_whole_attention(engine, tiny_tokenizer, tmp_path, monkeypatch):
+    documents = [whole(tiny_tokenizer(TEXT)["input_ids"])]
+    reading = plan_reading(engine, 40)
+    kept = name_kept(tmp_path, "model", documents, reading)
+    expected = measure_perplexity(engine, documents, reading)
+    real, asked = perplexity.score_windows, []
+
+    def stop_at_second(engine, windows, name):
+        asked.append(name)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return real(engine, windows, name)
+
+    monkeypatch.setattr(perplexity, "score_windows", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        measure_perplexity(engine, documents, reading, kept=kept)
+    told = []
+    assert measure_perplexity(engine, documents, reading, told.append, kept) == expected
+    assert asked == ["dynamic", "full", "full", "sliding"]
+    assert sum(told) == 3 * expected["attentions"]["dynamic"]["tokens"]
+    assert name_kept(tmp_path, "model", documents, plan_reading(engine, 40, 20)) != kept
+    discard_kept(kept)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vocabularies_of_other_kinds_are_measured_by_their_texts(engine, tiny_tokenizer):
+    other = copy.deepcopy(tiny_tokenizer)
+    other.backend_tokenizer.decoder = decoders.Sequence([decoders.ByteLevel()])
+    document = whole(tiny_tokenizer("Ada has 12 red balls")["input_ids"])
+    assert count_bytes(document, other) == count_bytes(document, tiny_tokenizer) == len("Ada has 12 red balls")
+    found = measure_perplexity(TorchEngine(engine.backend.model, other), [document], plan_reading(engine))
+    row = found["attentions"]["dynamic"]
+    assert row["bits_per_byte"] > 0 and row["positions"][0]["bits_per_byte"] is None
 
 
 def test_the_error_is_that_of_a_ratio_and_shrinks_with_the_number_of_windows():
