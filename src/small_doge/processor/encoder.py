@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.answers import find_fault
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from .chat_encoding import EncodedChat, enclose, encode_chats, encode_documents, encode_text
+from .chat_encoding import enclose, encode_chats, encode_documents, encode_text
 from .chat_template import CHAT_TEMPLATE, SPECIAL_TOKENS
 from .data_config import DataConfig
 from .messages import Message, RowError, check_unicode, find_first, is_blank, read_tools
@@ -29,6 +29,7 @@ from .row_schemas import (
     read_problem,
     read_prompt,
 )
+from .token_codec import EncodedChat
 
 
 logger = get_logger(__name__)

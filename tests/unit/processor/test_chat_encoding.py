@@ -11,7 +11,6 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from small_doge.processor.chat_encoding import (
-    TooManyTokensError,
     encode_chat,
     encode_chats,
     encode_document,
@@ -20,6 +19,7 @@ from small_doge.processor.chat_encoding import (
     encode_texts,
 )
 from small_doge.processor.chat_template import SPECIAL_TOKENS
+from small_doge.processor.token_codec import TooManyTokensError
 
 
 # Letters, line ends, words, emoji, special tokens in whole and in parts.
