@@ -11,7 +11,7 @@ from ..inference import SamplingOptions
 from ..utils.errors import UserError, told_errors
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, resolve_model
-from ..webui.settings import ServeSettings, read_environment, read_settings_file
+from ..webui.settings import ServeSettings, make_address, read_environment, read_settings_file
 from . import options
 from .field_options import with_field_options
 
@@ -89,12 +89,12 @@ def _apply_aliases(
     port = settings.get("port", 8000) if backend_port is None else backend_port
     page_port = FRONTEND_PORT if frontend_port is None else frontend_port
     if settings.get("page_only"):
-        settings.setdefault("backend", _make_address(host, port))
+        settings.setdefault("backend", make_address(host, port))
         settings.update(host=frontend_host or "127.0.0.1", port=page_port)
         return []
     settings.update(host=host, port=port)
     if settings.get("no_page"):  # the page of the other process calls this one
-        page = _make_address(frontend_host or "127.0.0.1", page_port)
+        page = make_address(frontend_host or "127.0.0.1", page_port)
         settings.setdefault("cors_origins", [page, page.replace("127.0.0.1", "localhost")])
         return []
     if frontend_host not in (None, host, "localhost"):
@@ -102,12 +102,6 @@ def _apply_aliases(
             f"--frontend-host {frontend_host} differs from the server's address {host}; one process serves both: set --host"
         )
     return [] if frontend_port is None else [frontend_port]
-
-
-def _make_address(host: str, port: int) -> str:
-    """Write an address for a browser, for which the address of all interfaces is none."""
-    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _choose_models(settings: dict[str, Any]) -> None:

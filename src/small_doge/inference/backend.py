@@ -49,8 +49,8 @@ class Backend(Protocol):
         """
 
     @property
-    def has_hidden_states(self) -> bool:
-        """Tell whether `compute_hidden` can be asked."""
+    def hidden_size(self) -> int | None:
+        """Return D, the size of a hidden state; None if `compute_hidden` can't be asked."""
 
     def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
         """Append token ids [T] as `prefill` does; return the last hidden states [T, D], after the final norm."""

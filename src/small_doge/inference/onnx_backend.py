@@ -195,9 +195,9 @@ class OnnxBackend:
         return self._run(0, count, ids[:, None], self.keep_first)[:, 0]
 
     @property
-    def has_hidden_states(self) -> bool:
-        """Tell whether the graph gives hidden states, which older exports do not."""
-        return HIDDEN_STATES in self.widths
+    def hidden_size(self) -> int | None:
+        """Return the size of a hidden state; None if the graph gives none, as those of older exports."""
+        return self.widths.get(HIDDEN_STATES)
 
     def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
         """Append token ids [T] as `prefill` does; return the last hidden states [T, D], after the final norm.
@@ -205,7 +205,7 @@ class OnnxBackend:
         Raises:
             UserError: also if the graph was exported without hidden states.
         """
-        if not self.has_hidden_states:  # an export of an older version
+        if self.hidden_size is None:  # an export of an older version
             raise UserError("the exported graph has no hidden states, which embeddings need: export the model again")
         ids = np.asarray(ids, dtype=np.int64)[None]
         return self._run(slot, 1, ids, self.keep_first, HIDDEN_STATES)[0].copy()

@@ -106,7 +106,7 @@ class Embedder:
 
     def check(self, backend: Backend, name: str) -> None:
         """Refuse an export without hidden states."""
-        if not backend.has_hidden_states:
+        if backend.hidden_size is None:
             raise UserError(f"{name} was exported by a version without embeddings: export the model again to get them")
 
     def begin(self) -> None:

@@ -237,7 +237,7 @@ def _check_bias(value: Any) -> dict[int, float]:
     checked = {}
     for token, bias in (value or {}).items():
         number = int(token) if isinstance(token, str) and token.isascii() and token.isdigit() else token
-        checked[check_integer("a token of logit_bias", number, 0)] = check_number(
+        checked[check_integer("logit_bias: token", number, 0)] = check_number(
             f"logit_bias[{token!r}]", bias, -LARGEST, LARGEST
         )
     return checked

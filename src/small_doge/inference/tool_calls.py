@@ -92,14 +92,16 @@ def _read_tool(place: int, tool: Any) -> tuple[str, dict[str, Any]]:
     if schema is None:
         schema = {"type": "object", "properties": {}}
     if not isinstance(schema, Mapping) or schema.get("type", "object") != "object":
-        raise UserError(f"tools[{place}]: parameters of {name} must be a JSON schema of type object")
+        raise UserError(f"tools[{place}]: the schema of {name}'s arguments must be of type object")
     schema = {"type": "object", **schema}
     if not schema.keys() & {"allOf", "anyOf", "oneOf", "$ref", "patternProperties"} and "properties" in schema:
         schema.setdefault("additionalProperties", False)
     try:
-        check_cost(f"tools[{place}].parameters", json.dumps(schema, allow_nan=False))
+        check_cost(f"tools[{place}]: the schema of {name}'s arguments", json.dumps(schema, allow_nan=False))
     except (TypeError, RecursionError) as error:
-        raise UserError(f"tools[{place}]: parameters of {name} can't be written as JSON ({error})") from error
+        raise UserError(
+            f"tools[{place}]: the schema of {name}'s arguments can't be written as JSON ({error})"
+        ) from error
     return name, schema
 
 

@@ -21,7 +21,6 @@ class TorchBackend:
     """
 
     chunk_size = 512
-    has_hidden_states = True  # any model has them
 
     def __init__(self, model: DogeForCausalLM, num_slots: int = 8, max_length: int | None = None) -> None:
         self.model = model
@@ -29,6 +28,7 @@ class TorchBackend:
         self.max_length = max_length
         self.vocab_size: int = model.config.vocab_size
         self.keep_window_size: int = model.config.keep_window_size
+        self.hidden_size: int = model.config.hidden_size
         self.caches = [DynamicMaskCache(model.config) for _ in range(num_slots)]
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Single files of the hub."""
+"""Single files of the hub, and what its cache holds."""
 
 from pathlib import Path
 
@@ -12,3 +12,14 @@ def find_hub_file(repository: str, name: str) -> Path | None:
         return Path(hf_hub_download(repository, name))
     except EntryNotFoundError:  # also what is neither cached nor in reach
         return None
+
+
+def find_cached_folder(repository: str) -> Path | None:
+    """Find the folder of a model in the hub's cache, without a download; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        config = try_to_load_from_cache(repository, "config.json")
+    except ValueError:  # a name that no model of the hub can have
+        return None
+    return Path(config).parent if isinstance(config, str) else None

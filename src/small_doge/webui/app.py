@@ -10,6 +10,7 @@ from fastapi.middleware import Middleware
 from ..utils.logging import get_logger
 from .chat_store import ChatStore
 from .chat_tables import find_database
+from .control import Broadcast, ControlPlane, LocalControl
 from .errors import add_error_handlers
 from .generation import Generator
 from .metrics import Metrics
@@ -28,7 +29,7 @@ from .routes.openai_responses import make_responses_router
 from .routes.page import add_page
 from .routes.system import make_system_router
 from .routes.tokens import make_tokens_router
-from .security import Gate
+from .security import SecurityMiddleware
 from .settings import ServeSettings
 from .state import ServerState
 
@@ -39,7 +40,10 @@ GRACE = 10.0  # seconds that running requests have when the server stops
 
 
 def create_app(
-    settings: ServeSettings, tell: Callable[[str], None] = logger.info, load_first: bool = False
+    settings: ServeSettings,
+    tell: Callable[[str], None] = logger.info,
+    load_first: bool = False,
+    broadcast: Broadcast | None = None,
 ) -> FastAPI:
     """Build the server's application.
 
@@ -47,6 +51,7 @@ def create_app(
         settings: what to serve, to whom, within which limits.
         tell: is told what happens with models.
         load_first: whether the first model is loaded before the first request.
+        broadcast: calls all replicas of the server, if there are others.
 
     Raises:
         UserError: a model does not exist, or the conversations' file can't be used.
@@ -55,7 +60,9 @@ def create_app(
     store = ChatStore(find_database(settings.chats)) if keeps_chats else None
     metrics = Metrics()
     registry = ModelRegistry(settings, tell)
-    state = ServerState(settings, registry, metrics, Generator(settings, registry, metrics))
+    generator = Generator(settings, registry, metrics)
+    control = ControlPlane(LocalControl(registry, metrics, generator), broadcast)
+    state = ServerState(settings, registry, metrics, generator, control)
 
     @asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
@@ -74,10 +81,11 @@ def create_app(
         docs_url=None,  # their pages load scripts from elsewhere
         redoc_url=None,
         responses={"4XX": {"description": "What is wrong and what to do, in the form of the protocol"}},
-        middleware=[Middleware(Gate, settings=settings, metrics=metrics)],
+        middleware=[Middleware(SecurityMiddleware, settings=settings, metrics=metrics)],
     )
     app.state.server = state
     add_error_handlers(app)
+    app.include_router(make_system_router(state))
     if not settings.page_only:
         _add_api(app, state)
     if store is not None:
@@ -104,6 +112,5 @@ def _add_api(app: FastAPI, state: ServerState) -> None:
         make_tokens_router(state),
         make_inspect_router(state),
         make_models_api_router(state),
-        make_system_router(state),
     ):
         app.include_router(router)

@@ -54,9 +54,12 @@ class ApiError(Exception):
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(status, message, param, code, headers)  # all of it, so that it can be pickled
         self.status, self.message, self.param, self.code = status, message, param, code
         self.headers = dict(headers or {})
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def to_api_error(error: BaseException) -> ApiError:
@@ -78,22 +81,40 @@ def to_api_error(error: BaseException) -> ApiError:
 
 
 def _explain_validation(error: RequestValidationError) -> ApiError:
-    """Say which field of a request is wrong, and how."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    message = str(first["msg"]).removeprefix("Value error, ")
+    """Say in one sentence what is wrong with the first field that is."""
+    errors = error.errors()
+    first = errors[0]
     if first["type"] == "json_invalid":
-        return ApiError(
-            400, f"the request is no JSON: {first.get('ctx', {}).get('error', message)}", code="invalid_json"
-        )
-    if not place:
-        return ApiError(
-            400,
-            "the request's body must be a JSON object, sent with Content-Type: application/json",
-            code="invalid_request",
-        )
-    name = str(first["loc"][-1])
-    return ApiError(400, f"{place}: {message}", param=name, code="invalid_request")
+        reason = first.get("ctx", {}).get("error", first["msg"])
+        return ApiError(400, f"the request is no JSON: {reason}", code="invalid_json")
+    places = [_find_place(one, error.body) for one in errors]
+    # A field of several types has an error for each of them: the one that went furthest is of the type that was meant.
+    place = max((place for place in places if place[:1] == places[0][:1]), key=len)
+    messages = [str(one["msg"]).removeprefix("Value error, ") for one in errors]
+    said = "; or ".join(dict.fromkeys(said for said, other in zip(messages, places, strict=True) if other == place))
+    if place:
+        said = f"{'.'.join(map(str, place))}: {said}"
+    elif first["type"] != "value_error":
+        said = "the request's body must be a JSON object, sent with Content-Type: application/json"
+    return ApiError(400, said, str(place[0]) if place else None, "invalid_request")
+
+
+def _find_place(error: Mapping[str, Any], body: Any) -> list[str | int]:
+    """Return the field that an error is about and the way into it, by keys and positions that the client has sent.
+
+    Names of types, which are on the way through fields of several types, are left out.
+    """
+    source, *parts = error["loc"]
+    if source != "body":
+        return parts
+    place, value = parts[:1], body.get(parts[0]) if parts and isinstance(body, Mapping) else None
+    for number, part in enumerate(parts[1:], start=2):
+        is_missing = error["type"] == "missing" and number == len(parts)
+        if isinstance(value, Mapping) and (part in value or is_missing):
+            place, value = [*place, part], value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            place, value = [*place, part], value[part]
+    return place
 
 
 def is_anthropic(path: str) -> bool:

@@ -1,8 +1,9 @@
 """The request that all protocols share: a prompt, sampling options and a number of choices, run on a model's worker."""
 
+import re
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from types import TracebackType
 from typing import Any
 from weakref import WeakValueDictionary
@@ -11,18 +12,22 @@ from starlette.concurrency import run_in_threadpool
 
 from ..inference import Engine, Request, SamplingOptions, Token
 from ..inference.prompt_readers import PromptReader
-from ..processor.chat_encoding import TooManyTokensError
+from ..processor.token_codec import TooManyTokensError
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .errors import ApiError
 from .metrics import Metrics
-from .registry import ModelEntry, ModelRegistry
+from .model_entry import ModelEntry
+from .registry import ModelRegistry
 from .settings import ServeSettings
 from .tool_prompts import fit_template
 from .worker import TokenStream
 
 
 logger = get_logger(__name__)
+
+# What errors of the engine begin with, where a part of a request is not right.
+OPTIONS = {"prompt", *(option.name for option in fields(SamplingOptions))}
 
 
 @dataclass
@@ -31,29 +36,38 @@ class GenerationRequest:
 
     Attributes:
         model: name of the model; the server's first if None.
-        prompt: a text or token ids; None if there are messages.
-        prompts: several of them in place of one, each of which has `n` answers.
-        messages: a conversation as the chat template takes it; None if there is a prompt.
+        prompts: texts or token ids, each of which has `n` answers; none if there are messages.
+        messages: a conversation as the chat template takes it; None if there are prompts.
         options: fields of `SamplingOptions` that the client gave.
-        n: answers to generate.
+        names: what the client calls options, and `prompt`, where its names differ from ours; errors use them.
+        n: answers to each prompt.
         tools: definitions of functions that the template shows the model.
         continue_final_message: whether the answer goes on with the text of the last message.
         template_variables: further variables of the chat template.
-        context: token ids before the prompt, which then begins without the token that begins a text.
+        context: token ids before each prompt, which then begins without the token that begins a text.
         make_reader: makes what reads a prompt where nothing is generated; the request's `reader` has the result.
     """
 
     model: str | None
-    prompt: str | Sequence[int] | None = None
     prompts: Sequence[str | Sequence[int]] = ()
     messages: Sequence[dict[str, Any]] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
     n: int = 1
     tools: Sequence[dict[str, Any]] | None = None
     continue_final_message: bool = False
     template_variables: dict[str, Any] = field(default_factory=dict)
     context: Sequence[int] = ()
     make_reader: Callable[[], PromptReader] | None = None
+
+    def get_name(self, name: str) -> str:
+        """Return what the client calls an option."""
+        return self.names.get(name, name)
+
+    @property
+    def prompt_name(self) -> str:
+        """Name the field that holds the prompt."""
+        return self.get_name("prompt") if self.messages is None else "messages"
 
 
 class Generation:
@@ -171,7 +185,16 @@ class Generator:
             ApiError: there is no such model, it can't be loaded, a limit is exceeded, or the queue is full.
             UserError: an option or the prompt is not right.
         """
-        sampling = self._choose_sampling(asked.options)
+        try:
+            return await self._start(asked)
+        except UserError as error:
+            told = rename_option(error, asked.names)
+            if told is None:
+                raise
+            raise told from error
+
+    async def _start(self, asked: GenerationRequest) -> Generation:
+        sampling = self._choose_sampling(asked)
         entry = await self.registry.acquire(asked.model)
         try:
             requests = await run_in_threadpool(self._prepare, entry.engine, asked, sampling)
@@ -181,79 +204,78 @@ class Generator:
             raise
         return Generation(entry, streams, self.metrics, asked.n, self.settings.log_prompts)
 
-    def encode(self, engine: Engine, asked: GenerationRequest) -> list[int]:
-        """Make the prompt's token ids."""
-        ids = self._encode_alone(engine, asked)
-        if not asked.context:
-            return ids
-        begin = getattr(engine.tokenizer, "bos_token_id", None)
-        return [*asked.context, *(ids[1:] if ids and ids[0] == begin else ids)]
+    async def count_prompt(self, asked: GenerationRequest) -> int:
+        """Count the tokens of what a client asks for, without an answer.
 
-    def _encode_alone(self, engine: Engine, asked: GenerationRequest) -> list[int]:
-        """Make the token ids of the prompt without what stands before it."""
+        Raises:
+            ApiError: there is no such model, or it can't be loaded.
+            UserError: the prompt is not right, or too long.
+        """
+        with await self.registry.acquire(asked.model) as entry:
+            return sum(map(len, await run_in_threadpool(self._encode, entry.engine, asked)))
+
+    def _encode(self, engine: Engine, asked: GenerationRequest) -> list[list[int]]:
+        """Make the token ids of each prompt."""
+        limit = self._find_limit(engine)
         if asked.messages is not None:
-            taken = {"messages", "tools", "continue_final_message", "max_tokens"}.intersection(
-                asked.template_variables
-            )
-            if taken:
-                raise UserError(
-                    f"{min(taken)} can't be a variable of the chat template; send it as a field of its own"
-                )
-            messages, tools = fit_template(engine, asked.messages, asked.tools)
-            return engine.render(
-                messages,
-                tools=tools,
-                max_tokens=self._find_limit(engine),
-                continue_final_message=asked.continue_final_message,
-                **asked.template_variables,
-            )
-        if asked.prompt is None:
-            raise UserError("the request has neither a prompt nor messages")
-        if isinstance(asked.prompt, str):
-            return engine.encode(asked.prompt, max_tokens=self._find_limit(engine))
-        return list(asked.prompt)
+            prompts = [self._render(engine, asked, limit)]
+        else:
+            prompts = [
+                engine.encode(prompt, max_tokens=limit) if isinstance(prompt, str) else list(prompt)
+                for prompt in asked.prompts
+            ]
+        if not asked.context:
+            return prompts
+        begin = getattr(engine.tokenizer, "bos_token_id", None)
+        return [[*asked.context, *(ids[1:] if ids and ids[0] == begin else ids)] for ids in prompts]
+
+    def _render(self, engine: Engine, asked: GenerationRequest, limit: int | None) -> list[int]:
+        """Make the token ids of a conversation."""
+        taken = {"messages", "tools", "continue_final_message", "max_tokens"}.intersection(asked.template_variables)
+        if taken:
+            raise UserError(f"{min(taken)} can't be a variable of the chat template; send it as a field of its own")
+        messages, tools = fit_template(engine, asked.messages or (), asked.tools)
+        return engine.render(
+            messages,
+            tools=tools,
+            max_tokens=limit,
+            continue_final_message=asked.continue_final_message,
+            **asked.template_variables,
+        )
 
     def _find_limit(self, engine: Engine) -> int | None:
         """Return how many tokens a prompt may have, by the model and the server; None if any number."""
         limits = [limit for limit in (self.settings.max_prompt_tokens, engine.backend.max_length) if limit is not None]
         return min(limits, default=None)
 
-    def _choose_sampling(self, options: dict[str, Any]) -> SamplingOptions:
+    def _choose_sampling(self, asked: GenerationRequest) -> SamplingOptions:
         """Check the options, on top of the server's defaults."""
+        options = asked.options
         if options.get("max_new_tokens") is None:
             default = min(self.settings.default_max_tokens, self.settings.max_output_tokens)
             options = {**options, "max_new_tokens": default}
         sampling = SamplingOptions.from_names(options, self.settings.sampling)
         if sampling.max_new_tokens > self.settings.max_output_tokens:
+            name = asked.get_name("max_new_tokens")
             raise ApiError(
                 400,
-                f"{sampling.max_new_tokens} tokens were asked for; this server generates {self.settings.max_output_tokens} "
-                "at most (--max-output-tokens)",
-                param="max_tokens",
+                f"{name}={sampling.max_new_tokens} is more than the {self.settings.max_output_tokens} tokens that this "
+                "server generates at most (--max-output-tokens)",
+                param=name,
                 code="max_tokens_too_large",
             )
         return sampling
 
     def _prepare(self, engine: Engine, asked: GenerationRequest, sampling: SamplingOptions) -> list[Request]:
         """Make the engine's requests, one for each choice; the seeds of choices follow one another."""
-        if not 1 <= asked.n <= self.settings.max_choices:
-            raise ApiError(400, f"n={asked.n} must be from 1 to {self.settings.max_choices}", param="n")
-        prompts = asked.prompts or [asked.prompt]
-        most = engine.backend.num_slots + self.settings.max_queue
-        if len(prompts) * asked.n > most:
-            raise ApiError(
-                400,
-                f"{len(prompts)} prompts with {asked.n} answers each are more than the {most} that this server takes at "
-                "once (--max-queue); send several requests",
-                param="prompt",
-            )
+        self._check_number(engine, asked)
+        try:
+            prompts = self._encode(engine, asked)
+        except TooManyTokensError as error:
+            self._check_size(error.least, asked, "at least ")
+            raise ApiError(400, str(error), asked.prompt_name, "context_length_exceeded") from error
         requests = []
-        for prompt in prompts:
-            try:
-                ids = self.encode(engine, replace(asked, prompt=prompt))
-            except TooManyTokensError as error:
-                self._check_size(error.least, asked, "at least ")
-                raise ApiError(400, str(error), _name_prompt(asked), "context_length_exceeded") from error
+        for ids in prompts:
             self._check_size(len(ids), asked)
             if asked.make_reader is not None:
                 requests.append(engine.prepare_reading(ids, asked.make_reader()))
@@ -262,6 +284,21 @@ class Generator:
             requests += [engine.prepare(ids, sampling, **seed) for seed in seeds]
         return requests
 
+    def _check_number(self, engine: Engine, asked: GenerationRequest) -> None:
+        """Refuse more answers at once than the server permits."""
+        if not 1 <= asked.n <= self.settings.max_choices:
+            raise ApiError(
+                400, f"n={asked.n} must be from 1 to {self.settings.max_choices} (--max-choices)", param="n"
+            )
+        most, num_prompts = engine.backend.num_slots + self.settings.max_queue, max(1, len(asked.prompts))
+        if num_prompts * asked.n > most:
+            raise ApiError(
+                400,
+                f"{num_prompts} prompts with {asked.n} answers each are more than the {most} that this server takes at "
+                "once (--max-queue); send several requests",
+                param=asked.prompt_name,
+            )
+
     def _check_size(self, count: int, asked: GenerationRequest, about: str = "") -> None:
         """Refuse a prompt that is larger than the server permits."""
         limit = self.settings.max_prompt_tokens
@@ -269,11 +306,23 @@ class Generator:
             raise ApiError(
                 400,
                 f"the prompt has {about}{count} tokens; this server takes {limit} at most (--max-prompt-tokens)",
-                param=_name_prompt(asked),
+                param=asked.prompt_name,
                 code="context_length_exceeded",
             )
 
 
-def _name_prompt(asked: GenerationRequest) -> str:
-    """Return the field of a request that holds its prompt."""
-    return "messages" if asked.messages is not None else "prompt"
+def rename_option(error: UserError, names: Mapping[str, str]) -> ApiError | None:
+    """Say what is wrong with an option or the prompt under the name that the client gave it.
+
+    Args:
+        error: its message begins with our name, if it is about an option or the prompt.
+        names: the client's names, by ours.
+
+    Returns:
+        The error for the client; None if it is about something else.
+    """
+    ours = next((name for name in OPTIONS if re.match(rf"{name}\b", str(error))), None)
+    if ours is None:
+        return None
+    name = names.get(ours, ours)
+    return ApiError(400, name + str(error).removeprefix(ours), name, "invalid_request")

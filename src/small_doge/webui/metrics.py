@@ -1,8 +1,10 @@
 """What the server counts, in the form that Prometheus reads."""
 
 import time
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
 
 from .worker import TokenStream
 
@@ -14,7 +16,7 @@ class Metrics:
     """Counters of one server.
 
     Attributes:
-        registry: what `render` writes out.
+        registry: what holds them.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,33 @@ class Metrics:
             self.first_token.labels(model).observe(stream.first_token - stream.created)
         self.duration.labels(model).observe(time.monotonic() - stream.created)
 
-    def render(self) -> bytes:
-        """Return all metrics as text."""
-        return generate_latest(self.registry)
+
+class _Collected(Collector):
+    """Metrics that were collected already, as `generate_latest` takes them."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self.metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return them."""
+        return self.metrics
+
+
+def render(metrics: Iterable[Metric]) -> bytes:
+    """Write metrics as the text that Prometheus reads."""
+    return generate_latest(_Collected(metrics))
+
+
+def label_replicas(parts: Iterable[tuple[str, Iterable[Metric]]]) -> list[Metric]:
+    """Put the metrics of replicas together; the label `replica` names where each was counted.
+
+    They are not added up: a counter of a replica that was started again begins at 0, which Prometheus takes into account for
+    each of its own.
+    """
+    families: dict[str, Metric] = {}
+    for replica, metrics in parts:
+        for metric in metrics:
+            family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+            for sample in metric.samples:
+                family.add_sample(sample.name, {**sample.labels, "replica": replica}, sample.value)
+    return list(families.values())

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .registry import ModelEntry
+from .model_entry import ModelEntry
 
 
 FORMATS = {"int8": "Q8_0", "int4": "Q4_0", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -16,7 +16,7 @@ BITS = {"int8": 9, "int4": 5}
 
 def make_digest(entry: ModelEntry) -> str:
     """Return a SHA-256 of the names, sizes and times of a model's files, which changes when the model does."""
-    folder = Path(entry.source)
+    folder = entry.folder
     paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     stamp = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     return hashlib.sha256(json.dumps([entry.name, stamp]).encode()).hexdigest()
@@ -24,7 +24,7 @@ def make_digest(entry: ModelEntry) -> str:
 
 def count_weights(entry: ModelEntry, facts: dict[str, Any]) -> int:
     """Count the weights of a checkpoint; estimate those of an export by the size of its file."""
-    folder = Path(entry.source)
+    folder = entry.folder
     if facts["path_kind"] == "export":
         return (facts["size_bytes"] or 0) * 8 // BITS.get(facts["quantize"], 32)
     return sum(_count_in_file(path) for path in folder.glob("*.safetensors")) if folder.is_dir() else 0

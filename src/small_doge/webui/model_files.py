@@ -1,18 +1,33 @@
-"""What the files of a model tell about it, before it is loaded."""
+"""Models in folders: where they are, and what their files tell before they are loaded."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from ..inference.loading import RUNTIME, is_exported
+from ..utils.hub import find_cached_folder
+from ..utils.paths import looks_like_path
 
 
+CACHE_BYTES = 64 * 2**20
 WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
 
 
-def describe_files(source: str | Path) -> dict[str, Any]:
-    """Describe a model for the page; what its files do not tell is None."""
+def find_folder(source: str) -> Path:
+    """Find the folder of a model: a name on the hub has one in the hub's cache, once it was downloaded.
+
+    Returns:
+        The folder, which is not there if the model is not.
+    """
     folder = Path(source)
+    if folder.is_dir() or looks_like_path(source):
+        return folder
+    return find_cached_folder(source) or folder
+
+
+def describe_files(folder: Path) -> dict[str, Any]:
+    """Describe a model for the page; what its files do not tell is None."""
     settings = read_json(folder / RUNTIME) or {}
     config = read_json(folder / "config.json") or {}
     return {
@@ -27,6 +42,34 @@ def describe_files(source: str | Path) -> dict[str, Any]:
         "path_kind": "export" if is_exported(folder) else "checkpoint",
         "size_bytes": count_weights(folder) or None,
     }
+
+
+def find_models(folder: Path) -> Iterable[Path]:
+    """List the exported models and checkpoints in a folder and in its folders: no hidden ones, and no links out of it."""
+    inside = folder.resolve()
+    for pattern in ("*", "*/*"):
+        for path in sorted(folder.glob(pattern)):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if hidden or path.name.startswith("checkpoint-") or not path.resolve().is_relative_to(inside):
+                continue
+            if path.is_dir() and is_model(path):
+                yield path
+
+
+def is_model(folder: Path) -> bool:
+    """Tell whether a folder holds an exported Doge model or a checkpoint of one."""
+    if is_exported(folder):
+        return True
+    kind = (read_json(folder / "config.json") or {}).get("model_type")
+    return kind in ("doge", "doge_moe") and any(folder.glob("*.safetensors"))
+
+
+def estimate_bytes(folder: Path) -> int:
+    """Estimate the bytes that a model takes when it is loaded: its weights, twice while they are read, and its caches.
+
+    A model that is not on this machine yet is taken for one without weights.
+    """
+    return 2 * count_weights(folder) + CACHE_BYTES
 
 
 def count_weights(folder: Path) -> int:

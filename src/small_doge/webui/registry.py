@@ -3,22 +3,21 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 from starlette.concurrency import run_in_threadpool
 
-from ..inference import Engine, is_exported
+from ..inference import Engine
 from ..inference.export_cache import open_fast_engine
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.paths import find_near_names, looks_like_path
 from ..utils.suggest import unknown_name_message
 from .errors import ApiError
-from .model_files import count_weights, describe_files, find_newest, read_json
+from .model_entry import ModelEntry
+from .model_files import estimate_bytes, find_models
 from .settings import ServeSettings
 from .worker import EngineWorker
 
@@ -26,96 +25,6 @@ from .worker import EngineWorker
 logger = get_logger(__name__)
 
 GIB = 2**30
-
-
-class ModelEntry:
-    """A model that the server offers.
-
-    Attributes:
-        name: what clients call it.
-        source: folder or hub name.
-        status: "unloaded", "loading", "loaded" or "failed".
-        error: why it could not be loaded.
-        num_users: requests that use it now; it is not unloaded while there are any.
-        last_used: by `time.monotonic`.
-        created: when the files of its weights and settings were last changed, in seconds since 1970; of those that are
-            loaded, if it is.
-        loading: what loads it now; whoever needs the model waits for it.
-    """
-
-    def __init__(self, name: str, source: str) -> None:
-        self.name = name
-        self.source = source
-        self.status = "unloaded"
-        self.error: str | None = None
-        self.num_users = 0
-        self.last_used = 0.0
-        self.loaded_at: float | None = None
-        self.created = 0
-        self.loading: asyncio.Task[None] | None = None
-        self._worker: EngineWorker | None = None
-        self.note_change()
-
-    @property
-    def worker(self) -> EngineWorker:
-        """Return the worker of a loaded model."""
-        if self._worker is None:
-            raise ApiError(503, f"the model {self.name} is not loaded", code="model_not_loaded")
-        return self._worker
-
-    @property
-    def engine(self) -> Engine:
-        """Return the engine of a loaded model."""
-        return self.worker.engine
-
-    @property
-    def is_loaded(self) -> bool:
-        """Tell whether the model is in memory."""
-        return self._worker is not None
-
-    def note_change(self) -> None:
-        """Take note of when the model's folder was last changed."""
-        self._newest = find_newest(Path(self.source))
-        self.created = self._newest // 10**9
-
-    @property
-    def has_changed(self) -> bool:
-        """Tell whether the folder no longer holds what is loaded: unload the model, and load it again."""
-        return self.is_loaded and find_newest(Path(self.source)) != self._newest
-
-    def attach(self, worker: EngineWorker | None) -> None:
-        """Take note of the worker that runs the model, or of its end."""
-        self._worker = worker
-        self.status = "unloaded" if worker is None else "loaded"
-        self.loaded_at = None if worker is None else time.time()
-
-    def __enter__(self) -> "ModelEntry":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    @property
-    def fingerprint(self) -> str:
-        """Return a name of the weights and the version, which changes when answers may."""
-        return f"small-doge-{version('small-doge')}-{self.created:x}"
-
-    def release(self) -> None:
-        """Take note that a request no longer uses the model."""
-        self.num_users -= 1
-        self.last_used = time.monotonic()
-
-    def count_bytes(self) -> int:
-        """Count the bytes of the loaded model, or estimate what it would need."""
-        return self.engine.nbytes if self.is_loaded else estimate_bytes(self.source)
-
-    def describe(self) -> dict[str, Any]:
-        """Describe the model by its files; what they do not tell is None."""
-        facts = {"loaded": self.is_loaded, "changed": self.has_changed, **describe_files(self.source)}
-        if self.is_loaded:
-            facts["can_chat"] = bool(getattr(self.engine.tokenizer, "chat_template", None))
-            facts["max_length"] = self.engine.backend.max_length
-        return facts
 
 
 class ModelRegistry:
@@ -238,7 +147,10 @@ class ModelRegistry:
                 await self._make_room(entry)
                 start = time.perf_counter()
                 engine = await run_in_threadpool(self._open, entry)
+                if not entry.created:  # it was downloaded just now
+                    entry.note_change()
                 entry.attach(EngineWorker(engine, self.settings.max_queue, self.settings.request_timeout))
+                await self._keep_budget()
             self.tell(f"Loaded {entry.name} in {time.perf_counter() - start:.1f} s")
         except BaseException as error:
             entry.status, entry.error = "failed", str(error) or type(error).__name__
@@ -259,7 +171,12 @@ class ModelRegistry:
         Raises:
             ApiError: it does not fit.
         """
-        needed = estimate_bytes(entry.source)
+        needed = estimate_bytes(entry.folder)
+        if not entry.folder.is_dir():
+            self.tell(
+                f"{entry.name} is not on this machine yet, so that its size is unknown: the memory budget counts "
+                f"{needed / 2**20:.0f} MiB until it is loaded"
+            )
         if needed > self.budget:
             raise ApiError(
                 503,
@@ -267,16 +184,34 @@ class ModelRegistry:
                 "(--memory-budget)",
                 code="insufficient_memory",
             )
-        while sum(other.count_bytes() for other in self._list_loaded()) + needed > self.budget:
-            idle = [other for other in self._list_loaded() if not other.num_users]
+        if not await self._free_idle(needed):
+            raise ApiError(
+                503,
+                f"there is no memory for {entry.name} while other models answer; try again later",
+                code="insufficient_memory",
+                headers={"Retry-After": "5"},
+            )
+
+    async def _keep_budget(self) -> None:
+        """Unload models that no request uses if one that was loaded just now is larger than estimated."""
+        if not await self._free_idle(0):
+            self.tell(
+                f"The loaded models take {self._count_loaded() / GIB:.2f} GiB, more than the {self.budget / GIB:.2f} GiB of "
+                "the memory budget (--memory-budget)"
+            )
+
+    async def _free_idle(self, needed: int) -> bool:
+        """Unload models that no request uses, the one used least recently first; tell whether there is room in the end."""
+        while self._count_loaded() + needed > self.budget:
+            idle = [entry for entry in self._list_loaded() if not entry.num_users]
             if not idle:
-                raise ApiError(
-                    503,
-                    f"there is no memory for {entry.name} while other models answer; try again later",
-                    code="insufficient_memory",
-                    headers={"Retry-After": "5"},
-                )
-            await self._free(min(idle, key=lambda other: other.last_used))
+                return False
+            await self._free(min(idle, key=lambda entry: entry.last_used))
+        return True
+
+    def _count_loaded(self) -> int:
+        """Count the bytes of all loaded models."""
+        return sum(entry.count_bytes() for entry in self._list_loaded())
 
     def _list_loaded(self) -> list[ModelEntry]:
         return [entry for entry in self.entries.values() if entry.is_loaded]
@@ -317,28 +252,3 @@ class ModelRegistry:
 def _close(worker: EngineWorker, grace: float) -> None:
     worker.close(grace)
     worker.engine.close()
-
-
-def find_models(folder: Path) -> Iterable[Path]:
-    """List the exported models and checkpoints in a folder and in its folders: no hidden ones, and no links out of it."""
-    inside = folder.resolve()
-    for pattern in ("*", "*/*"):
-        for path in sorted(folder.glob(pattern)):
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if hidden or path.name.startswith("checkpoint-") or not path.resolve().is_relative_to(inside):
-                continue
-            if path.is_dir() and is_model(path):
-                yield path
-
-
-def is_model(folder: Path) -> bool:
-    """Tell whether a folder holds an exported Doge model or a checkpoint of one."""
-    if is_exported(folder):
-        return True
-    kind = (read_json(folder / "config.json") or {}).get("model_type")
-    return kind in ("doge", "doge_moe") and any(folder.glob("*.safetensors"))
-
-
-def estimate_bytes(source: str) -> int:
-    """Estimate the bytes that a model takes when it is loaded: its weights, twice while they are read."""
-    return 2 * count_weights(Path(source)) + 64 * 2**20

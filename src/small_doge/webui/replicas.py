@@ -7,20 +7,24 @@ import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import psutil
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 
 from ..utils.errors import UserError
 from ..utils.reports import stop_reports
 from .app import GRACE, create_app
+from .errors import ApiError
 from .registry import GIB, ModelRegistry
 from .serving import announce, listen
 from .settings import ServeSettings
 
 
 NAME = "small-doge"
+ANSWER_SECONDS = 10.0  # in which a replica does its part, unless it loads a model
 OBJECT_STORE = 128 * 2**20  # bytes; requests and answers do not pass through it
 QUIET = {"log_level": "ERROR", "enable_access_log": False}
 
@@ -38,9 +42,8 @@ def run_replicas(settings: ServeSettings, tell: Callable[[str], None]) -> None:
         UserError: Ray is not installed, the port is taken, or the first model can't be loaded.
     """
     stop_reports()
-    if not os.environ.get(
-        "RAY_ADDRESS"
-    ):  # Ray's own ports are open to the network, and run code: for this process alone
+    if not os.environ.get("RAY_ADDRESS"):
+        # Ray's own ports are open to the network, and run code: for this process alone.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     try:
         import ray
@@ -59,7 +62,7 @@ def run_replicas(settings: ServeSettings, tell: Callable[[str], None]) -> None:
         serve.run(_deploy(serve, shared), name=NAME, route_prefix="/", logging_config=QUIET)
         for number in (signal.SIGINT, signal.SIGTERM):  # Ray has set its own before
             signal.signal(number, signal.default_int_handler)
-        announce(settings, shared.port, registry, tell)
+        announce(settings, [shared.port], registry, tell)
         threading.Event().wait()
     except RuntimeError as error:
         raise UserError(f"the replicas did not start: {error}") from error
@@ -104,12 +107,8 @@ def _start_ray(ray: Any, settings: ServeSettings) -> None:
 
 def _deploy(serve: Any, settings: ServeSettings) -> Any:
     """Describe the replicas to Ray Serve."""
-
-    def build() -> FastAPI:
-        return create_app(settings, load_first=True)
-
     deployment = serve.deployment(
-        serve.ingress(build)(),
+        serve.ingress()(Replica),
         name=NAME,
         num_replicas=settings.replicas,
         ray_actor_options={"num_cpus": max(0.01, round(1 / settings.replicas - 0.005, 2))},
@@ -119,4 +118,61 @@ def _deploy(serve: Any, settings: ServeSettings) -> Any:
         graceful_shutdown_timeout_s=GRACE,
         logging_config=QUIET,
     )
-    return deployment.bind()
+    return deployment.bind(settings)
+
+
+class Replica:
+    """One replica, within a process of Ray Serve, which calls the methods.
+
+    Args:
+        settings: of this replica.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        """Build the application that answers the requests of clients."""
+        from ray import serve
+
+        app = create_app(self.settings, load_first=True, broadcast=ask_replicas)
+        self.control = app.state.server.control.local
+        self.control.name = serve.get_replica_context().replica_tag
+        return app
+
+    async def perform(self, action: str, *arguments: Any) -> Any:
+        """Do the part of this replica in what another one was asked for."""
+        return await self.control.perform(action, *arguments)
+
+
+async def ask_replicas(action: str, *arguments: Any) -> list[Any]:
+    """Let all replicas do their part, and return what they answer; one that dies meanwhile answers nothing.
+
+    Raises:
+        ApiError: none of them answered in time.
+    """
+    from ray.exceptions import RayActorError
+
+    handle = await run_in_threadpool(_find_replicas)
+    patience = None if action == "load" else ANSWER_SECONDS
+    try:
+        answers = await handle.broadcast("perform", action, *arguments).results_async(
+            timeout_s=patience, return_exceptions=True
+        )
+    except TimeoutError:
+        answers = []
+    answers = [answer for answer in answers if not isinstance(answer, RayActorError)]
+    if not answers:
+        raise ApiError(503, "the replicas did not answer in time; try again later", headers={"Retry-After": "5"})
+    failure = next((answer for answer in answers if isinstance(answer, Exception)), None)
+    if failure is not None and not isinstance(failure, ApiError):
+        raise failure
+    return answers
+
+
+@cache
+def _find_replicas() -> Any:
+    """Find what calls the replicas, from within one of them."""
+    from ray import serve
+
+    return serve.get_app_handle(NAME)

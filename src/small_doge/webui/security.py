@@ -6,9 +6,8 @@ application's work when the client leaves. So no route has to care for slow send
 
 import asyncio
 import hmac
-import re
 import socket
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -34,8 +33,8 @@ POLICY = (
 )
 
 
-class Gate:
-    """The middleware.
+class SecurityMiddleware:
+    """Checks who asks and how much before the application runs, and ends its work when the client leaves.
 
     Args:
         app: the application.
@@ -97,7 +96,9 @@ class Gate:
         else:
             await self._run(scope, body, receive, send_with_headers, lambda: has_started)
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send, has_started) -> None:  # noqa: ANN001
+    async def _run(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, has_started: Callable[[], bool]
+    ) -> None:
         """Run the application; cancel it when the client leaves."""
         app = asyncio.ensure_future(self.app(scope, _Replay(body), send))
         gone = asyncio.ensure_future(_wait_for_disconnect(receive))
@@ -269,9 +270,3 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def list_names(names: Iterable[str]) -> str:
-    """Write names for a header; what a header can't hold is left out."""
-    kept = (re.sub(r"[^A-Za-z0-9._\-\[\]]", "", name)[:64] for name in names)
-    return ", ".join(list(filter(None, kept))[:32])

@@ -15,7 +15,7 @@ from .app import GRACE, create_app
 from .connections import Connections, allow_open_files, set_patience
 from .errors import ApiError
 from .registry import ModelRegistry
-from .settings import ServeSettings
+from .settings import ServeSettings, make_address
 
 
 BACKLOG = 2048
@@ -106,9 +106,8 @@ async def _serve(
         with await registry.acquire(None):
             pass
     config = make_config(app, settings)
-    await _Server(config, registry, lambda: announce(settings, sockets[0].getsockname()[1], registry, tell)).serve(
-        sockets
-    )
+    ports = [listener.getsockname()[1] for listener in sockets]
+    await _Server(config, registry, lambda: announce(settings, ports, registry, tell)).serve(sockets)
 
 
 def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
@@ -130,14 +129,24 @@ def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     return config
 
 
-def announce(settings: ServeSettings, port: int, registry: ModelRegistry, tell: Callable[[str], None]) -> None:
-    """Say what to open, and how to ask from a shell."""
-    name = "127.0.0.1" if settings.is_local or settings.host in ("0.0.0.0", "::") else settings.host
-    base = f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+def announce(
+    settings: ServeSettings, ports: Sequence[int], registry: ModelRegistry, tell: Callable[[str], None]
+) -> None:
+    """Say what to open, and how to ask from a shell.
+
+    Args:
+        settings: what is served.
+        ports: those that the server listens on: the API's first, and the page's last, if it has one of its own.
+        registry: the models.
+        tell: is told.
+    """
+    base, page = (make_address(settings.host, port) for port in (ports[0], ports[-1]))
     if not settings.no_page:
-        tell(f"Open {base} in a browser to chat." + (" It will ask for the API key." if settings.api_key else ""))
+        tell(f"Open {page} in a browser to chat." + (" It will ask for the API key." if settings.api_key else ""))
     if settings.page_only:
         return
+    if page != base and not settings.no_page:
+        tell(f"Programs use the API at {base}. Either port has both, the page and the API.")
     entry = registry.find(None)
     key = ' -H "Authorization: Bearer $SMALLDOGE_API_KEY"' if settings.api_key else ""
     content, path = ('"messages": [{"role": "user", "content": "Hello"}]', "chat/completions")

@@ -54,7 +54,13 @@ class ServeSettings:
 
     host: str = _option("Address to listen on.", "127.0.0.1")
     port: int = _option("Port to listen on; 0 takes a free one.", 8000, 0, maximum=65535)
-    models: tuple[str, ...] = field(default=(), metadata={"help": "Models to serve, the first by default."})
+    models: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Models to serve, the first by default: folders or names on the hub, `NAME=FOLDER` to choose a name.",
+            "note": "All stages of the demo, the newest first, if not set.",
+        },
+    )
     models_dir: str | None = _option(
         "Folder whose exported models and checkpoints are offered too, and loaded on demand.", None
     )
@@ -95,7 +101,10 @@ class ServeSettings:
     )
     allowed_hosts: list[str] = field(
         default_factory=list,
-        metadata={"panel": ACCESS, "help": "Further names under which browsers may reach the server."},
+        metadata={
+            "panel": ACCESS,
+            "help": "Further names under which the server may be reached, such as that of a proxy; * allows all.",
+        },
     )
     cors_origins: list[str] = field(
         default_factory=list,
@@ -147,6 +156,12 @@ class ServeSettings:
     def is_local(self) -> bool:
         """Tell whether only this machine can reach the server."""
         return self.host in LOOPBACK
+
+
+def make_address(host: str, port: int) -> str:
+    """Write an address for a browser, for which the address of all interfaces is none."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def read_environment(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from .control import ControlPlane
 from .generation import Generator
 from .metrics import Metrics
 from .registry import ModelRegistry
@@ -17,9 +18,11 @@ class ServerState:
         registry: the models.
         metrics: what is counted.
         generator: starts generations.
+        control: does what concerns all replicas of the server.
     """
 
     settings: ServeSettings
     registry: ModelRegistry
     metrics: Metrics
     generator: Generator
+    control: ControlPlane

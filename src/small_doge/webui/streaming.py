@@ -1,7 +1,7 @@
-"""JSON and server-sent events."""
+"""How answers are sent: as JSON, or as a stream of events or lines."""
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi.responses import Response
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -19,6 +19,40 @@ def make_event(content: Any, event: str | None = None) -> bytes:
 def respond(content: Any, headers: dict[str, str] | None = None) -> Response:
     """Answer with JSON."""
     return Response(to_json(content), media_type="application/json", headers=headers)
+
+
+class Answer(Protocol):
+    """Writes a generation in the form of a protocol.
+
+    Attributes:
+        generation: what is running.
+    """
+
+    generation: Generation
+
+    async def collect(self) -> dict[str, Any]:
+        """Wait for the end, and return the whole answer."""
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """Give the answer piece by piece."""
+
+
+async def send_answer(
+    answer: Answer, as_stream: bool | None, path: str, headers: dict[str, str], media_type: str | None = None
+) -> Response:
+    """Send an answer whole or as a stream; its generation ends with the response, however that ends.
+
+    Args:
+        answer: writes it.
+        as_stream: whether it is sent piece by piece.
+        path: of the request.
+        headers: further headers.
+        media_type: of a stream that is none of events.
+    """
+    if as_stream:
+        return GenerationStream(answer.generation, answer.stream(), path, headers, media_type)
+    with answer.generation:
+        return respond(await answer.collect(), headers)
 
 
 class GenerationStream(EventSourceResponse):

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import ollama
 import pytest
+from tests.webui import run_app
 
 
 HELLO = [{"role": "user", "content": "Where does Ada live?"}]
@@ -172,8 +173,10 @@ def test_texts_are_embedded(client, server, engine):
     assert answer.prompt_eval_count == len(engine.encode("Ada lives in Pinewood.")) + len(engine.encode("Ben"))
     old = client.embeddings("doge", "Ben")
     assert list(old.embedding) == pytest.approx(list(answer.embeddings[1]), abs=1e-6)
+    response = httpx.post(f"{server}/api/embed", json={"model": "doge", "input": "x", "truncate": True})
+    assert response.headers["X-Small-Doge-Ignored"] == "truncate"
     response = httpx.post(f"{server}/api/embed", json={"model": "doge", "input": "x", "dimensions": 4})
-    assert "dimensions is not supported" in response.json()["error"]
+    assert "dimensions=4: this model's embeddings have 64" in response.json()["error"]
 
 
 def test_empty_requests_load_and_unload(client):
@@ -213,7 +216,7 @@ def test_pull_of_a_model_that_is_there_succeeds(client):
         ("generate", {"raw": True, "system": "x"}, 400, "raw sends the prompt alone"),
         ("generate", {"model": "base", "system": "x"}, 400, "no chat template"),
         ("generate", {"context": [10**6]}, 400, "token 1000000"),
-        ("generate", {"context": [-1]}, 400, "prompt[0]=-1"),
+        ("generate", {"context": [-1]}, 400, "context[0]=-1"),
         ("show", {"model": "dogge"}, 404, "did you mean 'doge'"),
         ("pull", {"model": "llama"}, 404, "llama"),
         ("create", {}, 400, "--models-dir"),
@@ -243,7 +246,9 @@ def test_options_without_effect_are_named_in_a_header(server):
     )
 
 
-@pytest.mark.parametrize("given", [{"num_predict": -1}, {"num_predict": -2}, {"seed": -1}, {"top_k": -1}])
-def test_values_that_mean_all_are_understood(server, given):
-    asked = {"model": "doge", "prompt": "Ada", "options": {"num_predict": 2, **given}, "stream": False}
-    assert httpx.post(f"{server}/api/generate", json=asked, timeout=60).json()["done"] is True
+def test_values_that_mean_all_are_understood(models_dir):
+    with run_app(models=(str(models_dir / "doge"),), threads=1, max_output_tokens=20) as (address, _):
+        for given in ({"num_predict": -1}, {"num_predict": -2}, {"seed": -1}, {"top_k": -1}):
+            asked = {"model": "doge", "prompt": "Ada", "options": {"num_predict": 2, **given}, "stream": False}
+            answer = httpx.post(f"{address}/api/generate", json=asked, timeout=60).json()
+            assert answer["eval_count"] == (20 if "num_predict" in given else 2)

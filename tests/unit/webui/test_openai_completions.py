@@ -146,7 +146,7 @@ def test_stop_texts_end_an_answer(client, engine):
         ({"prompt": [[]]}, "prompt is empty", None),
         ({"prompt": [5, 100_000]}, "token 100000", None),
         ({"prompt": ["x"] * 60, "n": 2}, "--max-queue", "prompt"),
-        ({"max_tokens": -1}, "max_new_tokens", None),
+        ({"max_tokens": -1}, "max_tokens=-1", "max_tokens"),
         ({"extra_body": {"prompt": {"text": "x"}}}, "prompt", None),
         ({"extra_body": {"echo": "yes"}}, "echo", "echo"),
     ],

@@ -74,6 +74,13 @@ def test_what_cannot_be_done_is_said(client, given, said, param):
     assert param is None or caught.value.param == param
 
 
+def test_a_size_that_can_t_be_had_is_refused_before_anything_is_computed(models_dir):
+    with run_app(models=(str(models_dir / "doge"),), threads=1) as (address, _):
+        response = httpx.post(f"{address}/v1/embeddings", json={"input": TEXT, "dimensions": 8}, timeout=30)
+        assert response.status_code == 400
+        assert "smalldoge_requests_total{" not in httpx.get(f"{address}/metrics").text
+
+
 def test_export_of_an_older_version_is_told(models_dir, tmp_path):
     onnx = pytest.importorskip("onnx")
     folder = tmp_path / "old"

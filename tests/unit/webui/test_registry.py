@@ -6,9 +6,11 @@ import shutil
 
 import pytest
 
+from small_doge.inference import open_engine
 from small_doge.utils.errors import UserError
 from small_doge.webui.errors import ApiError
-from small_doge.webui.registry import ModelRegistry, estimate_bytes
+from small_doge.webui.model_files import estimate_bytes
+from small_doge.webui.registry import ModelRegistry
 from small_doge.webui.settings import ServeSettings
 
 
@@ -34,7 +36,7 @@ def run(work, registry):
 
 def test_the_model_used_least_recently_makes_room_and_one_in_use_stays(folder):
     registry = build(folder)
-    registry.budget = estimate_bytes(str(folder / "doge"))
+    registry.budget = estimate_bytes(folder / "doge")
 
     async def work():
         with await registry.acquire("doge") as doge:
@@ -125,3 +127,38 @@ def test_models_have_names_of_their_own(folder):
 def test_an_empty_folder_says_so(tmp_path):
     with pytest.raises(ApiError, match="holds no exported model"):
         build(tmp_path).find(None)
+
+
+def test_memory_of_a_hub_name_is_that_of_its_cached_files(folder, monkeypatch):
+    cached = {"smalldoge/doge": folder / "doge"}
+    monkeypatch.setattr("small_doge.webui.model_files.find_cached_folder", cached.get)
+    registry = ModelRegistry(ServeSettings(models=("smalldoge/doge", "smalldoge/new")))
+    known, unknown = registry.find("doge"), registry.find("new")
+    assert known.count_bytes() == estimate_bytes(folder / "doge") > unknown.count_bytes()
+    assert known.describe()["can_chat"] and known.created
+    assert not unknown.describe()["can_chat"] and not unknown.created
+
+
+def test_a_model_that_must_be_downloaded_is_said_to_be_of_unknown_size(folder, monkeypatch):
+    told, cached = [], {}
+    monkeypatch.setattr("small_doge.webui.model_files.CACHE_BYTES", 1000)
+    monkeypatch.setattr("small_doge.webui.model_files.find_cached_folder", cached.get)
+    registry = ModelRegistry(ServeSettings(models=("smalldoge/new",), models_dir=str(folder), threads=1), told.append)
+
+    def download(entry):
+        if entry.source == "smalldoge/new":
+            cached["smalldoge/new"] = folder / "doge"
+        return open_engine(entry.folder, threads=1)
+
+    monkeypatch.setattr(registry, "_open", download)
+
+    async def work():
+        with await registry.acquire("other"):
+            pass
+        registry.budget = estimate_bytes(folder / "absent") + registry.find("other").count_bytes()
+        with await registry.acquire("new") as new:
+            assert not new.describe()["changed"] and new.created
+            assert not registry.find("other").is_loaded  # it made room, as the new one is larger than assumed
+        assert any("new is not on this machine yet" in line for line in told)
+
+    run(work, registry)

@@ -1,6 +1,8 @@
 """Replicas of Ray Serve: one dies under load, and the server goes on."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,9 +73,11 @@ class Load:
                     self.results.append((start, time.monotonic(), repr(error), None))
 
 
-@pytest.fixture
-def ray_server(models_dir, tmp_path):
+@pytest.fixture(scope="module")
+def ray_server(models_dir, tmp_path_factory):
     """A server of two replicas: its process, and its address."""
+    pytest.importorskip("ray")
+    tmp_path = tmp_path_factory.mktemp("ray")
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     listener.close()
@@ -93,8 +97,27 @@ def ray_server(models_dir, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_concerns_the_server_reaches_both_replicas(ray_server):
+    with httpx.Client(base_url=ray_server[1], timeout=120) as client:
+        loaded = client.post("/api/v1/models/doge/load").json()
+        assert (loaded["num_replicas"], loaded["num_loaded"]) == (2, 2)
+        for _ in range(4):  # whichever replica writes it, and whichever is asked to end it
+            with client.stream(
+                "POST", "/v1/chat/completions", json={**ASKED, "max_tokens": 16_000, "stream": True}
+            ) as response:
+                lines = response.iter_lines()
+                name = json.loads(next(lines).removeprefix("data: "))["id"]
+                assert client.post(f"/v1/chat/cancel/{name}").json()["status"] == "cancelled"
+                assert any('"finish_reason":"stop"' in line for line in lines)
+        assert len(set(re.findall(r'replica="(.*?)"', client.get("/metrics").text))) == 2
+        unloaded = client.post("/api/v1/models/doge/unload").json()
+        assert (unloaded["num_replicas"], unloaded["num_loaded"]) == (2, 0)
+        assert client.get("/api/ps").json()["models"] == []
+        assert client.post("/api/v1/models/dogge/load").status_code == 404
+
+
+@pytest.mark.slow
 def test_killed_replica_takes_its_own_requests_along_and_comes_back(ray_server, models_dir):
-    pytest.importorskip("ray")
     process, address = ray_server
     with run_app(models=(str(models_dir / "doge"),), threads=1) as (alone, _):
         expected = httpx.post(f"{alone}/v1/chat/completions", json=ASKED).json()["choices"][0]["message"]["content"]

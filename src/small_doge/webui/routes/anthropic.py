@@ -8,16 +8,20 @@ from typing import Annotated, Any, ClassVar
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import Field
-from starlette.concurrency import run_in_threadpool
 
-from ...inference.tool_calls import ToolCall, build_tool_grammar
+from ...inference.tool_calls import ToolCall
 from ..answer_parts import AnswerReader, Part
-from ..errors import ApiError, make_request_id
+from ..errors import make_request_id
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
-from ..streaming import GenerationStream, make_event, respond
+from ..streaming import make_event, respond, send_answer
 from .anthropic_input import read_conversation, read_tool_choice, read_tools
 from .bodies import Body
+from .messages import is_begun
+from .openai_input import shape_answer
+
+
+FORMAT = "output_config.format"
 
 
 class CountBody(Body):
@@ -43,31 +47,22 @@ class CountBody(Body):
         """Return the request that all protocols share."""
         messages = read_conversation(self.messages, self.system)
         choice, parallel = read_tool_choice(self.tool_choice)
-        tools = read_tools(self.tools or []) if choice != "none" else []
-        options: dict[str, Any] = {}
-        grammar = build_tool_grammar(tools, choice, parallel)
-        if grammar is not None:
-            options["grammar"] = grammar
-        schema = self._read_format()
-        if schema is not None:
-            options["json_schema"] = schema
+        form = (self.output_config or {}).get("format")
+        options, tools = shape_answer(read_tools(self.tools or []), choice, parallel, form, FORMAT)
         return GenerationRequest(
             model=self.model,
             messages=messages,
             options=options,
-            tools=tools or None,
-            continue_final_message=messages[-1]["role"] == "assistant",
+            names={
+                "max_new_tokens": "max_tokens",
+                "stop": "stop_sequences",
+                "json_schema": FORMAT,
+                "grammar": "tools",
+            },
+            tools=tools,
+            continue_final_message=is_begun(messages),
             template_variables={} if self.thinking is None else {"enable_thinking": self.with_thinking},
         )
-
-    def _read_format(self) -> dict[str, Any] | None:
-        """Return the JSON schema of the answer; None if it is free."""
-        wanted = (self.output_config or {}).get("format")
-        if wanted is None:
-            return None
-        if not isinstance(wanted, dict) or wanted.get("type") != "json_schema" or "schema" not in wanted:
-            raise ApiError(400, "output_config.format must have the type json_schema, and a schema", "output_config")
-        return wanted["schema"]
 
 
 class MessagesBody(CountBody):
@@ -105,19 +100,13 @@ def make_anthropic_router(state: ServerState) -> APIRouter:
         asked = body.to_request()
         generation = await state.generator.start(asked)
         answer = MessageAnswer(generation, body, with_tools="grammar" in asked.options)
-        if body.stream:
-            return GenerationStream(generation, answer.stream(), request.url.path, headers)
-        with generation:
-            return respond(await answer.collect(), headers)
+        return await send_answer(answer, body.stream, request.url.path, headers)
 
     @router.post("/count_tokens")
     async def count_tokens(body: CountBody) -> Response:
         """Count the tokens of a conversation, without an answer."""
         headers = {**body.check_fields(), "request-id": make_request_id()}
-        asked = body.to_request()
-        with await state.registry.acquire(body.model) as entry:
-            ids = await run_in_threadpool(state.generator.encode, entry.engine, asked)
-        return respond({"input_tokens": len(ids)}, headers)
+        return respond({"input_tokens": await state.generator.count_prompt(body.to_request())}, headers)
 
     return router
 
@@ -238,7 +227,6 @@ class MessageAnswer:
 
 
 def _make_tool_block(call: ToolCall) -> dict[str, Any]:
-
     return {
         "type": "tool_use",
         "id": f"toolu_{uuid.uuid4().hex}",

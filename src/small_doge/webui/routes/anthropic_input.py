@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ApiError
-from .bodies import read_content
+from .messages import read_content, read_part, read_role
 
 
 ROLES = ("user", "assistant", "system")
-CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}  # with their names in the OpenAI API
 
 
 def read_conversation(
@@ -26,9 +26,8 @@ def read_conversation(
     result: list[dict[str, Any]] = [{"role": "system", "content": text}] if text else []
     names: dict[str, str] = {}  # of tools, by the ids of their calls
     for number, message in enumerate(messages):
-        role, place = message.get("role"), f"messages[{number}]"
-        if role not in ROLES:
-            raise ApiError(400, f"{place}.role must be one of {', '.join(ROLES)}", "messages")
+        place = f"messages[{number}]"
+        role = read_role(message, place, ROLES)
         content = message.get("content")
         if not isinstance(content, str | list):
             raise ApiError(400, f"{place}.content must be a text or a list of blocks", "messages")
@@ -56,7 +55,7 @@ def _read_assistant(blocks: Sequence[Any], place: str, names: dict[str, str]) ->
             function = {"name": name, "arguments": dict(arguments)}
             calls.append({"id": identifier, "type": "function", "function": function})
         elif kind not in ("thinking", "redacted_thinking"):
-            texts.append(_read_text(block, where))
+            texts.append(read_part(block, where))
     return {"role": "assistant", "content": "".join(texts), **({"tool_calls": calls} if calls else {})}
 
 
@@ -74,22 +73,12 @@ def _read_user(blocks: Sequence[Any], place: str, role: str, names: Mapping[str,
                 text = f"Error: {text}"
             result.append({"role": "tool", "tool_call_id": identifier, "name": names[identifier], "content": text})
             continue
-        text = _read_text(block, where)
+        text = read_part(block, where)
         if result and result[-1]["role"] == role:
             result[-1]["content"] += text
         else:
             result.append({"role": role, "content": text})
     return result or [{"role": role, "content": ""}]
-
-
-def _read_text(block: Any, where: str) -> str:
-    """Return the text of a block."""
-    kind = block.get("type") if isinstance(block, Mapping) else None
-    if kind != "text" or not isinstance(block.get("text"), str):
-        raise ApiError(
-            400, f"{where} has type {kind!r}; this model reads text alone", "messages", "unsupported_content"
-        )
-    return block["text"]
 
 
 def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -116,18 +105,18 @@ def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def read_tool_choice(choice: Mapping[str, Any] | None) -> tuple[str, bool]:
-    """Return which tools may or must be called, as `build_tool_grammar` takes it, and whether several may be.
+def read_tool_choice(choice: Mapping[str, Any] | None) -> tuple[Any, bool]:
+    """Return which tools may or must be called, in the OpenAI form, and whether several may be.
 
     Raises:
         ApiError: the choice is none of the API's.
     """
     if choice is None:
-        return "auto", True
+        return None, True
     kind, name = choice.get("type"), choice.get("name")
     parallel = choice.get("disable_parallel_tool_use") is not True
     if kind == "tool" and isinstance(name, str):
-        return name, parallel
+        return {"type": "function", "name": name}, parallel
     if not isinstance(kind, str) or kind not in CHOICES:
         shown = json.dumps(dict(choice))[:80]
         raise ApiError(

@@ -1,6 +1,7 @@
 """What bodies of the OpenAI API have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar
 
@@ -8,12 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ...inference import SamplingOptions
 from ..errors import ApiError
-from ..security import list_names
 
 
 HELP = {option.name: option.metadata["help"] for option in fields(SamplingOptions)}
 IGNORED_HEADER = "X-Small-Doge-Ignored"
 MAX_TOP_LOGPROBS = 20
+
+
+def list_names(names: Iterable[str]) -> str:
+    """Write names for a header; what a header can't hold is left out."""
+    kept = (re.sub(r"[^A-Za-z0-9._\-\[\]]", "", name)[:64] for name in names)
+    return ", ".join(list(filter(None, kept))[:32])
 
 
 class Body(BaseModel):
@@ -43,9 +49,13 @@ class Body(BaseModel):
         return {IGNORED_HEADER: list_names(ignored)} if ignored else {}
 
     def list_ignored(self) -> list[str]:
-        """List the fields that were given and mean nothing here."""
+        """List the fields that were given and mean nothing here, those of an object as `OBJECT.NAME`."""
         extra = self.model_extra or {}
-        return [name for name in extra if name not in self.without_effect and name not in self.unsupported]
+        inner = [(name, value) for name in type(self).model_fields if isinstance(value := getattr(self, name), Body)]
+        return [
+            *(name for name in extra if name not in self.without_effect and name not in self.unsupported),
+            *(f"{name}.{part}" for name, value in inner for part in value.list_ignored()),
+        ]
 
 
 def _explain(name: str) -> Any:
@@ -89,68 +99,12 @@ class SamplingBody(Body):
         return options
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Body):
     """Options of a stream."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    without_effect: ClassVar = ("include_obfuscation",)
 
     include_usage: bool = False
-    include_obfuscation: bool = False
 
 
 Choices = Annotated[int, Field(ge=1, le=128)]
-
-
-def read_content(content: Any, place: str, convert: Callable[[Mapping[str, Any]], str | None] | None = None) -> str:
-    """Return a message's content, which is a text or a list of parts, as one text.
-
-    Args:
-        content: what the client sent.
-        place: where, for messages.
-        convert: returns the text of a part of another type; None where it has none.
-
-    Raises:
-        ApiError: a part is no text, or the content is something else.
-    """
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence):
-        raise ApiError(400, f"{place} must be a text or a list of parts", place)
-    texts = []
-    for number, part in enumerate(content):
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        text = part.get("text") if kind in ("text", "input_text", "output_text") else None
-        if text is None and convert is not None and isinstance(part, Mapping):
-            text = convert(part)
-        if not isinstance(text, str):
-            raise ApiError(
-                400, f"{place}[{number}] has type {kind!r}; this model reads text alone", place, "unsupported_content"
-            )
-        texts.append(text)
-    return "".join(texts)
-
-
-def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Check the messages of a conversation in the OpenAI form, and return them as the chat template takes them.
-
-    Raises:
-        ApiError: a message is not right.
-    """
-    if not messages:
-        raise ApiError(400, "messages is empty; send at least one message", "messages")
-    result = []
-    for number, message in enumerate(messages):
-        role = message.get("role")
-        old = next((name for name in ("function_call", "audio") if message.get(name) is not None), None)
-        if old is not None:
-            raise ApiError(400, f"messages[{number}].{old} is not supported by this server", "messages", "unsupported")
-        if not isinstance(role, str) or not role:
-            raise ApiError(400, f"messages[{number}].role must be a text, such as user", "messages")
-        kept = {
-            name: message[name] for name in ("name", "tool_calls", "tool_call_id") if message.get(name) is not None
-        }
-        content = read_content(message.get("content"), f"messages[{number}].content")
-        result.append({"role": "system" if role == "developer" else role, "content": content, **kept})
-    return result

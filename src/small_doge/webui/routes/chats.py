@@ -28,8 +28,7 @@ from ..chat_forms import (
 from ..chat_markdown import write_markdown
 from ..chat_store import ChatStore, ExistingChatError, MissingChatError
 from ..errors import ApiError
-from ..security import list_names
-from .bodies import IGNORED_HEADER
+from .bodies import IGNORED_HEADER, list_names
 
 
 ChatId = Annotated[str, Path(description="Id of a conversation.")]
@@ -75,7 +74,7 @@ class ChatRoute(APIRoute):
 
 def make_chats_router(store: ChatStore) -> APIRouter:
     """Build the routes. They are no coroutines, so that waiting for the disk holds up no generation."""
-    router = APIRouter(prefix="/api/v1/chats", tags=["conversations"], route_class=ChatRoute)
+    router = APIRouter(prefix="/api/v1/chats", tags=["Conversations"], route_class=ChatRoute)
     _add_collection(router, store)
     _add_single(router, store)
     return router

@@ -12,7 +12,8 @@ from ..errors import ApiError
 from ..generation import GenerationRequest
 from ..state import ServerState
 from ..streaming import respond
-from .bodies import Body, read_messages
+from .bodies import Body
+from .messages import read_messages
 from .openai_examples import INSPECTION, show_answer
 
 
@@ -33,13 +34,14 @@ class InspectBody(Body):
         Raises:
             ApiError: no text, or more than one form of it.
         """
-        given = [value for value in (self.tokens, self.content, self.messages) if value is not None]
+        given = [name for name in ("tokens", "content", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ApiError(400, "send one of tokens, content and messages", "content")
         return GenerationRequest(
             self.model,
-            prompt=self.content if self.tokens is None else self.tokens,
+            prompts=[prompt for prompt in (self.tokens, self.content) if prompt is not None],
             messages=None if self.messages is None else read_messages(self.messages),
+            names={"prompt": given[0]},
             make_reader=lambda: Scorer(self.top, with_keys=True),
         )
 

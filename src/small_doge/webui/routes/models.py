@@ -3,8 +3,8 @@
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 
-from ..registry import ModelEntry
 from ..state import ServerState
 
 
@@ -13,40 +13,24 @@ def make_models_api_router(state: ServerState) -> APIRouter:
     router = APIRouter(prefix="/api/v1/models", tags=["Models"])
 
     @router.get("")
-    def list_models() -> dict[str, Any]:
+    async def list_models() -> dict[str, Any]:
         """List the models, loaded or not."""
-        state.registry.rescan()
-        return {"models": [describe_status(entry) for entry in state.registry.entries.values()]}
+        return {"models": await state.control.list_models()}
 
     @router.get("/{name:path}/status")
-    def get_status(name: str) -> dict[str, Any]:
+    async def get_status(name: str) -> dict[str, Any]:
         """Tell whether a model is loaded, and what it needs."""
-        return describe_status(state.registry.find(name))
+        entry = await run_in_threadpool(state.registry.find, name)
+        return next(status for status in await state.control.list_models() if status["name"] == entry.name)
 
     @router.post("/{name:path}/load")
     async def load_model(name: str) -> dict[str, Any]:
         """Load a model, and wait until it is loaded."""
-        with await state.registry.acquire(name) as entry:
-            return describe_status(entry)
+        return await state.control.load(name)
 
     @router.post("/{name:path}/unload")
     async def unload_model(name: str) -> dict[str, Any]:
         """Free the memory of a model that no request uses."""
-        entry = state.registry.find(name)
-        await state.registry.unload(entry)
-        return describe_status(entry)
+        return await state.control.unload(name)
 
     return router
-
-
-def describe_status(entry: ModelEntry) -> dict[str, Any]:
-    """Describe a model and its state."""
-    return {
-        "id": entry.name,
-        "name": entry.name,
-        "status": entry.status,
-        "error": entry.error,
-        "memory_bytes": entry.count_bytes(),
-        "num_requests": entry.num_users,
-        **entry.describe(),
-    }

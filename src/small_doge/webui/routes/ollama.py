@@ -15,9 +15,8 @@ from ..answer_parts import AnswerReader
 from ..embeddings import embed
 from ..errors import to_json
 from ..generation import Generation
-from ..registry import ModelEntry
 from ..state import ServerState
-from ..streaming import GenerationStream, respond
+from ..streaming import respond, send_answer
 from .ollama_input import AnswerBody, ChatBody, EmbedBody, GenerateBody, KeptBody, OldEmbedBody
 from .openai_chat import describe_logprobs
 
@@ -44,7 +43,7 @@ def make_ollama_router(state: ServerState) -> APIRouter:
         """Embed texts, by the mean of the last hidden states."""
         start = time.perf_counter_ns()
         texts = [body.input] if isinstance(body.input, str) else body.input
-        vectors, num_tokens, load = await _embed(state, body, texts)
+        vectors, num_tokens, load = await _embed(state, body, texts, body.dimensions)
         times = {"total_duration": time.perf_counter_ns() - start, "load_duration": load}
         said = {"model": body.model, "embeddings": vectors, **times, "prompt_eval_count": num_tokens}
         return respond(said, body.check_fields())
@@ -58,15 +57,17 @@ def make_ollama_router(state: ServerState) -> APIRouter:
     return router
 
 
-async def _embed(state: ServerState, body: KeptBody, texts: Sequence[str]) -> tuple[list[list[float]], int, int]:
+async def _embed(
+    state: ServerState, body: KeptBody, texts: Sequence[str], dimensions: int | None = None
+) -> tuple[list[list[float]], int, int]:
     """Return embeddings, the number of tokens of all texts, and the nanoseconds that loading the model took."""
     must_unload = body.must_unload()
     start = time.perf_counter_ns()
-    with await state.registry.acquire(body.model) as entry:
+    with await state.registry.acquire(body.model):
         load = time.perf_counter_ns() - start
-        vectors, num_tokens = await embed(state.generator, body.model, texts)
+        vectors, num_tokens = await embed(state.generator, body.model, texts, dimensions)
     if must_unload:
-        await unload_if_idle(state, entry)
+        await state.control.unload(body.model, only_idle=True)
     return [vector.tolist() for vector in vectors], num_tokens, load
 
 
@@ -75,14 +76,14 @@ async def _answer(state: ServerState, body: ChatBody | GenerateBody, path: str) 
     headers = body.check_fields()
     must_unload = body.must_unload()
     start = time.perf_counter_ns()
-    is_empty = not body.messages if isinstance(body, ChatBody) else not (body.prompt or body.context)
-    if is_empty and must_unload:
-        await unload_if_idle(state, state.registry.find(body.model))
-        return _respond_at_once(body, "unload", headers)
+    if not (body.messages if isinstance(body, ChatBody) else body.prompt or body.context):
+        if must_unload:
+            await state.control.unload(body.model, only_idle=True)
+        else:
+            await state.control.load(body.model)
+        return _respond_at_once(body, "unload" if must_unload else "load", headers)
     with await state.registry.acquire(body.model) as entry:
         load = time.perf_counter_ns() - start
-        if is_empty:
-            return _respond_at_once(body, "load", headers)
         most_tokens = state.settings.max_output_tokens
         if isinstance(body, ChatBody):
             asked = body.to_request(most_tokens)
@@ -90,10 +91,7 @@ async def _answer(state: ServerState, body: ChatBody | GenerateBody, path: str) 
             asked = body.to_request(most_tokens, can_chat=entry.describe()["can_chat"])
         generation = await state.generator.start(asked)
     answer = OllamaAnswer(state, generation, body, "grammar" in asked.options, start, load)
-    if body.stream is not False:
-        return GenerationStream(generation, answer.stream(), path, headers, LINES)
-    with generation:
-        return respond(await answer.collect(), headers)
+    return await send_answer(answer, body.stream is not False, path, headers, LINES)
 
 
 def _respond_at_once(body: ChatBody | GenerateBody, reason: str, headers: dict[str, str]) -> Response:
@@ -101,12 +99,6 @@ def _respond_at_once(body: ChatBody | GenerateBody, reason: str, headers: dict[s
     if body.stream is False:
         return respond(said, headers)
     return Response(f"{to_json(said)}\n", media_type=LINES, headers=headers)
-
-
-async def unload_if_idle(state: ServerState, entry: ModelEntry) -> None:
-    """Unload a model that no request uses."""
-    if entry.is_loaded and not entry.num_users:
-        await state.registry.unload(entry)
 
 
 class OllamaAnswer:
@@ -174,7 +166,7 @@ class OllamaAnswer:
         """Give the model back; return the reason, the counts and the times of the answer."""
         self.generation.close()
         if self.body.must_unload():
-            await unload_if_idle(self.state, self.generation.entry)
+            await self.state.control.unload(self.generation.entry.name, only_idle=True)
         stream = self.generation.choices[0]
         prompt, _, output = self.generation.count_tokens()
         now = time.monotonic()

@@ -11,6 +11,7 @@ from ...inference.tool_calls import build_tool_grammar
 from ..errors import ApiError
 from ..generation import GenerationRequest
 from .bodies import MAX_TOP_LOGPROBS, Body
+from .messages import is_begun, read_messages
 
 
 OPTIONS = {
@@ -18,6 +19,13 @@ OPTIONS = {
     "repeat_penalty": "repetition_penalty",
     **{name: name for name in ("temperature", "top_k", "top_p", "min_p", "seed", "stop")},
     **{name: name for name in ("presence_penalty", "frequency_penalty")},
+}
+# Our names of what a client may get wrong, with its own.
+NAMES = {
+    **{ours: f"options.{name}" for name, ours in OPTIONS.items()},
+    "json_schema": "format",
+    "grammar": "tools",
+    "prompt": "context",  # texts have no wrong tokens
 }
 INTEGERS = ("num_predict", "top_k", "seed")
 # Other ways of sampling, with the value that asks for nothing.
@@ -97,6 +105,11 @@ class AnswerBody(KeptBody):
         """Tell whether thoughts are answered apart."""
         return bool(self.think)
 
+    def list_ignored(self) -> list[str]:
+        """List the fields that change nothing here and were given, options among them."""
+        without_use = self.top_logprobs and not self.logprobs
+        return [*super().list_ignored(), *(["top_logprobs"] if without_use else [])]
+
     def list_options(self, most_tokens: int) -> dict[str, Any]:
         """Return the fields of `SamplingOptions` that were given.
 
@@ -149,14 +162,14 @@ class ChatBody(AnswerBody):
         grammar = build_tool_grammar(self.tools or [])
         if grammar is not None and "json_schema" not in options:
             options["grammar"] = grammar
-        messages = [_read_message(number, message) for number, message in enumerate(self.messages or [])]
-        last = messages[-1]
+        messages = _read_messages(self.messages or [])
         return GenerationRequest(
             model=self.model,
             messages=messages,
             options=options,
+            names=NAMES,
             tools=self.tools or None,
-            continue_final_message=last["role"] == "assistant" and "tool_calls" not in last,
+            continue_final_message=is_begun(messages),
             template_variables=self.make_variables(),
         )
 
@@ -183,11 +196,11 @@ class GenerateBody(AnswerBody):
             raise ApiError(
                 400, "raw sends the prompt alone; leave system and context out", param="raw", code="unsupported"
             )
-        asked = GenerationRequest(model=self.model, options=options, context=self.context or ())
+        asked = GenerationRequest(self.model, options=options, names=NAMES, context=self.context or ())
         if self.raw or not can_chat:
             if self.system:
                 raise ApiError(400, f"{self.model} has no chat template, and no place for system", param="system")
-            asked.prompt = self.prompt
+            asked.prompts = [self.prompt or ""]
         else:
             system = [{"role": "system", "content": self.system}] if self.system else []
             asked.messages = [*system, {"role": "user", "content": self.prompt or ""}]
@@ -198,10 +211,13 @@ class GenerateBody(AnswerBody):
 class EmbedBody(KeptBody):
     """A request for embeddings."""
 
-    unsupported: ClassVar = {"dimensions": ()}
-
     input: str | list[str]
-    truncate: bool | None = True
+    truncate: bool | None = None
+    dimensions: int | None = None
+
+    def list_ignored(self) -> list[str]:
+        """List the fields that change nothing here and were given: texts that are too long are refused, never cut."""
+        return [*super().list_ignored(), *(["truncate"] if self.truncate else [])]
 
 
 class OldEmbedBody(KeptBody):
@@ -210,27 +226,14 @@ class OldEmbedBody(KeptBody):
     prompt: str
 
 
-def _read_message(number: int, message: Mapping[str, Any]) -> dict[str, Any]:
-    """Check a message, and return it as the chat template takes it.
+def _read_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Check messages, and return them as the chat template takes them.
 
     Raises:
-        ApiError: it is not right.
+        ApiError: one is not right.
     """
-    role, content = message.get("role"), message.get("content")
-    place = f"messages[{number}]"
-    if not isinstance(role, str) or not role:
-        raise ApiError(400, f"{place}.role must be a text, such as user", "messages")
-    if content is not None and not isinstance(content, str):
-        raise ApiError(400, f"{place}.content must be a text", "messages")
-    if message.get("images"):
-        raise ApiError(400, f"{place}.images: this model reads text alone", "messages", "unsupported_content")
-    calls = message.get("tool_calls")
-    if calls and (not isinstance(calls, Sequence) or isinstance(calls, str)):
-        raise ApiError(400, f"{place}.tool_calls must be a list", "messages")
-    name = message.get("tool_name")
-    return {
-        "role": role,
-        "content": content or "",
-        **({"name": name} if isinstance(name, str) else {}),
-        **({"tool_calls": calls} if calls else {}),
-    }
+    for number, message in enumerate(messages):
+        if message.get("images"):
+            place = f"messages[{number}].images"
+            raise ApiError(400, f"{place}: this model reads text alone", "messages", "unsupported_content")
+    return read_messages([{**message, "name": message.get("tool_name")} for message in messages])

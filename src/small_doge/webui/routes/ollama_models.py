@@ -2,16 +2,16 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from starlette.concurrency import run_in_threadpool
 
 from ..errors import ApiError, to_json
+from ..model_entry import ModelEntry
 from ..model_facts import count_weights, make_digest, name_format, show_count
 from ..model_files import read_json
-from ..registry import ModelEntry
 from ..state import ServerState
 from ..streaming import respond
 from .ollama import LINES
@@ -45,10 +45,10 @@ def make_ollama_models_router(state: ServerState) -> APIRouter:
 
     @router.head("/api/ps", include_in_schema=False)
     @router.get("/api/ps")
-    def list_loaded() -> dict[str, Any]:
+    async def list_loaded() -> dict[str, Any]:
         """List the models in memory."""
-        loaded = [entry for entry in state.registry.entries.values() if entry.is_loaded]
-        return {"models": [_describe_loaded(entry) for entry in loaded]}
+        loaded = [status for status in await state.control.list_models() if status["num_loaded"]]
+        return {"models": await run_in_threadpool(lambda: [_describe_loaded(state, status) for status in loaded])}
 
     @router.post("/api/show")
     def show_model(body: ModelBody) -> Response:
@@ -90,7 +90,7 @@ def add_tag(name: str) -> str:
 
 def _describe(entry: ModelEntry) -> dict[str, Any]:
     """Describe a model as lists hold it."""
-    facts, config = entry.describe(), read_json(Path(entry.source) / "config.json") or {}
+    facts, config = entry.describe(), read_json(entry.folder / "config.json") or {}
     family = config.get("model_type", "doge")
     return {
         "name": add_tag(entry.name),
@@ -109,23 +109,22 @@ def _describe(entry: ModelEntry) -> dict[str, Any]:
     }
 
 
-def _describe_loaded(entry: ModelEntry) -> dict[str, Any]:
-    described = _describe(entry)
+def _describe_loaded(state: ServerState, status: dict[str, Any]) -> dict[str, Any]:
+    described = _describe(state.registry.find(status["name"]))
     del described["modified_at"]
-    facts = entry.describe()
     return {
         **described,
-        "size": entry.count_bytes(),
+        "size": status["memory_bytes"],
         "size_vram": 0,
         "expires_at": FOREVER,
-        "context_length": facts["max_length"] or facts["trained_length"] or 0,
+        "context_length": status["max_length"] or status["trained_length"] or 0,
     }
 
 
 def _show(state: ServerState, entry: ModelEntry) -> dict[str, Any]:
     """Describe a model at length."""
     described, facts = _describe(entry), entry.describe()
-    config = read_json(Path(entry.source) / "config.json") or {}
+    config = read_json(entry.folder / "config.json") or {}
     template = _read_template(entry)
     sampling = state.settings.sampling
     options = {
@@ -168,7 +167,7 @@ def _read_template(entry: ModelEntry) -> str:
     """Return a model's chat template; an empty text if it has none."""
     if entry.is_loaded:
         return str(getattr(entry.engine.tokenizer, "chat_template", None) or "")
-    folder = Path(entry.source)
+    folder = entry.folder
     try:
         return (folder / "chat_template.jinja").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

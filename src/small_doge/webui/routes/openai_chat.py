@@ -15,10 +15,11 @@ from ..answer_parts import AnswerReader
 from ..errors import ApiError
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
-from ..streaming import GenerationStream, make_event, respond
-from .bodies import MAX_TOP_LOGPROBS, Choices, SamplingBody, StreamOptions, read_messages
+from ..streaming import make_event, send_answer
+from .bodies import MAX_TOP_LOGPROBS, Choices, SamplingBody, StreamOptions
+from .messages import read_messages
 from .openai_examples import CHAT, show_answer
-from .openai_input import blame, read_tools, shape_answer
+from .openai_input import read_tools, shape_answer
 
 
 MESSAGE_FIELDS = (
@@ -90,6 +91,11 @@ class ChatBody(SamplingBody):
             model=self.model,
             messages=read_messages(self.messages),
             options={**options, **shape},
+            names={
+                "max_new_tokens": "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens",
+                "json_schema": "response_format",
+                "grammar": "tools",
+            },
             n=self.n or 1,
             tools=tools,
             continue_final_message=self.continue_final_message,
@@ -106,23 +112,16 @@ def make_chat_router(state: ServerState) -> APIRouter:
         """Generate the next message of a conversation, whole or as a stream of events."""
         headers = body.check_fields()
         asked = body.to_request()
-        with blame("response_format"):
-            generation = await state.generator.start(asked)
+        generation = await state.generator.start(asked)
         answer = ChatAnswer(generation, body, with_tools="grammar" in asked.options)
         state.generator.running[answer.id] = generation
-        if body.stream:
-            return GenerationStream(generation, answer.stream(), request.url.path, headers)
-        with generation:
-            return respond(await answer.collect(), headers)
+        return await send_answer(answer, body.stream, request.url.path, headers)
 
     @router.post("/chat/cancel/{name}")
     async def cancel(name: str) -> dict[str, str]:
         """End a chat completion by its id; what it has written so far is its answer."""
-        generation = state.generator.running.get(name)
-        if generation is None or generation.is_closed:
+        if not await state.control.cancel(name):
             raise ApiError(404, f"no chat completion with the id {name} is running", code="not_found")
-        for stream in generation.choices:
-            stream.cancel()
         return {"id": name, "status": "cancelled"}
 
     return router

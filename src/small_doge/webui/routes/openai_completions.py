@@ -15,7 +15,7 @@ from ...inference.detokenizer import Detokenizer
 from ...inference.prompt_readers import Scorer
 from ..generation import Generation, GenerationRequest
 from ..state import ServerState
-from ..streaming import GenerationStream, make_event, respond
+from ..streaming import make_event, send_answer
 from .bodies import MAX_TOP_LOGPROBS, Choices, SamplingBody, StreamOptions
 from .openai_chat import count_usage, find_reason
 from .openai_examples import COMPLETION, show_answer
@@ -49,7 +49,8 @@ class CompletionBody(SamplingBody):
             options["logprobs"] = self.logprobs
             if self.echo:
                 options["prompt_logprobs"] = self.logprobs
-        return GenerationRequest(self.model, prompts=self.list_prompts(), options=options, n=self.n or 1)
+        names = {"max_new_tokens": "max_tokens"}
+        return GenerationRequest(self.model, self.list_prompts(), options=options, names=names, n=self.n or 1)
 
 
 def make_completions_router(state: ServerState) -> APIRouter:
@@ -62,10 +63,7 @@ def make_completions_router(state: ServerState) -> APIRouter:
         headers = body.check_fields()
         generation = await state.generator.start(body.to_request())
         answer = await run_in_threadpool(CompletionAnswer, generation, body)  # an echo may be long
-        if body.stream:
-            return GenerationStream(generation, answer.stream(), request.url.path, headers)
-        with generation:
-            return respond(await answer.collect(), headers)
+        return await send_answer(answer, body.stream, request.url.path, headers)
 
     return router
 

@@ -55,15 +55,7 @@ def make_embeddings_router(state: ServerState) -> APIRouter:
         """Embed texts or token ids."""
         headers = body.check_fields()
         inputs = body.list_inputs()
-        vectors, num_tokens = await embed(state.generator, body.model, inputs)
-        size = len(vectors[0])
-        if body.dimensions not in (None, size):
-            raise ApiError(
-                400,
-                f"dimensions={body.dimensions}: this model's embeddings have {size}, and can't be cut; leave it out",
-                "dimensions",
-                "unsupported",
-            )
+        vectors, num_tokens = await embed(state.generator, body.model, inputs, body.dimensions)
         data = [
             {"object": "embedding", "index": number, "embedding": _write(vector, body.encoding_format)}
             for number, vector in enumerate(vectors)

@@ -1,7 +1,6 @@
 """The form of an answer in the OpenAI API: tools, which of them may be called, and JSON."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...inference.tool_calls import build_tool_grammar
@@ -10,17 +9,6 @@ from ..errors import ApiError
 
 
 WAYS = ("auto", "none", "required")  # of using tools, where none is named
-
-
-@contextmanager
-def blame(field: str) -> Iterator[None]:
-    """Let errors of a schema that has passed through sampling options name the field that it came from."""
-    try:
-        yield
-    except UserError as error:
-        if not str(error).startswith("json_schema"):
-            raise
-        raise ApiError(400, f"{field}: {error}", field, "invalid_request") from error
 
 
 def read_tools(tools: Sequence[Any] | None) -> list[dict[str, Any]]:
@@ -49,7 +37,7 @@ def shape_answer(
 
     Args:
         tools: definitions of functions.
-        tool_choice: which of them may or must be called, as either form of the API has it.
+        tool_choice: which of them may or must be called, as either form of the API has it; None for a free choice.
         parallel: whether several calls may be made.
         form: what JSON the answer is, as either form of the API has it.
         form_name: what the field is called.
@@ -70,8 +58,8 @@ def shape_answer(
     if schema is not None and choice == "auto":
         raise ApiError(
             400,
-            f"{form_name} asks for JSON, and tool_choice=auto for a free choice between text and calls of tools; set "
-            "tool_choice to required or none, or leave one of them out",
+            f"{form_name} asks for JSON, and tools for a free choice between text and calls; let tool_choice require a call "
+            "or forbid it, or leave one of them out",
             form_name,
             "unsupported",
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from ..registry import ModelEntry
+from ..model_entry import ModelEntry
 from ..state import ServerState
 
 

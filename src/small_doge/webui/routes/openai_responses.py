@@ -7,7 +7,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 
 from ...inference import Token
 from ...inference.tool_calls import ToolCall
@@ -15,10 +14,9 @@ from ..answer_parts import AnswerReader
 from ..errors import ApiError, to_api_error
 from ..generation import Generation
 from ..state import ServerState
-from ..streaming import GenerationStream, make_event, respond
+from ..streaming import make_event, respond, send_answer
 from .openai_chat import describe_logprobs, find_reason
 from .openai_examples import RESPONSE, show_answer
-from .openai_input import blame
 from .responses_input import ResponseBody
 
 
@@ -31,22 +29,16 @@ def make_responses_router(state: ServerState) -> APIRouter:
         """Generate a response, whole or as a stream of events."""
         headers = body.check_fields()
         asked = body.to_request()
-        with blame("text.format"):
-            generation = await state.generator.start(asked)
+        generation = await state.generator.start(asked)
         answer = ResponseAnswer(generation, body, with_tools="grammar" in asked.options)
-        if body.stream:
-            return GenerationStream(generation, answer.stream(), request.url.path, headers)
-        with generation:
-            return respond(await answer.collect(), headers)
+        return await send_answer(answer, body.stream, request.url.path, headers)
 
     @router.post("/input_tokens")
     async def count_input_tokens(body: ResponseBody) -> Response:
         """Count the tokens of a request, without a response."""
         headers = body.check_fields()
-        asked = body.to_request()
-        with await state.registry.acquire(body.model) as entry:
-            ids = await run_in_threadpool(state.generator.encode, entry.engine, asked)
-        return respond({"object": "response.input_tokens", "input_tokens": len(ids)}, headers)
+        count = await state.generator.count_prompt(body.to_request())
+        return respond({"object": "response.input_tokens", "input_tokens": count}, headers)
 
     @router.get("/{name}")
     def get_response(name: str) -> Response:

@@ -1,5 +1,6 @@
 """Bodies of `/v1/responses` of the OpenAI API, and their conversations as the chat template takes them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -7,10 +8,12 @@ from pydantic import ConfigDict, Field
 
 from ..errors import ApiError
 from ..generation import GenerationRequest
-from .bodies import MAX_TOP_LOGPROBS, SamplingBody, read_content
+from .bodies import MAX_TOP_LOGPROBS, SamplingBody
+from .messages import read_content, read_role
 from .openai_input import read_tools, shape_answer
 
 
+ROLES = ("user", "assistant", "system", "developer")
 LOGPROBS = "message.output_text.logprobs"
 # Further things to include that are empty here, as nothing is encrypted and no tool is run by the server.
 EMPTY_PARTS = ("reasoning.encrypted_content",)
@@ -80,7 +83,13 @@ class ResponseBody(SamplingBody):
         messages = read_input(self.input)
         if self.instructions:
             messages = _add_instructions(self.instructions, messages)
-        return GenerationRequest(model=self.model, messages=messages, options={**options, **shape}, tools=tools)
+        names = {
+            "prompt": "input",
+            "max_new_tokens": "max_tokens" if self.max_output_tokens is None else "max_output_tokens",
+            "json_schema": "text.format",
+            "grammar": "tools",
+        }
+        return GenerationRequest(self.model, messages=messages, options={**options, **shape}, names=names, tools=tools)
 
 
 def read_input(items: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -95,11 +104,8 @@ def read_input(items: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
     for number, item in enumerate(items):
         kind, place = item.get("type", "message"), f"input[{number}]"
         if kind == "message":
-            role = item.get("role")
-            if role not in ("user", "assistant", "system", "developer"):
-                raise ApiError(400, f"{place}.role must be user, assistant, system or developer", "input")
             content = read_content(item.get("content"), f"{place}.content")
-            result.append({"role": "system" if role == "developer" else role, "content": content})
+            result.append({"role": read_role(item, place, ROLES), "content": content})
         elif kind == "function_call":
             _add_call(result, item, place)
         elif kind == "function_call_output":
@@ -119,12 +125,22 @@ def read_input(items: str | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 def _add_call(result: list[dict[str, Any]], item: Mapping[str, Any], place: str) -> None:
     """Add a call of a tool to the assistant's message."""
     identifier, name, arguments = (item.get(key) for key in ("call_id", "name", "arguments"))
-    if not all(isinstance(value, str) for value in (identifier, name, arguments)):
-        raise ApiError(400, f"{place} needs call_id, name, and arguments as JSON text", "input")
+    if not (isinstance(identifier, str) and isinstance(name, str) and _is_object(arguments)):
+        raise ApiError(
+            400, f"{place} needs call_id, name, and arguments, which are the text of a JSON object", "input"
+        )
     if not result or result[-1]["role"] != "assistant":
         result.append({"role": "assistant", "content": ""})
     call = {"id": identifier, "type": "function", "function": {"name": name, "arguments": arguments}}
     result[-1].setdefault("tool_calls", []).append(call)
+
+
+def _is_object(text: Any) -> bool:
+    """Tell whether a text is a JSON object."""
+    try:
+        return isinstance(text, str) and isinstance(json.loads(text or "{}"), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _read_output(item: Mapping[str, Any], place: str) -> dict[str, Any]:

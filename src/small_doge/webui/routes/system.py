@@ -22,11 +22,6 @@ def make_system_router(state: ServerState) -> APIRouter:
     @router.get("/metrics")
     async def get_metrics() -> Response:
         """Return what was counted, in the form that Prometheus reads."""
-        metrics = state.metrics
-        for entry in state.registry.entries.values():
-            metrics.memory.labels(entry.name).set(entry.count_bytes() if entry.is_loaded else 0)
-            metrics.unfinished.labels(entry.name).set(entry.worker.num_unfinished if entry.is_loaded else 0)
-            metrics.waiting.labels(entry.name).set(entry.worker.num_waiting if entry.is_loaded else 0)
-        return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await state.control.render_metrics(), media_type=CONTENT_TYPE_LATEST)
 
     return router

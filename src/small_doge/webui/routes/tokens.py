@@ -9,11 +9,12 @@ from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from ..errors import ApiError
-from ..registry import ModelEntry
+from ..model_entry import ModelEntry
 from ..state import ServerState
 from ..streaming import respond
 from ..tool_prompts import fit_template
-from .bodies import Body, read_messages
+from .bodies import Body
+from .messages import read_messages
 
 
 class ModelBody(Body):
