@@ -36,6 +36,7 @@ test: setup
 
 links: setup
 	$(BIN)/python -m tests.doc_links
+	$(BIN)/python -m tests.settings_table
 
 golden: setup
 	$(BIN)/python -m tests.golden.runs $(ARGS)
