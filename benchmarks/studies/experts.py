@@ -57,6 +57,7 @@ SIZES = {
 }  # fmt: skip
 WARMUP, DECAY = 0.05, 0.2  # shares of the steps
 TIMED_STEPS = 30
+FEWEST_STEPS = 5
 BALANCE_WEIGHT = 0.01  # of the plain mixture's balance loss, as in arXiv:2101.03961
 
 
@@ -252,6 +253,11 @@ class Experts:
         return [{"step": first + point["step"], "held_out": point["held_out"]} for point in points]
 
 
+def describe(sizes: dict[str, int]) -> str:
+    """Fields of a configuration as words."""
+    return ", ".join(f"{name} {value}" for name, value in sizes.items())
+
+
 def show_table(rows: list[dict]) -> str:
     """Losses and their difference from the dense layer's with the same seed, and what each variant costs."""
     losses = {(row["variant"], row["seed"]): row for row in rows}
@@ -287,17 +293,50 @@ def draw_panels(rows: list[dict]) -> dict[str, dict]:
     return panels
 
 
+def write_results(study: Study, experts: Experts, rows: list[dict], budget: float) -> None:
+    """Write the table and the picture; `budget` is the seconds of equal time."""
+    sizes, steps, data = experts.sizes, rows[0]["steps"], ", ".join(rows[0]["data"])
+    about = (
+        f"Doge ({describe(sizes['model'])}), vocabulary {experts.vocab_size}, rows of {sizes['length']} tokens, "
+        f"{sizes['batch']} a step, {steps} steps ({steps * sizes['batch'] * sizes['length']:,} tokens) at equal tokens, "
+        f"learning rate {sizes['lr']}, {len(experts.held_out)} held-out rows; data: {data}. A step is the fastest of "
+        f"{TIMED_STEPS}, and equal time is what {steps} steps of the dense layer take ({budget:.0f} s). The learning rate "
+        f"is stable, and falls over the last {DECAY:.0%} before each reading. Losses are in nats per held-out token: mean "
+        f"and standard deviation of the seeds; differences are taken seed by seed. Experts met: share that the held-out "
+        f"tokens choose."
+    )
+    picture = study.show_picture(draw_panels(rows), "experts", "held-out loss", log_x=True)
+    told = (
+        "variant",
+        "seed",
+        "active",
+        "parameters",
+        "step_ms",
+        "equal tokens",
+        "equal time",
+        "equal_time_steps",
+        "used",
+    )
+    title = "Do experts pay? CDMoE, a dense layer, a plain mixture, PKM and PEER"
+    study.write(title, [about, show_table(rows), picture], [{name: row[name] for name in told} for row in rows])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure the steps, train every variant, write tables and picture."""
+    """Measure the steps, train every variant, write table and picture."""
     parser = build_parser("experts", __doc__.partition("\n")[0])
     parser.add_argument("--data", nargs="+", required=True, help="texts, as small-doge takes them")
     parser.add_argument("--tokenizer", required=True, help="folder of a tokenizer")
-    parser.add_argument("--variants", nargs="+", help="such as dense moe:16 cdmoe:4096; by default those of the scale")
+    parser.add_argument(
+        "--variants", nargs="+", help="such as moe:16 cdmoe:4096, beside dense; by default those of the scale"
+    )
     parser.add_argument("--steps", type=int, help="training steps at equal tokens; by default those of the scale")
     args = parser.parse_args(argv)
     study = Study("experts", args, argv)
     sizes = SIZES[args.scale]
-    variants = args.variants or sizes["variants"]
+    steps = sizes["steps"] if args.steps is None else args.steps
+    if steps < FEWEST_STEPS:
+        raise UserError(f"--steps {steps}: the study needs {FEWEST_STEPS} at least, to end with a decay")
+    variants = list(dict.fromkeys(["dense", *(args.variants or sizes["variants"])]))
     for variant in variants:
         build_model(variant, sizes, 8)  # what does not fit is told before anything is trained
     experts = Experts(args)
@@ -305,32 +344,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     timings = [{**common, "variant": variant, "seed": 0, "part": "step", "steps": TIMED_STEPS} for variant in variants]
     seconds = {row["variant"]: row["step_seconds"] for row in study.run_all(timings, experts.measure_step)}
     timing_runs = study.runs
-    steps = args.steps or sizes["steps"]
-    budget = steps * seconds.get("dense", max(seconds.values()))
+    budget = steps * seconds["dense"]
+    equal_steps = {variant: max(FEWEST_STEPS, round(budget / seconds[variant])) for variant in variants}
     settings = [
-        {**common, "variant": variant, "seed": seed, "steps": steps, "equal_time_steps": equal}
+        {**common, "variant": variant, "seed": seed, "steps": steps, "equal_time_steps": equal_steps[variant]}
         for seed in args.seeds
         for variant in variants
-        for equal in [max(5, round(budget / seconds[variant]))]
     ]
-    rows = study.run_all(settings, experts.train_variant)
-    for row in rows:
-        row["step_ms"] = 1e3 * seconds[row["variant"]]
+    rows = [
+        {**row, "step_ms": 1e3 * seconds[row["variant"]]} for row in study.run_all(settings, experts.train_variant)
+    ]
     study.runs = timing_runs + study.runs
-    about = (
-        f"Doge, {sizes['model']}, vocabulary {experts.vocab_size}, rows of {sizes['length']} tokens, {sizes['batch']} a "
-        f"step, {steps} steps ({steps * sizes['batch'] * sizes['length']:,} tokens) at equal tokens, learning rate "
-        f"{sizes['lr']}, {len(experts.held_out)} held-out rows; data: {', '.join(args.data)}. A step is the fastest of "
-        f"{TIMED_STEPS}, and equal time is what {steps} steps of the dense layer take ({budget:.0f} s). The learning rate is stable, "
-        f"and falls over the last {DECAY:.0%} before each reading. Losses are in nats per held-out token: mean and "
-        f"standard deviation of the seeds; differences are taken seed by seed. Experts met: share that the held-out "
-        f"tokens choose."
-    )
-    picture = study.show_picture(draw_panels(rows), "experts", "held-out loss", log_x=True)
-    study.write(
-        "Do experts pay? CDMoE, a dense layer, a plain mixture, PKM and PEER", [about, show_table(rows), picture],
-        [{name: value for name, value in row.items() if name not in ("points", *common)} for row in rows],
-    )  # fmt: skip
+    write_results(study, experts, rows, budget)
 
 
 if __name__ == "__main__":

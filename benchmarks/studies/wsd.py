@@ -14,12 +14,13 @@ from itertools import chain, islice
 import numpy as np
 import torch
 from benchmarks.studies.common import Study, build_parser, train
-from benchmarks.studies.experts import evaluate
+from benchmarks.studies.experts import describe, evaluate
 from benchmarks.studies.presenting import draw_lines, group_rows, summary_table
 from benchmarks.studies.token_rows import draw_batches, read_tokens
 from torch import nn
 
 from small_doge import DogeConfig, DogeForCausalLM
+from small_doge.utils.errors import UserError
 from small_doge.utils.model_folder import load_tokenizer
 from small_doge.utils.scheduler import compute_wsd_factor
 
@@ -45,6 +46,7 @@ SIZES = {
 }  # fmt: skip
 WARMUP = 0.05  # share of the steps on the first data, and of those on the new one where it is warmed up again
 DECAYS = (0.1, 0.3, 0.6)  # of the steps on the first data
+FEWEST_STEPS = 20
 NEW_SHARE = 0.6  # steps on the new data, as a share of those on the first
 NEW_DECAY = 0.2  # of the steps on the new data
 DECAY_ARMS = (*(f"decay {share:.0%}" for share in DECAYS), "cosine")
@@ -73,7 +75,9 @@ class WarmupStableDecay:
     """Trains the arms of the study. What arms share is trained once: the stable phase, and cosine on the first data."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        steps = args.steps or SIZES[args.scale]["steps"]
+        steps = SIZES[args.scale]["steps"] if args.steps is None else args.steps
+        if steps < FEWEST_STEPS:
+            raise UserError(f"--steps {steps}: the study needs {FEWEST_STEPS} at least, for a decay over 10% of them")
         new_steps, near_for = round(NEW_SHARE * steps), SIZES[args.scale]["near_for"]
         counts = {"steps": steps, "new_steps": new_steps, "near_for": min(near_for, new_steps // 2)}
         self.sizes = {**SIZES[args.scale], **counts}
@@ -233,8 +237,39 @@ def collect_curves(rows: list[dict], arms: Sequence[str], data: str, from_step: 
     return curves
 
 
+def write_results(study: Study, arms: WarmupStableDecay, rows: list[dict], data: str, new_data: str) -> None:
+    """Write both tables and the picture of all curves."""
+    sizes, path = arms.sizes, study.picture_path()
+    panels = {
+        "first data alone": collect_curves(rows, DECAY_ARMS, "first data"),
+        "new data": collect_curves(rows, NEW_ARMS, "new data", sizes["steps"]),
+        "first data, while on the new": collect_curves(rows, NEW_ARMS, "first data", sizes["steps"]),
+    }
+    draw_lines(path, panels, "step", "held-out loss")
+    losses = {"first data": 3, "new data": 3}
+    rises = {"rise on new data": 3, "rise, had it gone on with the first": 3}
+    parts = [
+        f"Doge ({describe(sizes['model'])}), vocabulary {arms.vocab_size}, {sizes['batch']} rows of {sizes['length']} tokens "
+        f"a step; {sizes['steps']} steps on the first data ({data}), then {sizes['new_steps']} on the new one ({new_data}); "
+        f"peak learning rate {sizes['lr']} throughout, AdamW, {WARMUP:.0%} warm-up. Losses are in nats per token of "
+        f"{sizes['held_out_rows']} held-out rows of each data: mean and standard deviation of the seeds. `go on` ends with "
+        f"a linear decay over {NEW_DECAY:.0%} of the new steps.",
+        f"## Length of the decay, {sizes['steps']} steps on the first data",
+        summary_table([row for row in rows if row["arm"] in DECAY_ARMS], ["arm"], losses),
+        "## Going on with new data",
+        f"A rise is the largest of the held-out loss above where it stood before the first new step; 0 is no spike. On the "
+        f"new data it is looked for every {sizes['near']} steps for {sizes['near_for']} steps, then every {sizes['far']}; "
+        f"and for {sizes['near_for']} steps on the first data, had training gone on with them at the same rate.",
+        summary_table([row for row in rows if row["arm"] in NEW_ARMS], ["arm"], {**losses, **rises}),
+        f"![Held-out losses by step]({path.name})",
+    ]
+    told = ("arm", "seed", *losses, *rises)
+    kept = [{name: row[name] for name in told if name in row} for row in rows]
+    study.write("Warmup-stable-decay: going on with new data, and the length of the decay", parts, kept)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train every arm, write tables and pictures."""
+    """Train every arm, write tables and picture."""
     parser = build_parser("wsd", __doc__.partition("\n")[0])
     parser.add_argument("--data", nargs="+", required=True, help="texts to begin with, as small-doge takes them")
     parser.add_argument("--new-data", nargs="+", required=True, help="texts to go on with")
@@ -243,43 +278,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     study = Study("wsd", args, argv)
     arms = WarmupStableDecay(args)
-    sizes = arms.sizes
-    common = {"scale": args.scale, "steps": sizes["steps"], "device": args.device, "tokenizer": args.tokenizer}
+    common = {"scale": args.scale, "steps": arms.sizes["steps"], "device": args.device, "tokenizer": args.tokenizer}
     common |= {"data": args.data, "new_data": args.new_data}
     settings = [{**common, "arm": arm, "seed": seed} for seed in args.seeds for arm in (*DECAY_ARMS, *NEW_ARMS)]
-    rows = study.run_all(settings, arms.run)
-    decays = [row for row in rows if row["arm"] in DECAY_ARMS]
-    new = [row for row in rows if row["arm"] in NEW_ARMS]
-    about = (
-        f"Doge, {sizes['model']}, vocabulary {arms.vocab_size}, {sizes['batch']} rows of {sizes['length']} tokens a step; "
-        f"{sizes['steps']} steps on the first data ({', '.join(args.data)}), then {sizes['new_steps']} on the new one "
-        f"({', '.join(args.new_data)}); peak learning rate {sizes['lr']} throughout, AdamW, {WARMUP:.0%} warm-up. Losses "
-        f"are in nats per token of {sizes['held_out_rows']} held-out rows of each data: mean and standard deviation of "
-        f"the seeds. `go on` ends with a linear decay over {NEW_DECAY:.0%} of the new steps."
-    )
-    shares = {"first data": 3, "new data": 3}
-    rises = {**shares, "rise on new data": 3, "rise, had it gone on with the first": 3}
-    path = study.picture_path()
-    panels = {
-        "first data alone": collect_curves(rows, DECAY_ARMS, "first data"),
-        "new data": collect_curves(rows, NEW_ARMS, "new data", sizes["steps"]),
-        "first data, while on the new": collect_curves(rows, NEW_ARMS, "first data", sizes["steps"]),
-    }
-    draw_lines(path, panels, "step", "held-out loss")
-    picture = f"![Held-out losses by step]({path.name})"
-    parts = [
-        about,
-        f"## Length of the decay, {sizes['steps']} steps on the first data",
-        summary_table(decays, ["arm"], shares),
-        "## Going on with new data",
-        f"A rise is the largest of the held-out loss above where it stood before the first new step; 0 is no spike. On the "
-        f"new data it is looked for every {sizes['near']} steps for {sizes['near_for']} steps, then every {sizes['far']}; "
-        f"and for {sizes['near_for']} steps on the first data, had training gone on with them at the same rate.",
-        summary_table(new, ["arm"], rises),
-        picture,
-    ]
-    kept = [{name: value for name, value in row.items() if name not in ("points", "same", *common)} for row in rows]
-    study.write("Warmup-stable-decay: going on with new data, and the length of the decay", parts, kept)
+    write_results(study, arms, study.run_all(settings, arms.run), ", ".join(args.data), ", ".join(args.new_data))
 
 
 if __name__ == "__main__":

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from benchmarks.studies import token_rows
+from benchmarks.studies import presenting, token_rows
 from benchmarks.studies.attention import build_model
 from benchmarks.studies.common import Study, build_parser, train
 from benchmarks.studies.presenting import spread, summary_table
+from matplotlib.figure import Figure
 
 from small_doge.utils.errors import UserError
 
@@ -142,3 +144,17 @@ def test_too_little_text_says_how_much_there_is(tmp_path, monkeypatch, tokenizer
     (tmp_path / "texts.txt").write_text("short", encoding="utf-8")
     with pytest.raises(UserError, match=r"--data has 0 rows of 50 tokens where 1 are wanted"):
         token_rows.read_tokens([tmp_path / "texts.txt"], tokenizer_folder, 50, 4, 1)
+
+
+def test_every_panel_names_lines_that_the_one_before_does_not(tmp_path, monkeypatch):
+    figure = Figure()
+    monkeypatch.setattr(presenting, "saved_figure", lambda *args: nullcontext(figure))
+    line = {1: [0.0], 2: [1.0]}
+    panels = {"one": {"a": line}, "two": {"b": line, "c": line}, "three": {"b": line, "c": line}}
+    presenting.draw_lines(tmp_path / "lines.png", panels, "x", "y")
+    legends = [axis.get_legend() for axis in figure.axes]
+    assert [legend and [text.get_text() for text in legend.get_texts()] for legend in legends] == [
+        ["a"],
+        ["b", "c"],
+        None,
+    ]

@@ -6,6 +6,8 @@ import pytest
 import torch
 from benchmarks.studies import wsd
 
+from small_doge.utils.errors import UserError
+
 
 @pytest.fixture
 def study(texts):
@@ -65,6 +67,11 @@ def test_going_on_keeps_rate_and_optimizer_unless_it_has_the_weights_alone(study
     kept, alone, cosine = (states[arm] for arm in wsd.NEW_ARMS[:3])
     assert kept["optimizer"].state and cosine["optimizer"].state and not alone["optimizer"].state
     assert kept["rates"] == alone["rates"] == [1.0] * 7 + [0.5]
+
+
+def test_too_few_steps_for_a_decay_are_refused(texts):
+    with pytest.raises(UserError, match="--steps 9: the study needs 20 at least"):
+        wsd.WarmupStableDecay(argparse.Namespace(scale="smoke", steps=9))
 
 
 def test_a_rise_is_the_largest_above_the_loss_before():
