@@ -140,7 +140,14 @@ ATTRIBUTES = (
 # Imported from a module that the library's documents don't name.
 IMPORTS = (
     Borrowed("lm_eval.api.model", "TemplateLM", "evaluation/lm.py", "its guide to models tells to subclass it"),
-    Borrowed("lm_eval", "tasks", "evaluation/suites.py", "its guide to Python takes the task manager from there"),
+    Borrowed("lm_eval.api.model", "LM", "evaluation/running.py", "what all of its model classes are, for annotations"),
+    Borrowed(
+        "lm_eval.models.huggingface",
+        "HFLM",
+        "evaluation/controls.py",
+        "its guide to Python wraps models of transformers in it",
+    ),
+    Borrowed("lm_eval", "tasks", "evaluation/running.py", "its guide to Python takes the task manager from there"),
     Borrowed("lm_eval", "utils", "evaluation/lm.py", "the windows in which its own models score a long text"),
     Borrowed("transformers.activations", "ACT2FN", "models", "activations by name"),
     Borrowed("transformers.generation", "GenerationMode", MODELING, "what _prepare_cache_for_generation is told"),

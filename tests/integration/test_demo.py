@@ -33,8 +33,7 @@ def recipes(tmp_path, monkeypatch):
     """The shipped recipes on little data, and few questions."""
     import small_doge.evaluation.held_out as held_out
 
-    for name in ("QUESTIONS", "PROBLEMS", "PREFERENCES"):
-        monkeypatch.setattr(held_out, name, 6)
+    monkeypatch.setattr(held_out, "LIMIT", 6)
     monkeypatch.setattr(held_out, "MAX_NEW_TOKENS", 8)
     folder = tmp_path / "recipes"
     folder.mkdir()

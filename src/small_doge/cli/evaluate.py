@@ -24,17 +24,25 @@ app = typer.Typer(
 console = Console()
 
 
-SuiteOption = Annotated[str, typer.Option(help="Tasks and how they are asked: base, instruct or reason.")]
+SuiteOption = Annotated[
+    str,
+    typer.Option(
+        help="Tasks and how they are asked: base, instruct, reason, or demo, whose questions are in the package."
+    ),
+]
 TasksOption = Annotated[
     str | None, typer.Option(help="Rows or tasks to run in place of all of the suite, separated by commas.")
 ]
 DataRoot = Annotated[Path, typer.Option(help="Folder of the tasks' data, one JSON lines file each.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Number of items of each task; all if not set.")]
 ShotsOption = Annotated[
-    int | None, typer.Option(min=0, help="Examples before each item; as in the guides' tables if not set.")
+    str | None,
+    typer.Option(
+        help="Examples before each item, several numbers separated by commas; as in the guides' tables if not set."
+    ),
 ]
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Texts generated together; found by a measurement if not set.")
+    int | None, typer.Option(min=1, help="Texts computed together; found by a measurement if not set.")
 ]
 
 
@@ -46,6 +54,25 @@ def evaluate_model(
     data_root: DataRoot = Path("data"),
     limit: LimitOption = None,
     shots: ShotsOption = None,
+    chat: Annotated[
+        bool | None,
+        typer.Option("--chat/--no-chat", help="Whether to ask in the chat template; as the suite does if not set."),
+    ] = None,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave rows out whose data are missing, and say which.")
+    ] = False,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            help="Folders or hub names to score beside the model by plain transformers, separated by commas."
+        ),
+    ] = None,
+    check_with_hf: Annotated[
+        bool,
+        typer.Option(
+            "--check-with-hf", help="Ask the checkpoint by plain transformers too, and compare item by item."
+        ),
+    ] = False,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Folder for results; MODEL/eval-SUITE if not set.")
     ] = None,
@@ -56,44 +83,55 @@ def evaluate_model(
 
     A run that was interrupted goes on after its last finished task.
     """
-    name = resolve_model(model)
-    folder, result = score_model(name, suite, tasks, data_root, limit, shots, batch_size, threads, output_dir)
-    from ..evaluation.score_tables import list_cells
+    folder, result = score_model(
+        model, suite, tasks, data_root, limit, shots, batch_size, threads, output_dir, chat, skip_missing, controls,
+        check_with_hf,
+    )  # fmt: skip
+    from ..evaluation.score_tables import SHOWN, list_above_chance, list_cells, list_warnings
 
     head, rows = list_cells(result)
-    for cells, row in zip(rows, result["rows"], strict=True):
-        cells[1] += "" if row["above_chance"] else " (chance)"
-    shown = head.index("form")  # the files have the rest
-    show_table(console, head[:shown], [cells[:shown] for cells in rows], title=f"{name}, {suite} suite")
+    for cells, sure in zip(rows, list_above_chance(result), strict=True):
+        cells[1] += " (chance)" if sure is False else ""
+    columns = [*range(SHOWN), *range(SHOWN + 1, SHOWN + 1 + len(result["controls"]))]  # the files have the rest
+    title = f"{result['model']}, {suite} suite"
+    show_table(console, [head[i] for i in columns], [[cells[i] for i in columns] for cells in rows], title=title)
+    for warning in list_warnings(result):
+        console.print(warning, style="yellow", soft_wrap=True, highlight=False)
     console.print(f"Written: {folder}/results.json, .md, .html", soft_wrap=True, highlight=False)
 
 
 def score_model(
-    name: str,
+    model: str | None,
     suite: str,
     tasks: str | None,
     data_root: Path,
     limit: int | None,
-    shots: int | None,
+    shots: str | None,
     batch_size: int | None,
     threads: int | None,
     output_dir: Path | None = None,
+    chat: bool | None = None,
+    skip_missing: bool = False,
+    controls: str | None = None,
+    check_with_hf: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Score a model and write the tables; return their folder, and the content of `results.json`."""
     quiet_libraries()
     try:
+        from ..evaluation.results import run_suite
+        from ..evaluation.running import plan_suite
         from ..evaluation.score_tables import write_html, write_markdown
-        from ..evaluation.suites import choose_rows, run_suite
+        from ..evaluation.suites import parse_shots
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
-    names = [part.strip() for part in tasks.split(",") if part.strip()] if tasks else None
-    choose_rows(suite, names)
+    plan = plan_suite(suite, data_root, _split(tasks), limit, parse_shots(shots), chat, skip_missing)
+    name = resolve_model(model)
     folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / f"eval-{suite}"
     check_output_path(folder)
     engine = open_engine(name, num_slots=batch_size or 8, threads=threads)
     try:
         result = run_suite(
-            engine, name, suite, data_root, folder, names, limit, shots, batch_size,
+            engine, name, plan, folder, batch_size, _split(controls), check_with_hf,
             say=lambda text: console.print(text, style="dim", soft_wrap=True, highlight=False),
         )  # fmt: skip
     finally:
@@ -101,3 +139,8 @@ def score_model(
     write_text(folder / "results.md", write_markdown(result))
     write_text(folder / "results.html", write_html(result))
     return folder, result
+
+
+def _split(text: str | None) -> list[str]:
+    """Split names that commas separate."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]

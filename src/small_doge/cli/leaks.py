@@ -85,12 +85,13 @@ def read_items(names: list[str] | None, data_root: Path) -> list[Item]:
         UserError: an unknown task, or none has data.
     """
     try:
-        from ..evaluation.task_files import list_tasks, load_task
+        from ..evaluation.task_files import list_tasks, load_task, read_task
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
     items: list[Item] = []
     missing: list[str] = []
-    for task in names or list_tasks():
+    # The embedded questions are held out of the embedded corpus alone; they are looked for if they are named.
+    for task in names or [name for name in list_tasks() if not read_task(name)["metadata"].get("embedded")]:
         try:
             rows = load_task(task, data_root, shots=0).rows
         except UserError:

@@ -76,8 +76,15 @@ def read_scores(folder: Path) -> ScoredModel:
         raise UserError(f"{folder} has no {RESULTS}{find_near_names(path)}; make it with: small-doge eval MODEL")
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
-        names = [name for row in result["rows"] for name in row["tasks"]]
-        files = {name: folder / "tasks" / f"{result['suite']}-{name}.json" for name in names}
+        result["rows"] = [row for row in result["rows"] if not row["is_further"]]  # of other metrics of the same items
+        files = dict[str, Path]()
+        several = Counter(row["row"] for row in result["rows"])
+        for row in result["rows"]:
+            # Rows that were asked after several numbers of examples are told apart by these.
+            shots = f", {row['shots']}-shot" if several[row["row"]] > 1 else ""
+            for name in row["tasks"]:
+                files[name + shots] = folder / "tasks" / f"{result['suite']}-{name}-{row['shots']}shot.json"
+            row["row"], row["tasks"] = row["row"] + shots, [name + shots for name in row["tasks"]]
         tasks = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -212,7 +219,7 @@ def _find_differences(first: ScoredModel, second: ScoredModel) -> list[str]:
     if a["commit"] != b["commit"]:
         notes.append(f"Scored by different commits: {a['commit'] or 'unknown'} and {b['commit'] or 'unknown'}.")
     for model in (first, second):
-        cut = sum(row["notes"].get("num_cut", 0) for row in model.result["rows"])
+        cut = sum((row["notes"] or {}).get("num_cut", 0) for row in model.result["rows"])
         if cut:
             notes.append(f"{model.name}: {cut} texts were too long and were cut.")
     return notes

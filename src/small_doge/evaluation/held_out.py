@@ -1,21 +1,27 @@
-"""How a model answers what no training text tells: the same questions after every stage."""
+"""How a model answers what no training text tells: the task files demo_*, asked after every stage.
+
+Answers are judged by the functions that the task files name, so the harness gives the same scores; the demo itself needs no
+harness, and generates with `transformers`, many answers at once.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..inference import TorchEngine
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.chat_template import CHAT_TEMPLATE
-from ..processor.corpus import Question, held_out_preferences, held_out_problems, held_out_questions
-from ..processor.data_config import DEFAULT_THINKING_TAGS
-from ..utils.answers import is_right, says, split_thought
+from .scoring import ScoredText, score_texts
+from .task_files import load_task
+from .tasks.scorers import answer_question, is_direct, prefer_chosen, solve_problem
 
 
 BATCH = 50
-QUESTIONS, PROBLEMS, PREFERENCES = 100, 200, 100
+LIMIT: int | None = None  # items of each task; all if None
 MAX_NEW_TOKENS = 96
 SEED = 0
 
@@ -102,53 +108,21 @@ def _encode(tokenizer: PreTrainedTokenizerBase, messages: list[dict], generation
     return encode_chat(tokenizer, messages, add_generation_prompt=generation, template=template).ids
 
 
-def said_at_last(answer: Answer) -> str:
-    """Return an answer without the thought before it."""
-    return split_thought(answer.text, DEFAULT_THINKING_TAGS)[1].strip()
-
-
-def is_direct(answer: Answer) -> bool:
-    """Tell whether an answer, after any thought, is one line and ends its turn by itself."""
-    return answer.ended and bool(said_at_last(answer)) and "\n" not in said_at_last(answer)
-
-
-def answers_question(question: Question, answer: Answer) -> bool:
-    """Tell whether the words that a right answer must hold stand in the first line of the answer, after any thought."""
-    said = said_at_last(answer).split("\n")[0]
-    if question.kind == "sum":
-        return is_right(said, question.short_answer)
-    return says(said.split(" is ", 1)[-1], question.short_answer)
-
-
-@torch.no_grad()
-def score_preferences(model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[dict]) -> tuple[float, float]:
-    """Return the share of pairs whose better answer is likelier, and by how many nats it is in the mean."""
-    texts: list[tuple[list[int], list[int]]] = []
+def score_preferences(
+    model: Any, tokenizer: PreTrainedTokenizerBase, pairs: Sequence[dict[str, Any]]
+) -> list[dict[str, float]]:
+    """Tell of each question's two answers whether the better one is likelier as a whole turn, and by how many nats."""
+    texts = []
     for pair in pairs:
-        prompt = _encode(tokenizer, pair["prompt"], generation=True)
-        whole = (_encode(tokenizer, [*pair["prompt"], *pair[name]]) for name in ("chosen", "rejected"))
-        texts += [(prompt, tokens[len(prompt) :]) for tokens in whole]
-    sums: list[float] = []
-    for start in range(0, len(texts), BATCH):
-        part = texts[start : start + BATCH]
-        length = max(len(prompt) + len(answer) for prompt, answer in part)
-        ids = torch.full((len(part), length), tokenizer.pad_token_id or 0)
-        mask, learnt = torch.zeros_like(ids), torch.zeros(ids.shape, dtype=torch.bool)
-        for row, (prompt, answer) in enumerate(part):
-            end = len(prompt) + len(answer)
-            ids[row, :end] = torch.tensor(prompt + answer)
-            mask[row, :end], learnt[row, len(prompt) : end] = 1, True
-        ids, mask, learnt = ids.to(model.device), mask.to(model.device), learnt.to(model.device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float()
-        logp = torch.log_softmax(logits[:, :-1], dim=-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-        sums += (logp * learnt[:, 1:]).sum(-1).tolist()
-    margins = torch.tensor(sums[::2]) - torch.tensor(sums[1::2])
-    return (margins > 0).float().mean().item(), margins.mean().item()
-
-
-def _count_solved(problems: Sequence[dict[str, str]], answers: Sequence[Answer]) -> float:
-    solved = [is_right(said_at_last(a).split("\n")[0], p["final"]) for p, a in zip(problems, answers, strict=True)]
-    return sum(solved) / len(solved)
+        question = {"role": "user", "content": pair["question"]}
+        prompt = _encode(tokenizer, [question], generation=True)
+        for answer in pair["choices"]:
+            whole = _encode(tokenizer, [question, {"role": "assistant", "content": answer}])
+            texts.append(ScoredText(tuple(prompt), tuple(whole[len(prompt) :])))
+    found = [
+        (likelihood.total, likelihood.is_greedy) for likelihood in score_texts(TorchEngine(model, tokenizer), texts)
+    ]
+    return [prefer_chosen(pair, found[2 * i : 2 * i + 2]) for i, pair in enumerate(pairs)]
 
 
 def measure(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool) -> Scores:
@@ -159,18 +133,27 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerBase, chat: bool) -> Score
         tokenizer: of it.
         chat: whether it has learnt to chat; a base model is asked by letting it go on from the question.
     """
-    questions, problems = held_out_questions(QUESTIONS), held_out_problems(PROBLEMS)
-    asked = [q.question for q in questions] + [p["question"] for p in problems]
-    answers = answer_all(model, tokenizer, asked, chat)
-    right = [answers_question(q, a) for q, a in zip(questions, answers, strict=False)]
-    likeliest = _count_solved(problems, answers[len(questions) :])
-    drawn = _count_solved(problems, answer_all(model, tokenizer, asked[len(questions) :], chat, seed=SEED))
-    accuracy, margin = score_preferences(model, tokenizer, held_out_preferences(PREFERENCES))
-    return Scores(
-        questions=sum(right) / len(right),
-        problems=likeliest,
-        drawn=drawn,
-        direct=sum(map(is_direct, answers)) / len(answers),
-        preferences=accuracy,
-        margin=margin,
+    questions, problems, pairs = (
+        load_task(f"demo_{name}", Path(), limit=LIMIT).rows for name in ("questions", "problems", "preferences")
     )
+    asked = [row["question"] for row in (*questions, *problems)]
+    answers = answer_all(model, tokenizer, asked, chat)
+    right = [answer_question(q, [a.text])["exact_match"] for q, a in zip(questions, answers, strict=False)]
+    preferred = score_preferences(model, tokenizer, pairs)
+    return Scores(
+        questions=_average(right),
+        problems=_count_solved(problems, answers[len(questions) :]),
+        drawn=_count_solved(problems, answer_all(model, tokenizer, asked[len(questions) :], chat, seed=SEED)),
+        direct=_average([is_direct(answer.text, answer.ended) for answer in answers]),
+        preferences=_average([one["acc"] for one in preferred]),
+        margin=_average([one["margin"] for one in preferred]),
+    )
+
+
+def _count_solved(problems: Sequence[dict[str, Any]], answers: Sequence[Answer]) -> float:
+    """Return the share of problems that are solved."""
+    return _average([solve_problem(p, [a.text])["exact_match"] for p, a in zip(problems, answers, strict=True)])
+
+
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

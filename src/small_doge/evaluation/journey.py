@@ -15,14 +15,14 @@ from ..models import load_model
 from ..processor.messages import find_first, read_text
 from ..processor.readers import split_file
 from ..processor.row_schemas import RESULT_FIELDS
-from ..utils.answers import find_fault, is_right, says
 from ..utils.errors import UserError
 from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
 from ..utils.model_folder import load_tokenizer
 from ..utils.paths import find_near_names
 from ..utils.plots import saved_figure
-from .held_out import answer_all, is_direct, measure, said_at_last
+from .held_out import answer_all, measure
+from .tasks.scorers import is_direct, verify_value
 
 
 SCORES = "scores.json"
@@ -102,13 +102,13 @@ def score_questions(
 ) -> dict[str, float]:
     """Return the share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
     answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
-    right = 0
-    for answer, (_, reference) in zip(answers, questions, strict=True):
-        said = said_at_last(answer)
-        right += says(said, reference) if find_fault(reference) else is_right(said, reference)
+    right = [
+        verify_value({"final": reference}, [answer.text])["exact_match"]
+        for answer, (_, reference) in zip(answers, questions, strict=True)
+    ]
     return {
-        "questions right": right / len(questions),
-        "direct answers": sum(map(is_direct, answers)) / len(answers),
+        "questions right": sum(right) / len(questions),
+        "direct answers": sum(is_direct(answer.text, answer.ended) for answer in answers) / len(answers),
     }
 
 

@@ -19,7 +19,7 @@ from .overlaps import NEAR_WORDS, RUN, Item, OverlapIndex, split_words
 NEARLY_WHOLE = 0.8  # share of an item's runs
 CONTEXT_WORDS = 8  # shown before and after what was found
 # Fields that hold what is asked, in the order in which they are read.
-QUESTION_FIELDS = ("context", "question", "prompt", "problem", "input")
+QUESTION_FIELDS = ("context", "question", "prompt", "problem", "Body", "Question", "input")
 _BLANK = re.compile(r"_+")
 ANSWER_FIELDS = ("answer", "target", "final")
 

@@ -4,95 +4,166 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from .published import PUBLISHED, SPEED, find_figure
 
-BASE = ("MMLU", "TriviaQA", "ARC", "PIQA", "HellaSwag", "OBQA", "Winogrande")
-GUIDE = "SmallDoge's README; MMLU, TriviaQA, ARC, PIQA 5-shot, others 0-shot"
-CHAT_GUIDE = "SmallDoge's README; chat template, BBH 3-shot, others 0-shot"
-# Published, and not run again. Figures that no source at hand states are left out: nothing is guessed.
-PUBLISHED: dict[str, dict[str, tuple[str, dict[str, float]]]] = {
-    "base": {
-        "Doge-20M": (
-            GUIDE,
-            dict(zip(BASE, (25.4, 0.03, 29.8, 58.4, 27.3, 25.6, 50.2), strict=True)),
-        ),
-        "Doge-60M": (
-            GUIDE,
-            dict(zip(BASE, (26.4, 0.2, 37.9, 61.4, 31.5, 28.0, 50.8), strict=True)),
-        ),
-        "Doge-160M": (
-            GUIDE,
-            dict(zip(BASE, (29.2, 4.8, 44.4, 66.3, 38.7, 34.4, 52.2), strict=True)),
-        ),
-        "SmolLM2-135M": (
-            "published by its makers, after 2T tokens; zero-shot unless they say otherwise",
-            {"MMLU": 31.5, "ARC": 43.9, "PIQA": 68.4, "HellaSwag": 42.1, "Winogrande": 51.3},
-        ),
-    },
-    "instruct": {
-        "Doge-20M-Instruct": (CHAT_GUIDE, {"MMLU": 26.3, "BBH": 18.3, "ARC": 29.2, "PIQA": 57.8, "HellaSwag": 27.8}),
-        "Doge-60M-Instruct": (CHAT_GUIDE, {"MMLU": 27.5, "BBH": 27.7, "ARC": 37.5, "PIQA": 61.4, "HellaSwag": 32.1}),
-        "Doge-160M-Instruct": (CHAT_GUIDE, {"MMLU": 29.7, "BBH": 29.1, "ARC": 42.8, "PIQA": 64.1, "HellaSwag": 37.1}),
-    },
-    "reason": {},
-}
+
 HEAD = ("task", "score", "95% interval", "standard error", "chance", "items", "shots", "form")
+SHOWN = HEAD.index("form")  # columns of a terminal; the files have the rest
 NOTE = (
-    "Scores are percentages. A score in grey, or with (chance), is not above guessing at 95%: it tells nothing. "
-    "Columns with * are published figures, on other items of the same tasks, and were not run again."
+    "Scores are percentages, unless their row says otherwise. A score in grey, or with (chance), is not above guessing at "
+    "95%: it tells nothing. Columns with * are published figures, on other items of the same tasks, and were not run again; "
+    "(5-shot) and the like stand where they were asked with another number of examples."
+)
+CONTROL_NOTE = "Columns with + were run here, on the same items, by the harness's hf class on plain transformers"
+STYLE = (
+    "body{font-family:sans-serif;margin:2em}.wide{overflow-x:auto}table{border-collapse:collapse}"
+    "td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}"
+    "td:first-child,th:first-child{text-align:left}.sure{font-weight:bold}.chance{color:#888}li{margin:.2em 0}"
 )
 
 
 def list_cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the rows of a table; the score is the second cell."""
-    published = PUBLISHED[result["suite"]]
+    published, controls = PUBLISHED[result["suite"]], result.get("controls", [])
     rows = [
         [
-            row["row"],
-            f"{100 * row['score']:.1f}",
-            f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
-            "-" if row["stderr"] is None or row["stderr"] != row["stderr"] else f"{100 * row['stderr']:.1f}",
-            f"{100 * row['chance']:.1f}",
-            f"{row['n']:,}",
-            str(row["shots"]),
-            f"{row['form']}, {'chat' if row['chat'] else 'plain'}, {row['metric']}",
-            *(str(figures.get(row["row"], "-")) for _, figures in published.values()),
+            *_write_row(row),
+            *(_write_control(control, row) for control in controls),
+            *(find_figure(entry, row["row"], row["shots"]) for entry in published.values()),
         ]
         for row in result["rows"]
     ]
-    return [*HEAD, *(f"{name}*" for name in published)], rows
+    head = [*HEAD, *(f"{_shorten(control['model'])}+" for control in controls), *(f"{name}*" for name in published)]
+    speed = result.get("speed")
+    if speed:
+        figures = ["-" if entry["speed"] is None else str(entry["speed"]) for entry in published.values()]
+        own = ["tokens / s", f"{speed['tokens_per_second']:,.0f}", *["-"] * (len(HEAD) - 3), "decoding one text"]
+        rows.append([*own, *["-"] * len(controls), *figures])
+    return head, rows
+
+
+def list_above_chance(result: dict[str, Any]) -> list[bool | None]:
+    """Tell of each row of the table whether its score is above chance; None where it is no score."""
+    return [*(row["above_chance"] for row in result["rows"]), *[None] * bool(result.get("speed"))]
+
+
+def _write_row(row: dict[str, Any]) -> list[str]:
+    """Write the cells of a row that are the model's own."""
+    form = f"{row['form']}: {row['prompt']}; {'chat' if row['chat'] else 'plain'}, {row['metric']}"
+    return [
+        row["row"],
+        _write(row, "score"),
+        f"{_write(row, 'low')} to {_write(row, 'high')}",
+        _write(row, "stderr"),
+        _write(row, "chance"),
+        f"{row['n']:,}",
+        str(row["shots"]),
+        form,
+    ]
+
+
+def _write(row: dict[str, Any], name: str) -> str:
+    value = row[name]
+    if value is None or value != value:
+        return "-"
+    return f"{100 * value:.1f}" if row["unit"] else f"{value:.2f}"
+
+
+def _write_control(control: dict[str, Any], row: dict[str, Any]) -> str:
+    """Write what a control scored on the same items."""
+    same = [one for one in control["rows"] if (one["row"], one["shots"]) == (row["row"], row["shots"])]
+    return f"{_write(same[0], 'score')}{'' if same[0]['above_chance'] else ' (chance)'}" if same else "-"
 
 
 def list_facts(result: dict[str, Any]) -> list[str]:
     """Return what a reader needs to run the table again, and what could not be asked as it was meant."""
     facts = [NOTE]
-    facts += [f"{name}*: {source}." for name, (source, _) in PUBLISHED[result["suite"]].items()]
+    facts += [f"{name}*: {entry['source']}." for name, entry in PUBLISHED[result["suite"]].items()]
+    if any(entry["speed"] for entry in PUBLISHED[result["suite"]].values()):
+        facts.append(f"tokens / s*: {SPEED}.")
+    if result.get("speed"):
+        speed = result["speed"]
+        threads = f", {speed['threads']} threads" if speed["threads"] else ""
+        facts.append(f"tokens / s: {speed['machine']}{threads}, one text at a time, from its beginning.")
+    facts += [
+        f"{_shorten(control['model'])}+: {control['model']}, {control['model_hash']}. {CONTROL_NOTE}."
+        for control in result["controls"]
+    ]
     if result["limit"] is not None:
-        facts.append(f"Only the first {result['limit']} items of each task were asked.")
-    for row in result["rows"]:
-        notes = row["notes"]
-        if notes["num_cut"]:
-            facts.append(
-                f"{row['row']}: {notes['num_cut']} texts were too long; {notes['num_cut_tokens']} tokens were cut."
-            )
-        if notes["num_split_words"]:
-            facts.append(f"{row['row']}: {notes['num_split_words']} boundaries fell inside a token.")
-        hashes = ", ".join(
-            f"{t} {a} {b}" for t, a, b in zip(row["tasks"], row["task_hashes"], row["prompt_hashes"], strict=True)
+        facts.append(
+            f"Only {result['limit']} items of each task were asked: the first ones, or of each subject or subtask by turns."
         )
-        facts.append(f"{row['row']}: hashes of task and prompts: {hashes}.")
+    facts += list_warnings(result)
+    for row in result["rows"]:
+        facts += _tell_row(row)
     facts.append(
-        f"Model {result['model_hash']}, chat template {result['chat_template_hash'] or 'not used'}, commit "
-        f"{result['commit'] or 'unknown'}, {', '.join(f'{name} {v}' for name, v in result['versions'].items())}."
+        f"Model {result['model_hash']}, at most {result['max_length']:,} tokens a text, chat template "
+        f"{result['chat_template_hash'] or 'not used'}, commit {result['commit'] or 'unknown'}, "
+        f"{', '.join(f'{name} {v}' for name, v in result['versions'].items())}."
     )
     return facts
+
+
+def list_warnings(result: dict[str, Any]) -> list[str]:
+    """Return what was left out, replaced, cut or found otherwise, which a reader of the scores must know."""
+    warnings = [f"{part['row']} was left out: {part['why']}." for part in result["skipped"]]
+    warnings += [f"{note}." for note in result["notes"]]
+    for row in result["rows"]:
+        warnings += _tell_limits(row)
+    return [*warnings, *(_tell_check(part) for part in result["check"])]
+
+
+def _tell_limits(row: dict[str, Any]) -> list[str]:
+    """Tell what could not be asked as a row's tasks meant it."""
+    if row["is_further"]:
+        return []
+    notes, name = row["notes"] or {}, f"{row['row']}, {row['shots']}-shot"
+    facts = [f"{name}: {note}." for note in row["data_notes"]]
+    if notes.get("num_cut"):
+        facts.append(f"{name}: {notes['num_cut']:,} texts were too long; {notes['num_cut_tokens']:,} tokens were cut.")
+    if notes.get("num_split_words"):
+        facts.append(f"{name}: {notes['num_split_words']:,} boundaries fell inside a token.")
+    if notes.get("num_unended"):
+        facts.append(f"{name}: {notes['num_unended']:,} answers did not end within their length.")
+    return facts
+
+
+def _tell_row(row: dict[str, Any]) -> list[str]:
+    """Tell the groups of a row, and the hashes of its tasks and prompts."""
+    if row["is_further"]:
+        return []
+    name, facts = f"{row['row']}, {row['shots']}-shot", list[str]()
+    if row["groups"]:
+        parts = (f"{group} {100 * part['score']:.1f} of {part['n']}" for group, part in row["groups"].items())
+        facts.append(f"{name} is the mean of {len(row['groups'])} groups: {', '.join(parts)}.")
+    hashes = ", ".join(
+        f"{t} {a} {b}" for t, a, b in zip(row["tasks"], row["task_hashes"], row["prompt_hashes"], strict=True)
+    )
+    return [*facts, f"{name}: hashes of task and prompts: {hashes}."]
+
+
+def _tell_check(part: dict[str, Any]) -> str:
+    """Tell how far plain `transformers` gave the same on a task."""
+    far = part["largest_difference"]
+    space = "; in conversations it scores white space at the end of the template as part of the answer"
+    how = (
+        f"{part['num_same_answers']} of {part['n']} answers are the same"
+        if far is None
+        else f"log-likelihoods differ by {far:.1e} at most"
+    )
+    return (
+        f"Check with plain transformers, {part['task']}, {part['shots']}-shot: {part['num_same_scores']} of {part['n']} items "
+        f"score the same, {how}; {part['num_split_words']} boundaries inside a token and {part['num_cut']} cut texts are asked "
+        f"in another way there{space if part['chat'] and far is not None else ''}."
+    )
 
 
 def write_markdown(result: dict[str, Any]) -> str:
     """Write a table in Markdown; only scores above chance are bold."""
     head, rows = list_cells(result)
     lines = [f"# {result['model']}, {result['suite']} suite", "", _join(head), _join(["---"] * len(head))]
-    for cells, row in zip(rows, result["rows"], strict=True):
-        score = f"**{cells[1]}**" if row["above_chance"] else f"{cells[1]} (chance)"
+    for cells, sure in zip(rows, list_above_chance(result), strict=True):
+        score = {True: f"**{cells[1]}**", False: f"{cells[1]} (chance)", None: cells[1]}[sure]
         lines.append(_join([cells[0], score, *cells[2:]]))
     return "\n".join([*lines, "", *(f"- {fact}" for fact in list_facts(result)), ""])
 
@@ -102,19 +173,24 @@ def write_html(result: dict[str, Any]) -> str:
     head, rows = list_cells(result)
     title = escape(f"{result['model']}, {result['suite']} suite")
     body = ["<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"]
-    for cells, row in zip(rows, result["rows"], strict=True):
-        kind = "sure" if row["above_chance"] else "chance"
+    for cells, sure in zip(rows, list_above_chance(result), strict=True):
+        kind = {True: "sure", False: "chance", None: "plain"}[sure]
         body.append("<tr>" + "".join(f'<td class="{kind}">{escape(cell)}</td>' for cell in cells[:2]))
-        body.append("".join(f"<td>{escape(cell)}</td>" for cell in cells[2:]) + "</tr>")
+        body.append("".join(_write_cell(cell) for cell in cells[2:]) + "</tr>")
     facts = "".join(f"<li>{escape(fact)}</li>" for fact in list_facts(result))
-    style = (
-        "body{font-family:sans-serif;margin:2em}table{border-collapse:collapse}td,th{padding:.3em .7em;text-align:right;"
-        "border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}.sure{font-weight:bold}.chance{color:#888}"
-    )
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>\n'
-        f"<body><h1>{title}</h1><table>{''.join(body)}</table><ul>{facts}</ul></body></html>\n"
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style></head>\n'
+        f'<body><h1>{title}</h1><div class="wide"><table>{"".join(body)}</table></div><ul>{facts}</ul></body></html>\n'
     )
+
+
+def _shorten(model: str) -> str:
+    """Return the last part of a folder or hub name."""
+    return model.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _write_cell(cell: str) -> str:
+    return f'<td class="chance">{escape(cell)}</td>' if cell.endswith("(chance)") else f"<td>{escape(cell)}</td>"
 
 
 def _join(cells: Sequence[str]) -> str:

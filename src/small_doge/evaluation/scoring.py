@@ -1,12 +1,13 @@
 """Log-likelihoods of texts after contexts, with every beginning that several of them share computed once.
 
 Few-shot items share their examples, and the choices of an item share its question. Requests are therefore walked in the
-order of their tokens, as in a tree, and the state at each fork is copied and gone on from.
+order of their tokens, as in a tree, and the state at each fork is copied and gone on from. Texts that share little are
+computed from their beginnings, several in a batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from ..utils.errors import UserError
 
 LEAST_SHARED = 8  # tokens; computing fewer again costs less than copying a state
 SCORED_AT_ONCE = 64  # tokens; each has V logits
+MOST_LOGITS = 1 << 25  # of a batch
 
 
 class Likelihood(NamedTuple):
@@ -60,7 +62,10 @@ class ScoredText:
 
 
 def score_texts(
-    engine: Engine, texts: Sequence[ScoredText], report: Callable[[int], None] | None = None
+    engine: Engine,
+    texts: Sequence[ScoredText],
+    report: Callable[[int], None] | None = None,
+    batch_size: int | None = None,
 ) -> list[Likelihood]:
     """Find the log-probabilities of texts after their contexts.
 
@@ -70,22 +75,28 @@ def score_texts(
         engine: computes the model.
         texts: in any order, which does not change the results.
         report: told after each text how many are done.
+        batch_size: texts that are computed together where they share little; as many as the engine has slots if not set.
 
     Raises:
         UserError: the engine is at work, or a token is none of the model's.
     """
     _check_tokens(engine, texts)
     results: dict[int, Likelihood] = {}
+    backend = engine.backend
     with engine.scheduler.lock:
         if engine.scheduler.running or engine.scheduler.prefilling or engine.scheduler.waiting:
             raise UserError(f"{engine.name} has requests of its own; score texts before or after them")
+        sharing, apart = _split(backend, texts)
         try:
-            for place, likelihood in _walk(engine.backend, texts):
+            for place, likelihood in chain(
+                _walk(backend, texts, sharing),
+                _compute_batches(backend, texts, apart, batch_size or backend.num_slots),
+            ):
                 results[place] = likelihood
                 if report is not None:
                     report(len(results))
         finally:
-            engine.backend.clear(0)
+            backend.clear(0)
     return [results[place] for place in range(len(texts))]
 
 
@@ -106,9 +117,48 @@ def _check_tokens(engine: Engine, texts: Sequence[ScoredText]) -> None:
             )
 
 
-def _walk(backend: Any, texts: Sequence[ScoredText]) -> Iterator[tuple[int, Likelihood]]:
-    """Score texts in the order of their tokens; yield the place of each, and what was found."""
+def _split(backend: Any, texts: Sequence[ScoredText]) -> tuple[list[int], list[int]]:
+    """Split texts, by place, into those that share their beginnings, sorted by their tokens, and those that share little.
+
+    What a text shares is worth keeping if computing it again costs more than the calls that a walk makes.
+    """
     order = sorted(range(len(texts)), key=lambda place: texts[place].shared)
+    shared = [0, *(_count_shared(texts[a].shared, texts[b].shared) for a, b in pairwise(order)), 0]
+    sharing, apart = list[int](), list[int]()
+    for number, place in enumerate(order):
+        is_short = len(texts[place].shared) + len(texts[place].scored) <= backend.chunk_size
+        is_apart = is_short and max(shared[number : number + 2]) < backend.tokens_per_call
+        (apart if is_apart else sharing).append(place)
+    return sharing, apart
+
+
+def _compute_batches(
+    backend: Any, texts: Sequence[ScoredText], places: Sequence[int], batch_size: int
+) -> Iterator[tuple[int, Likelihood]]:
+    """Score texts from their beginnings, several at once; yield the place of each, and what was found."""
+    waiting = sorted(places, key=lambda place: (len(texts[place].shared), len(texts[place].scored)))
+    while waiting:
+        first, count = len(texts[waiting[0]].shared), 1
+        end = first + len(texts[waiting[0]].scored)
+        # Logits are computed of all places between the first and the last that any of the texts asks for.
+        for place in waiting[1:batch_size]:
+            longest = max(end, len(texts[place].shared) + len(texts[place].scored))
+            if (count + 1) * (longest - first) * backend.vocab_size > MOST_LOGITS:
+                break
+            count, end = count + 1, longest
+        batch, waiting = waiting[:count], waiting[count:]
+        ids = np.zeros((count, end), dtype=np.int64)
+        for row, place in zip(ids, batch, strict=True):
+            whole = (*texts[place].shared, *texts[place].scored)
+            row[: len(whole)] = whole
+        logits = backend.compute_texts(ids, np.arange(first, end))
+        for rows, place in zip(logits, batch, strict=True):
+            start, number = len(texts[place].shared) - first, len(texts[place].continuation)
+            yield place, _make_likelihood(rows[start : start + number], texts[place].continuation)
+
+
+def _walk(backend: Any, texts: Sequence[ScoredText], order: Sequence[int]) -> Iterator[tuple[int, Likelihood]]:
+    """Score texts in the order of their tokens; yield the place of each, and what was found."""
     forks = _find_forks([texts[place].shared for place in order])
     states: list[tuple[int, Any]] = []  # number of tokens and copied state of the forks above, the longest last
     for number, place in enumerate(order):
@@ -127,8 +177,7 @@ def _walk(backend: Any, texts: Sequence[ScoredText]) -> Iterator[tuple[int, Like
                 _prefill(backend, text.shared[start:fork])
                 states.append((fork, backend.save(0)))
                 start = fork
-        _prefill(backend, text.shared[start:])
-        yield place, _score(backend, text)
+        yield place, _score(backend, text, start)
 
 
 def _find_forks(sequences: Sequence[tuple[int, ...]]) -> list[list[int]]:
@@ -166,19 +215,32 @@ def _prefill(backend: Any, tokens: Sequence[int]) -> None:
         backend.prefill(0, np.array(tokens[start : start + backend.chunk_size]))
 
 
-def _score(backend: Any, text: ScoredText) -> Likelihood:
-    """Compute what follows the shared tokens, and read the log-probabilities of the continuation."""
-    if not text.continuation:
+def _score(backend: Any, text: ScoredText, start: int) -> Likelihood:
+    """Compute what follows the first `start` of the shared tokens, and read the log-probabilities of the continuation."""
+    number, parts = len(text.continuation), list[Likelihood]()
+    if not number:
         return Likelihood(np.zeros(0), True)
-    inputs, logprobs, is_greedy = text.scored, np.empty(len(text.continuation)), True
     size = min(SCORED_AT_ONCE, backend.chunk_size)
-    for start in range(0, len(inputs), size):
-        chunk = np.array(inputs[start : start + size])
-        rows = backend.prefill(0, chunk, np.arange(len(chunk)))
-        targets = np.array(text.continuation[start : start + size])
-        logprobs[start : start + size] = _read_logprobs(rows, targets)
-        is_greedy = is_greedy and bool((rows.argmax(axis=-1) == targets).all())
-    return Likelihood(logprobs, is_greedy)
+    # One call computes the end of the shared tokens and what is scored, if both fit.
+    fits = len(text.shared) - start + number <= backend.chunk_size and number <= size
+    if not fits:
+        _prefill(backend, text.shared[start:])
+        start = len(text.shared)
+    before = text.shared[start:]
+    for first in range(0, number, size):
+        chunk = np.array((*before, *text.scored[first : first + size]))
+        rows = backend.prefill(0, chunk, np.arange(len(before), len(chunk)))
+        parts.append(_make_likelihood(rows, text.continuation[first : first + size]))
+        before = ()
+    return Likelihood(np.concatenate([part.logprobs for part in parts]), all(part.is_greedy for part in parts))
+
+
+def _make_likelihood(rows: np.ndarray, tokens: Sequence[int]) -> Likelihood:
+    """Read the log-probabilities of tokens by logits [n, V]."""
+    if not tokens:
+        return Likelihood(np.zeros(0), True)
+    targets = np.array(tokens)
+    return Likelihood(_read_logprobs(rows, targets), bool((rows.argmax(axis=-1) == targets).all()))
 
 
 def _read_logprobs(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -1,25 +1,29 @@
 """Task files and their data: what is asked, of which rows, after which examples."""
 
-import gzip
 import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import datasets
+import jinja2
 import yaml
 
+from ..utils.answers import find_fault, find_marked
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
+from . import bbh
+from .task_data import MissingDataError, find_data, get_id, read_rows
 from .tasks import scorers
 
 
 FOLDER = Path(__file__).parent / "tasks"
-SUBFOLDERS = ("", "eval", "reason")  # of a data root
+_TEMPLATES = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 
 
 @dataclass
@@ -32,6 +36,7 @@ class LoadedTask:
         rows: the items.
         shots: examples before each item.
         task_hash: of the task file, its rows and its examples.
+        notes: what a reader of the score must know of the data.
     """
 
     name: str
@@ -39,15 +44,33 @@ class LoadedTask:
     rows: list[dict[str, Any]]
     shots: int
     task_hash: str
+    notes: list[str] = field(default_factory=list)
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Return our own entries of the task file."""
         return self.config["metadata"]
 
-    def chances(self) -> list[float]:
-        """Return how likely a guess is right, by item: nothing is guessed where an answer is generated freely."""
-        return [1 / len(row["choices"]) if row.get("choices") else 0.0 for row in self.rows]
+    @property
+    def metrics(self) -> list[str]:
+        """List what is scored of each item, the metric of the row first."""
+        return [self.metadata["score"], *self.metadata.get("also", {}).values()]
+
+    def find_chances(self) -> list[dict[str, Any]]:
+        """Find what a model that knows nothing would score, by item and metric.
+
+        Of choices it guesses one. Where an answer is generated freely it has none right, but for instructions that an
+        answer which ignores them follows by chance (`baseline` of the task file).
+        """
+        baseline = self.metadata.get("baseline")
+        if baseline is not None:
+            return [self.config["process_results"](row, [baseline]) for row in self.rows]
+        return [dict.fromkeys(self.metrics, self._guess(row)) for row in self.rows]
+
+    def _guess(self, row: dict[str, Any]) -> float:
+        if self.name == "bbh":
+            return bbh.find_chance(row)
+        return 1 / len(row["choices"]) if row.get("choices") else 0.0
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,91 +107,88 @@ def load_task(name: str, data_root: Path, shots: int | None = None, limit: int |
         name: of the task file.
         data_root: folder of the data, or one with `eval` and `reason` in it.
         shots: examples before each item; the number of the task file if not set.
-        limit: items to take, from the first on; all if not set.
+        limit: items to take, from the first on, or from each group by turns where a task has groups; all if not set.
 
     Raises:
-        UserError: the data are missing, damaged or of another form, or there are too few examples.
+        MissingDataError: the data are not there.
+        UserError: they are damaged or of another form, or there are too few examples.
     """
     config = dict(read_task(name))
     metadata = config["metadata"]
     shots = metadata["shots"] if shots is None else shots
-    rows = read_rows(
-        find_data(name, config["dataset_kwargs"]["data_files"]["test"], metadata, data_root), name, metadata
-    )
-    rows = _add_shots(rows, config, data_root, shots)[:limit]
+    rows = _read_questions(name, config, data_root)
+    notes = _find_notes(name, rows)
+    rows = [{**row, "id": get_id(row, name, number)} for number, row in enumerate(rows)]
+    if "reference" in metadata:
+        rows = [{**row, "final": _get_reference(row, metadata["reference"], name)} for row in rows]
+        words = sum(find_fault(row["final"]) is not None for row in rows)
+        if words:
+            notes.append(f"{words:,} of {len(rows):,} right answers are words, and must be said as whole words")
+    rows = _take(_add_shots(rows, config, data_root, shots), limit, metadata.get("group"))
     if not rows:
         raise UserError(f"task {name} has no items left; give fewer --shots")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8") + json.dumps(rows, ensure_ascii=False)
     config["custom_dataset"] = _give(rows)
-    return LoadedTask(name, config, rows, shots, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return LoadedTask(name, config, rows, shots, hashlib.sha256(text.encode()).hexdigest()[:16], notes)
+
+
+def _read_questions(name: str, config: dict[str, Any], data_root: Path) -> list[dict[str, Any]]:
+    """Read the rows of a task.
+
+    Raises:
+        MissingDataError: there are none.
+    """
+    metadata = config["metadata"]
+    if name != "bbh":
+        path = find_data(name, config["dataset_kwargs"]["data_files"]["test"], metadata, data_root)
+        return read_rows(path, name, metadata)
+    rows = bbh.read_questions(data_root, metadata)
+    if not rows:
+        raise MissingDataError(
+            f"task bbh finds no questions in {data_root}, nor in its folders eval and reason; {bbh.HOW_TO_GET}. "
+            "--skip-missing leaves the task out"
+        )
+    return rows
+
+
+def _find_notes(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Say which parts of a task are missing."""
+    missing = bbh.list_missing(rows) if name == "bbh" else []
+    if not missing:
+        return []
+    there = len(bbh.TASKS) - len(missing)
+    return [f"{there} of {len(bbh.TASKS)} tasks; missing: {', '.join(missing)} ({bbh.HOW_TO_GET})"]
+
+
+def _get_reference(row: dict[str, Any], columns: list[str], name: str) -> str:
+    """Return the right answer of a row, from the first of the columns that it has.
+
+    Raises:
+        UserError: it has none of them.
+    """
+    found = next((row[column] for column in columns if row.get(column) not in (None, "")), None)
+    if found is None:
+        raise UserError(f"task {name} needs {' or '.join(columns)}; row {row['id']} has {', '.join(row)}")
+    if isinstance(found, float) and found.is_integer():
+        found = int(found)
+    marked = find_marked(str(found))
+    return str(found) if marked is None else marked
+
+
+def _take(rows: list[dict[str, Any]], limit: int | None, group: str | None) -> list[dict[str, Any]]:
+    """Take the first rows, or rows of each group by turns, in the order of the whole."""
+    if limit is None or group is None:
+        return rows[:limit]
+    places: dict[str, list[int]] = {}
+    for number, row in enumerate(rows):
+        places.setdefault(row[group], []).append(number)
+    by_turns = (place for place in chain.from_iterable(zip_longest(*places.values())) if place is not None)
+    return [rows[place] for place in sorted([place for _, place in zip(range(limit), by_turns, strict=False)])]
 
 
 def _give(rows: list[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """Return a function that gives the harness these rows."""
     return lambda **_: {"test": datasets.Dataset.from_list(rows)}
-
-
-def find_data(name: str, file: str, metadata: dict[str, Any], data_root: Path) -> Path:
-    """Find a data file, packed or not.
-
-    Raises:
-        UserError: it is not there; the message says what belongs in it.
-    """
-    names = [file, file.removesuffix(".gz")]
-    for folder in (data_root / sub for sub in SUBFOLDERS):
-        for candidate in names:
-            if (folder / candidate).is_file():
-                return folder / candidate
-    raise UserError(
-        f"task {name} needs {file}, which is not in {data_root}, nor in its folders eval and reason. Name the folder that "
-        f"has it with --data-root, or write one JSON object a line with {', '.join(metadata['columns'])}, from: "
-        f"{metadata['source']}"
-    )
-
-
-def read_rows(path: Path, name: str = "", metadata: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    """Read JSON lines, packed by gzip or not.
-
-    Raises:
-        UserError: a line is no JSON object, or lacks a column that the task needs.
-    """
-    columns = metadata["columns"] if metadata else []
-    rows = []
-    try:
-        text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = text.decode("utf-8-sig").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} can't be read ({error}); fetch it again") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: no JSON ({error})") from error
-        lost = [column for column in columns if not isinstance(row, dict) or column not in row]
-        if lost:
-            has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise UserError(f"{path}, line {number}: task {name} needs {', '.join(lost)} too; the line has {has}")
-        if columns and metadata and metadata["score"] != "exact_match":
-            _check_choices(row, f"{path}, line {number}")
-        rows.append(row)
-    if not rows:
-        raise UserError(f"{path} holds no rows")
-    return rows
-
-
-def _check_choices(row: dict[str, Any], where: str) -> None:
-    """Refuse an answer that names none of the choices.
-
-    Raises:
-        UserError: it does.
-    """
-    choices, answer = row["choices"], row["answer"]
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise UserError(f"{where}: choices must be a list of two or more texts")
-    if not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise UserError(f"{where}: answer {answer!r} must be the place of the right choice, 0 to {len(choices) - 1}")
 
 
 # Examples.
@@ -177,66 +197,64 @@ def _check_choices(row: dict[str, Any], where: str) -> None:
 def _add_shots(
     rows: list[dict[str, Any]], config: dict[str, Any], data_root: Path, shots: int
 ) -> list[dict[str, Any]]:
-    """Return the items, each with the text of its examples.
+    """Return the items, each with the text that comes before it: what the task says first, and its examples.
 
     Raises:
+        MissingDataError: there are no examples.
         UserError: there are fewer examples than wanted.
     """
-    if not shots:
-        return [{**row, "shots": ""} for row in rows]
     metadata, name = config["metadata"], config["task"]
+    head = _TEMPLATES.from_string(metadata.get("head", ""))
+    if not shots:
+        return [{**row, "shots": head.render(row)} for row in rows]
     file = metadata["shots_file"]
     if file is None:  # the first rows are examples, and no items
-        parts, rows = [_write_example(name, row) for row in rows[:shots]], rows[shots:]
-        return [{**row, "shots": "".join(parts)} for row in rows]
-    found = _read_examples(name, find_data(name, file, metadata, data_root))
+        examples, rows = rows[:shots], rows[shots:]
+        text = "".join(_write_example(config, row) for row in examples)
+        return [{**row, "shots": head.render(row) + text} for row in rows]
+    found = bbh.read_examples(data_root) if name == "bbh" else _read_examples(config, data_root)
     given = []
     for row in rows:
         group = row.get("subject") or row.get("task") or name
         parts = found.get(group, [])[:shots]
         if len(parts) < shots:
             raise UserError(f"--shots {shots}: {file} has {len(parts)} examples for {group}")
-        given.append({**row, "shots": "".join(parts)})
+        given.append({**row, "shots": head.render(row) + "".join(parts)})
     return given
 
 
-def _read_examples(name: str, path: Path) -> dict[str, list[str]]:
-    """Read examples as texts, by task or subject, from any of the three forms of file.
+def _read_examples(config: dict[str, Any], data_root: Path) -> dict[str, list[str]]:
+    """Read examples as texts, by task or subject, from either form of file.
 
     Raises:
         UserError: it has another form.
     """
-    found: dict[str, list[str]] = {}
+    name, found = config["task"], dict[str, list[str]]()
+    path = find_data(name, config["metadata"]["shots_file"], config["metadata"], data_root)
     for row in read_rows(path):
-        if "prefix" in row:
-            if row.get("form") == "rc":
-                found[row["task"]] = [f"{part}\n\n" for part in row["prefix"].split("\n\n") if part.strip()]
-        elif "cot_prompt" in row:
-            found[row["task"]] = _drop_thoughts(row["cot_prompt"])
+        if "prefix" in row and "task" in row:
+            if row.get("form") == "rc" and row["task"] == name:
+                found[name] = [_rewrite(config, part) for part in row["prefix"].split("\n\n") if part.strip()]
         elif "subject" in row:
-            found.setdefault(row["subject"], []).append(_write_example(name, row))
+            found.setdefault(row["subject"], []).append(_write_example(config, row))
         else:
-            raise UserError(
-                f"{path}: examples need task and prefix, task and cot_prompt, or subject, question, choices, answer"
-            )
+            raise UserError(f"{path}: examples need task and prefix, or subject, question, choices, answer")
     return found
 
 
-def _write_example(name: str, row: dict[str, Any]) -> str:
+def _rewrite(config: dict[str, Any], text: str) -> str:
+    """Write an example of a file in the form of the task's questions; one without question and answer stays."""
+    match = re.fullmatch(r"(?:Goal|Question): (.*)\nAnswer: (.*)", text.strip("\n"), re.DOTALL)
+    if match is None or "{{question}}" not in config["doc_to_text"]:
+        return f"{text}\n\n"
+    return _write_example(config, {"question": match[1], "answer": match[2]})
+
+
+def _write_example(config: dict[str, Any], row: dict[str, Any]) -> str:
     """Write a question with its answer."""
-    if name == "gsm8k":
-        return f"{row['question']}\n{row.get('rationale', '')}\nThe answer is {row['final']}.\n\n"
+    template = config["metadata"].get("example")
+    if template is not None:
+        return _TEMPLATES.from_string(template).render(row) + "\n\n"
+    question = _TEMPLATES.from_string(config["doc_to_text"]).render({**row, "shots": ""})
     answer = row["choices"][row["answer"]] if row.get("choices") else row["answer"]
-    return f"Question: {row['question']}\nAnswer: {answer}\n\n"
-
-
-def _drop_thoughts(prompt: str) -> list[str]:
-    """Return the examples of a chain-of-thought prompt with their answers alone; the first has the task's description."""
-    description, *examples = re.split(r"\n\n(?=Q: )", prompt.strip())
-    parts = []
-    for example in examples:
-        question = example.split("\nA: ")[0]
-        answer = re.findall(r"So the answer is (.*?)\.?\s*$", example)
-        if answer:
-            parts.append(f"{question}\nA: {answer[-1]}\n\n")
-    return [f"{description}\n\n{parts[0]}", *parts[1:]] if parts else []
+    return f"{question} {answer}\n\n"

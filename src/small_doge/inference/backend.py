@@ -28,6 +28,7 @@ class Backend(Protocol):
         max_length: largest number of tokens in a sequence; None for no limit.
         num_slots: sequences that are held at the same time.
         chunk_size: largest number of tokens in one `prefill`.
+        tokens_per_call: tokens that are computed in the time that a call costs beside its tokens, about.
     """
 
     vocab_size: int
@@ -35,6 +36,7 @@ class Backend(Protocol):
     max_length: int | None
     num_slots: int
     chunk_size: int
+    tokens_per_call: int
 
     def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
         """Append token ids [T], at most `chunk_size`, to a slot's sequence.
@@ -46,6 +48,19 @@ class Backend(Protocol):
 
         Returns:
             Logits [V] after the last token, or [n, V].
+        """
+
+    def compute_texts(self, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """Compute token ids [S, T] of several texts, each from its beginning; T is at most `chunk_size`.
+
+        What stands after the end of a shorter text changes nothing before it. The first S slots are empty afterwards.
+
+        Args:
+            ids: token ids.
+            keep: indices [n] of the places whose logits are wanted.
+
+        Returns:
+            Logits [S, n, V], valid until the next call.
         """
 
     @property

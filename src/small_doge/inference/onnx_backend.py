@@ -15,6 +15,8 @@ from .sampling_options import check_integer
 # Keys per head beyond w. Evicted keys stay there, masked, until the slot is compacted.
 SPARE_KEYS = 256
 INITIAL_KEYS = 256
+# Tokens that are computed in the time that a call takes beside them, about.
+TOKENS_PER_CALL = 32
 # Outputs of the graph, of which a call asks for one.
 LOGITS, HIDDEN_STATES = "logits", "hidden_states"
 NUM_KEYS = "num_keys"  # an input that older exports do not have
@@ -109,6 +111,7 @@ class OnnxBackend:
         self.num_slots = check_integer("num_slots", num_slots, 1)
         threads = None if threads is None else check_integer("threads", threads, 1)
         self.chunk_size = SPARE_KEYS
+        self.tokens_per_call = TOKENS_PER_CALL
         self.keep_first = np.zeros(1, dtype=np.int64)  # `logits_to_keep` of a single token
         self.widths = {LOGITS: self.vocab_size}
         self.num_keys = [0] * num_slots  # keys in each slot, evicted ones included
@@ -193,6 +196,19 @@ class OnnxBackend:
     def decode(self, count: int, ids: np.ndarray) -> np.ndarray:
         """Append one token id [count] to each of the first slots; return logits [count, V], valid until the next call."""
         return self._run(0, count, ids[:, None], self.keep_first)[:, 0]
+
+    def compute_texts(self, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """Compute token ids [S, T] of several texts from their beginning; return logits [S, n, V] of the places named.
+
+        The first S slots are empty afterwards.
+        """
+        for slot in range(len(ids)):
+            self.clear(slot)
+        try:
+            return self._run(0, len(ids), ids, keep)
+        finally:
+            for slot in range(len(ids)):
+                self.clear(slot)
 
     @property
     def hidden_size(self) -> int | None:

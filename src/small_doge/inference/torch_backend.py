@@ -21,6 +21,7 @@ class TorchBackend:
     """
 
     chunk_size = 512
+    tokens_per_call = 128
 
     def __init__(self, model: DogeForCausalLM, num_slots: int = 8, max_length: int | None = None) -> None:
         self.model = model
@@ -39,6 +40,12 @@ class TorchBackend:
         output = self.model(input_ids, past_key_values=self.caches[slot], use_cache=True, logits_to_keep=rows)
         logits = output.logits[0, -1] if keep is None else output.logits[0]
         return logits.float().cpu().numpy()
+
+    @torch.no_grad()
+    def compute_texts(self, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
+        """Compute token ids [S, T] of several texts from their beginning; return logits [S, n, V] of the places named."""
+        input_ids, rows = (torch.as_tensor(array, device=self.model.device) for array in (ids, keep))
+        return self.model(input_ids, use_cache=False, logits_to_keep=rows).logits.float().cpu().numpy()
 
     @torch.no_grad()
     def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ def _read_reference(text: str) -> Value | str:
     """Read the value of a reference answer, or say why it has none."""
     try:
         text = _normalise(text)
-        marked = _find_marked(text)
+        marked = find_marked(text)
         if marked is None:
             softs = list(_SOFT_MARK.finditer(text))
             marked = text[softs[-1].end() :] if softs else text
@@ -162,7 +162,7 @@ def _normalise_character(character: str) -> str:
     return character
 
 
-def _find_marked(text: str) -> str | None:
+def find_marked(text: str) -> str | None:
     """Find what the last mark of an answer holds, or None without one."""
     marks = list(_HARD_MARK.finditer(text))
     if not marks:
@@ -180,7 +180,7 @@ def _find_marked(text: str) -> str | None:
 
 def _find_statement(text: str) -> Value:
     """Find the value that a normalised text states at last."""
-    marked = _find_marked(text)
+    marked = find_marked(text)
     if marked is not None:
         return _find_statement(marked) if not _HARD_MARK.search(marked) else read_value(marked)
     for mark in reversed(list(_SOFT_MARK.finditer(text))):

@@ -25,14 +25,17 @@ def write_results(folder, scores, model="one", suite="base", rows=None, result=N
         "suite": suite,
         "limit": None,
         **facts,
-        "rows": [{"row": name, "tasks": tasks, "notes": {"num_cut": 0}} for name, tasks in rows.items()],
+        "rows": [
+            {"row": name, "tasks": tasks, "shots": 0, "is_further": False, "notes": {"num_cut": 0}}
+            for name, tasks in rows.items()
+        ],
         **(result or {}),
     }
     (folder / "tasks").mkdir(parents=True)
     for name, values in scores.items():
         items = values if isinstance(values[0], dict) else make_items(values)
         about = {**facts, "task": name, "shots": 0, "metric": "acc", "form": "cloze", **task, "items": items}
-        (folder / "tasks" / f"{suite}-{name}.json").write_text(json.dumps(about))
+        (folder / "tasks" / f"{suite}-{name}-0shot.json").write_text(json.dumps(about))
     (folder / "results.json").write_text(json.dumps(content))
     return folder
 
@@ -113,7 +116,7 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no results\.json.*small-doge eval MODEL"):
         read_scores(tmp_path)
     folder = write_results(tmp_path / "a", {"arc": [1, 0]})
-    (folder / "tasks" / "base-arc.json").unlink()
+    (folder / "tasks" / "base-arc-0shot.json").unlink()
     with pytest.raises(UserError, match="is not whole"):
         read_scores(folder)
 

@@ -1,21 +1,23 @@
 """Held-out questions: asked in batches, answered alike one by one, judged by what must be said."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from tests.chats import count_special
 from tests.conftest import build_tiny
+from tools.embedded_tasks import FOLDER, make_rows
 
 from small_doge.evaluation.held_out import (
-    Answer,
     answer_all,
-    answers_question,
     encode_question,
-    is_direct,
     measure,
     score_preferences,
 )
+from small_doge.evaluation.task_files import load_task
+from small_doge.evaluation.tasks.scorers import answer_question, is_direct
 from small_doge.processor.corpus import (
-    Question,
     held_out_preferences,
     held_out_problems,
     held_out_questions,
@@ -50,24 +52,24 @@ def test_control_tokens_in_a_question_are_text_and_the_begin_token_is_never_doub
 
 
 def test_preferences_are_scored_by_the_likelihood_of_the_whole_answer(model, tiny_tokenizer):
-    (pair,) = held_out_preferences(1)
-    _, margin = score_preferences(model, tiny_tokenizer, [pair])
+    (pair,) = load_task("demo_preferences", Path(), limit=1).rows
+    (score,) = score_preferences(model, tiny_tokenizer, [pair])
     expected = []
-    for name in ("chosen", "rejected"):
-        prompt = encode_question(tiny_tokenizer, pair["prompt"][0]["content"])
-        answer = tiny_tokenizer.encode(pair[name][0]["content"] + "<|eot_id|>", add_special_tokens=False)
+    for choice in pair["choices"]:
+        prompt = encode_question(tiny_tokenizer, pair["question"])
+        answer = tiny_tokenizer.encode(choice + "<|eot_id|>", add_special_tokens=False)
         ids = torch.tensor([prompt + answer])
         with torch.no_grad():
             logp = model(input_ids=ids).logits[0].log_softmax(-1)
         expected.append(sum(logp[len(prompt) - 1 + i, token].item() for i, token in enumerate(answer)))
-    assert margin == pytest.approx(expected[0] - expected[1], abs=1e-3)
+    assert score["margin"] == pytest.approx(expected[0] - expected[1], abs=1e-3)
+    assert score["acc"] == (expected[0] > expected[1])
 
 
 def test_scores_are_shares(model, tiny_tokenizer, monkeypatch):
     import small_doge.evaluation.held_out as module
 
-    for name in ("QUESTIONS", "PROBLEMS", "PREFERENCES"):
-        monkeypatch.setattr(module, name, 4)
+    monkeypatch.setattr(module, "LIMIT", 4)
     monkeypatch.setattr(module, "MAX_NEW_TOKENS", 4)
     scores = measure(model, tiny_tokenizer, chat=True)
     assert all(0 <= getattr(scores, name) <= 1 for name in ("questions", "problems", "direct", "preferences"))
@@ -85,18 +87,24 @@ def test_scores_are_shares(model, tiny_tokenizer, monkeypatch):
     ],
 )
 def test_a_direct_answer_is_one_line_that_ends(text, ended, direct):
-    assert is_direct(Answer(text, ended)) == direct
+    assert is_direct(text, ended) == direct
 
 
 def test_an_answer_must_hold_the_words_and_a_sum_the_value():
-    town = Question("town", "Where does Mia live?", "Mia lives in Sandport.", "Sandport")
-    assert answers_question(town, Answer("Mia lives in Sandport.", True))
-    assert answers_question(town, Answer("<think>\nwho?\n</think>\n\nSandport.", True))
-    assert not answers_question(town, Answer("Mia lives in Oakhollow.\nSandport", True))
-    name = Question("pet_name", "What is it called?", "It is called Dot.", "Dot")
-    assert not answers_question(name, Answer("It is called Dotty.", True))
-    total = Question("sum", "What is 4 + 8?", "4 + 8 = 12", "12")
-    assert answers_question(total, Answer("4 + 8 = 12", True)) and not answers_question(total, Answer("112", True))
+    def is_right(kind, short_answer, text):
+        return answer_question({"kind": kind, "short_answer": short_answer}, [text])["exact_match"] == 1
+
+    assert is_right("town", "Sandport", "Mia lives in Sandport.")
+    assert is_right("town", "Sandport", "<think>\nwho?\n</think>\n\nSandport.")
+    assert not is_right("town", "Sandport", "Mia lives in Oakhollow.\nSandport")
+    assert not is_right("pet_name", "Dot", "It is called Dotty.") and not is_right("answer", "no", "I do not know.")
+    assert is_right("sum", "12", "4 + 8 = 12") and not is_right("sum", "12", "112")
+
+
+def test_the_task_files_hold_what_the_corpus_holds_out():
+    assert {
+        name: [json.loads(line) for line in (FOLDER / f"{name}.jsonl").open()] for name in make_rows()
+    } == make_rows()
 
 
 def test_held_out_problems_can_be_verified_and_stand_in_no_row():

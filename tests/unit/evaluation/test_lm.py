@@ -11,7 +11,8 @@ import torch
 from lm_eval.api.instance import Instance
 from tests.conftest import build_tiny
 
-from small_doge.evaluation.lm import EngineLM, choose_batch_size
+from small_doge.evaluation.generating import choose_batch_size
+from small_doge.evaluation.lm import EngineLM
 from small_doge.evaluation.scoring import LEAST_SHARED, ScoredText, score_texts
 from small_doge.inference import OnnxEngine, TorchEngine
 from small_doge.inference.export import export_onnx
@@ -94,6 +95,57 @@ def test_scoring_twice_and_among_others_gives_the_same(models):
     pairs = [(CONTEXT, f" {word}") for word in ("walks", "sleeps", "reads a book", "read")]
     alone = [score(lm, pair)[0][0] for pair in pairs]
     assert [total for total, _ in score(lm, *pairs)] == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_a_batch_of_any_size_gives_what_a_text_alone_gives(models, kind, batch_size):
+    """Texts that share nothing, past the window too, computed together from their beginnings."""
+    model, engines = models
+    rng = random.Random(1)
+    draw = [tuple(rng.randrange(model.config.vocab_size) for _ in range(length)) for length in (3, 90, 40, 7, 41, 88)]
+    texts = [ScoredText(tokens[: 1 + number], tokens[1 + number :]) for number, tokens in enumerate(draw)]
+    texts.append(ScoredText((1, 2), ()))
+    alone = [score_texts(engines[kind], [text])[0] for text in texts]
+    together = score_texts(engines[kind], texts, batch_size=batch_size)
+    for text, one, other in zip(texts, alone, together, strict=True):
+        np.testing.assert_allclose(other.logprobs, one.logprobs, atol=1e-5)
+        assert one.is_greedy == other.is_greedy
+        np.testing.assert_allclose(other.logprobs, compute(model, text)[0], atol=2e-4)
+    assert engines[kind].backend.get_length(0) == 0
+
+
+def test_a_text_that_shares_little_is_computed_from_its_beginning(rigged):
+    engine = rigged()
+    engine.backend.tokens_per_call = 8
+    calls = []
+    engine.backend.compute_texts = lambda ids, keep, real=engine.backend.compute_texts: (
+        calls.append(ids.shape) or real(ids, keep)
+    )
+    stem = tuple(range(5))
+    score_texts(engine, [ScoredText((*stem, item), (7,)) for item in range(10, 14)], batch_size=2)
+    assert calls == [(2, 6), (2, 6)]
+    score_texts(engine, [ScoredText((*stem, 5, 6, 8, item), (7,)) for item in range(10, 14)])
+    assert len(calls) == 2
+
+
+def test_a_whole_turn_is_scored_with_the_tokens_that_end_it(rigged):
+    lm = EngineLM(rigged())
+    question = [{"role": "user", "content": "Who?"}]
+    context = lm.apply_chat_template(question)
+    begin, plain = lm._encode_pair(context, "Ada")
+    lm.ends_turn = True
+    again, turn = lm._encode_pair(context, "Ada")
+    answer = {"role": "assistant", "content": "Ada"}
+    assert again == begin and begin + turn == lm.engine.render([*question, answer], add_generation_prompt=False)
+    assert turn[: len(plain)] == plain and len(turn) > len(plain)
+
+
+def test_whether_answers_ended_is_known_and_counted(rigged):
+    lm = EngineLM(rigged("Ada reads, and more", end_after=["Bo"]), batch_size=2)
+    ends = {"until": [","], "max_gen_toks": 2}
+    lm.generate_until(ask("generate_until", ("Ada reads", ends), ("Bo", ends), ("Cy", ends)))
+    assert lm.has_ended == [True, True, False] and lm.notes.num_unended == 1
 
 
 def test_the_begin_token_stands_at_the_beginning_once(rigged, tiny_tokenizer):

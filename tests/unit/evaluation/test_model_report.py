@@ -60,11 +60,13 @@ def add_scores(folder, digest=None):
             "chance": 0.25,
         },
         **{"n": 570, "above_chance": True, "shots": 5, "form": "cloze", "metric": "acc_norm", "chat": False},
+        **{"unit": "%", "prompt": "the question", "is_further": False, "groups": None, "data_notes": []},
         **{"task_hashes": ["a"], "prompt_hashes": ["b"], "notes": {"num_cut": 0, "num_split_words": 0}},
     }
     guess = {**row, "row": "PIQA", "score": 0.26, "above_chance": False}
     content = {"model": str(folder), "suite": "base", "limit": None, "model_hash": digest or hash_model(str(folder))}
     content |= {"chat_template_hash": None, "commit": None, "versions": {"torch": "2"}, "rows": [row, guess]}
+    content |= {"max_length": 256, "skipped": [], "notes": [], "controls": [], "check": [], "speed": None}
     write_json(folder / "eval-base" / "results.json", content)
 
 

@@ -1,0 +1,124 @@
+"""Other models on the same tasks, through the harness's own model class on plain `transformers`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lm_eval.models.huggingface import HFLM
+
+from ..inference.loading import is_exported
+from ..utils.errors import UserError
+from .lm import EngineLM
+from .provenance import hash_model
+from .running import Plan, Say, hash_template, make_content, run_plan
+
+
+HF_BATCH_SIZE = 8  # where no number is given
+
+
+def open_with_hf(model: str, batch_size: int | None = None, max_length: int | None = None) -> HFLM:
+    """Open a checkpoint or hub name with the harness's class for `transformers`.
+
+    Raises:
+        UserError: there is no such model, or it can't be opened.
+    """
+    if is_exported(model):
+        raise UserError(f"{model} is an exported folder, which transformers can't open; name the checkpoint")
+    try:
+        return HFLM(
+            pretrained=model,
+            device="cpu",
+            dtype="float32",
+            batch_size=batch_size or HF_BATCH_SIZE,
+            max_length=max_length,
+        )
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{model} can't be opened by transformers: {first}. Give a folder, or a hub name where a network or a mirror "
+            "(HF_ENDPOINT) has it"
+        ) from error
+
+
+def run_controls(
+    models: Sequence[str], plan: Plan, facts: dict[str, Any], folder: Path, batch_size: int | None, say: Say
+) -> list[dict[str, Any]]:
+    """Score other models on the tasks of a plan; each is kept in a folder of its own, so that a run goes on.
+
+    Args:
+        models: folders or hub names.
+        plan: what to ask.
+        facts: versions and commit of the run.
+        folder: of the results.
+        batch_size: texts that are computed together.
+        say: told what is being done.
+
+    Raises:
+        UserError: one can't be opened, or has no chat template where one is needed.
+    """
+    found = []
+    for model in models:
+        say(f"{model}, with the harness's hf class")
+        lm = open_with_hf(model, batch_size)
+        own = {**_describe(lm, model, plan), **{name: facts[name] for name in ("versions", "commit")}}
+        parts = run_plan(lm, plan, own, folder / "controls" / _to_file_name(model), say)
+        found.append({"model": model, **own, "rows": make_content(plan, parts)["rows"]})
+    return found
+
+
+def check_with_hf(
+    lm: EngineLM,
+    model: str,
+    plan: Plan,
+    parts: dict[tuple[str, int], dict[str, Any]],
+    facts: dict[str, Any],
+    folder: Path,
+    say: Say,
+) -> list[dict[str, Any]]:
+    """Ask the same tasks of the same checkpoint through plain `transformers`, and compare item by item.
+
+    Returns:
+        For each task: how many items there are, how many scored the same, and by how much log-likelihoods differ at most;
+        with the counts of what our model asks in another way than the harness.
+    """
+    say(f"{model} again, with the harness's hf class")
+    other = open_with_hf(model, lm.batch_size, lm.max_length)
+    own = {**_describe(other, model, plan), **{name: facts[name] for name in ("versions", "commit")}}
+    again = run_plan(other, plan, own, folder / "check-with-hf", say)
+    return [_compare(parts[key], again[key]) for key in plan.tasks]
+
+
+def _compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
+    """Compare what two runs of a task gave."""
+    pairs = list(zip(ours["items"], theirs["items"], strict=True))
+    differences = [
+        abs(a - b)
+        for one, other in pairs
+        for a, b in zip(one.get("loglikelihoods", ()), other.get("loglikelihoods", ()), strict=True)
+    ]
+    return {
+        "task": ours["task"],
+        "shots": ours["shots"],
+        "chat": ours["chat"],
+        "n": len(pairs),
+        "num_same_scores": sum(one["score"] == other["score"] for one, other in pairs),
+        "num_same_prompts": sum(one["prompt_hash"] == other["prompt_hash"] for one, other in pairs),
+        "largest_difference": max(differences, default=None),
+        "num_same_answers": sum(one["answer"] == other["answer"] for one, other in pairs if "answer" in one),
+        **{name: ours["notes"][name] for name in ("num_cut", "num_split_words")},
+    }
+
+
+def _describe(lm: HFLM, model: str, plan: Plan) -> dict[str, Any]:
+    """Return what decides the answers of a control."""
+    template = getattr(lm.tokenizer, "chat_template", None)
+    return {
+        "model_hash": hash_model(model),
+        "chat_template_hash": hash_template(model, template, plan),
+        "max_length": lm.max_length,
+    }
+
+
+def _to_file_name(model: str) -> str:
+    return re.sub(r"[^\w.-]+", "__", model.strip("/"))

@@ -1,0 +1,96 @@
+"""A suite as a whole: a model on its tasks, its speed, other models beside it, and `results.json`."""
+
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..inference import Engine
+from ..inference.benchmark import measure_engine
+from ..utils.files import write_json
+from ..utils.hardware import describe_device
+from .controls import check_with_hf, run_controls
+from .lm import EngineLM
+from .provenance import find_commit, hash_model
+from .running import Plan, Say, hash_template, make_content, run_plan
+
+
+PACKAGES = ("small-doge", "lm-eval", "transformers", "torch", "onnxruntime", "datasets")
+
+
+def run_suite(
+    engine: Engine,
+    model: str,
+    plan: Plan,
+    output_dir: Path,
+    batch_size: int | None = None,
+    controls: Sequence[str] = (),
+    check: bool = False,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Score a model on a suite, and write what each task gave, with every item, to a folder.
+
+    A task that an earlier run finished in the same folder, with the same model, data and settings, is taken from there.
+
+    Args:
+        engine: of the model.
+        model: folder or hub name.
+        plan: what to ask.
+        output_dir: folder for the results.
+        batch_size: texts that are computed together; found by a measurement if not set.
+        controls: folders or hub names of other models, scored on the same items through `transformers`.
+        check: ask the model itself through `transformers` too, and compare item by item.
+        say: told what is being done.
+
+    Returns:
+        The content of `results.json`.
+
+    Raises:
+        UserError: a model that does not suit the suite, or a control that can't be opened.
+    """
+    lm = EngineLM(engine, batch_size=batch_size, show_progress=True)
+    facts: dict[str, Any] = {
+        "model_hash": hash_model(model),
+        "chat_template_hash": hash_template(model, getattr(engine.tokenizer, "chat_template", None), plan),
+        "max_length": lm.max_length,
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "commit": find_commit(),
+    }
+    parts = run_plan(lm, plan, facts, output_dir, say)
+    result = {
+        "model": model,
+        "suite": plan.suite,
+        "limit": plan.limit,
+        **facts,
+        **make_content(plan, parts),
+        "speed": measure_speed(engine, facts["model_hash"], output_dir / "speed.json", say),
+        "controls": run_controls(controls, plan, facts, output_dir, batch_size, say),
+        "check": check_with_hf(lm, model, plan, parts, facts, output_dir, say) if check else [],
+    }
+    write_json(output_dir / "results.json", result)
+    return result
+
+
+def measure_speed(engine: Engine, model_hash: str, path: Path, say: Say) -> dict[str, Any]:
+    """Measure how many tokens a second the model writes, one sequence at a time, or read what was measured before.
+
+    Args:
+        engine: of the model, which must be idle.
+        model_hash: of the model.
+        path: where the measurement is kept.
+        say: told what is being done.
+    """
+    machine = describe_device()
+    key = {"model_hash": model_hash, "machine": f"{machine['processor']}, {machine['cores']} cores"}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if all(known.get(name) == value for name, value in key.items()):
+            return known
+    except (OSError, ValueError):
+        pass  # it was not measured yet
+    say("tokens per second")
+    (row,) = measure_engine(engine, [0], [1])
+    found = {**key, "tokens_per_second": row["decode_tok_s"], "threads": getattr(engine, "threads", None)}
+    write_json(path, found)
+    return found

@@ -1,0 +1,223 @@
+"""Suites run one task after the other; what is finished is kept, and not run again."""
+
+import hashlib
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from ..utils.errors import UserError
+from ..utils.files import write_json
+from .lm import EngineLM
+from .rows import make_rows
+from .suites import CHAT_SUITES, choose_rows, choose_shots
+from .task_data import MissingDataError
+from .task_files import LoadedTask, load_task
+from .tasks.scorers import is_direct
+
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Plan:
+    """What a run asks: its rows, and the tasks whose data were read.
+
+    Attributes:
+        suite: name of the suite.
+        chat: whether the chat template is used.
+        limit: items of each task; None for all.
+        rows: of the table, each with the names of its tasks.
+        tasks: by name and number of examples, in the order in which they are run.
+        skipped: rows that are left out because their data are missing, with the reason.
+        notes: settings that a task could not take.
+    """
+
+    suite: str
+    chat: bool
+    limit: int | None
+    rows: dict[str, tuple[str, ...]]
+    tasks: dict[tuple[str, int], LoadedTask]
+    skipped: dict[str, str]
+    notes: list[str]
+
+
+def plan_suite(
+    suite: str,
+    data_root: Path,
+    names: Sequence[str] | None = None,
+    limit: int | None = None,
+    shots: Sequence[int] | None = None,
+    chat: bool | None = None,
+    skip_missing: bool = False,
+) -> Plan:
+    """Choose the tasks of a run and read all their data, so that what is missing is told before anything is computed.
+
+    Args:
+        suite: base, instruct, reason or demo.
+        data_root: folder of the data.
+        names: rows or tasks, in place of the suite's.
+        limit: items of each task.
+        shots: numbers of examples before each item, a row for each; as in the guides if not set.
+        chat: whether to ask in the chat template; as the suite does if not set.
+        skip_missing: leave rows out whose data are missing.
+
+    Raises:
+        UserError: an unknown name, or data that are missing or damaged.
+    """
+    rows, tasks, skipped = choose_rows(suite, names), dict[tuple[str, int], LoadedTask](), dict[str, str]()
+    for row, parts in rows.items():
+        try:
+            found = {
+                (part, count): load_task(part, data_root, count, limit)
+                for part in parts
+                for count in choose_shots(suite, part, shots)
+            }
+        except MissingDataError as error:
+            if not skip_missing:
+                raise
+            skipped[row] = str(error)
+            continue
+        tasks |= found
+    if not tasks:
+        raise UserError(f"no task is left: {'; '.join(skipped.values())}")
+    notes = [
+        f"{name} takes no examples: it was asked with {count}" for name, count in tasks if shots and count not in shots
+    ]
+    chat = suite in CHAT_SUITES if chat is None else chat
+    return Plan(suite, chat, limit, {r: p for r, p in rows.items() if r not in skipped}, tasks, skipped, notes)
+
+
+def make_content(plan: Plan, parts: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
+    """Make the rows of a table of what the tasks gave, with what was left out."""
+    skipped = [{"row": row, "why": why} for row, why in plan.skipped.items()]
+    return {"rows": make_rows(plan.rows, parts), "skipped": skipped, "notes": plan.notes}
+
+
+def run_plan(
+    lm: LM, plan: Plan, facts: dict[str, Any], folder: Path, say: Say
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Run the tasks of a plan with a model of the harness; what an earlier run finished in the folder is read."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    try:
+        for number, ((name, count), task) in enumerate(plan.tasks.items(), 1):
+            say(f"{name} ({number} of {len(plan.tasks)}), {count}-shot, {len(task.rows):,} items")
+            path = folder / "tasks" / f"{plan.suite}-{name}-{count}shot.json"
+            found[name, count] = _run_or_read(lm, task, is_chat(plan, task), facts, path, say)
+    except KeyboardInterrupt:
+        say(f"Interrupted: {len(found)} of {len(plan.tasks)} tasks are finished and kept; the same command goes on.")
+        raise
+    return found
+
+
+def is_chat(plan: Plan, task: LoadedTask) -> bool:
+    """Tell whether a task is asked in the chat template."""
+    return plan.chat or bool(task.metadata.get("chat"))
+
+
+def hash_template(model: str, template: str | None, plan: Plan) -> str | None:
+    """Hash the chat template; None where none is used.
+
+    Raises:
+        UserError: there is none, and the plan needs one.
+    """
+    if not any(is_chat(plan, task) for task in plan.tasks.values()):
+        return None
+    if not template:
+        raise UserError(
+            f"{model} has no chat template, which the {plan.suite} suite asks in; take --suite base or --no-chat, or train "
+            "it to chat first"
+        )
+    return hashlib.sha256(template.encode()).hexdigest()[:16]
+
+
+def _run_or_read(lm: LM, task: LoadedTask, chat: bool, facts: dict[str, Any], path: Path, say: Say) -> dict[str, Any]:
+    """Run a task, or read what a former run of the same found."""
+    key = {**facts, "task": task.name, "task_hash": task.task_hash, "shots": task.shots, "chat": chat}
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if all(known.get(name) == value for name, value in key.items()):
+            say(f"{task.name}: taken from {path}")
+            return known
+    except (OSError, ValueError):
+        pass  # there is none, or it was not written whole
+    result = {**key, **run_task(lm, task, chat)}
+    write_json(path, result)
+    return result
+
+
+def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
+    """Ask the items of a task by the harness; return what each scored, with the hash of its prompt."""
+    own = lm if isinstance(lm, EngineLM) else None
+    before, start = own.notes.as_dict() if own else None, time.perf_counter()
+    if own:
+        own.ends_turn, own.has_ended = bool(task.metadata.get("chat")), []
+    samples = _evaluate(lm, task, chat)
+    ended = own.has_ended if own else []
+    prompts = "".join(sample["prompt_hash"] for sample in samples)
+    return {
+        "metric": task.metadata["score"],
+        "form": task.metadata["form"],
+        "prompt": task.metadata["prompt"],
+        "metadata": {name: task.metadata[name] for name in ("also", "also_means", "direct") if name in task.metadata},
+        "prompt_hash": hashlib.sha256(prompts.encode()).hexdigest()[:16],
+        # The harness's own model classes count nothing.
+        "notes": {name: value - before[name] for name, value in own.notes.as_dict().items()} if own else None,
+        "data_notes": task.notes,
+        "seconds": round(time.perf_counter() - start, 1),
+        "items": [
+            _make_item(task, row, sample, chance, ended[number] if ended else None)
+            for number, (row, sample, chance) in enumerate(zip(task.rows, samples, task.find_chances(), strict=True))
+        ],
+    }
+
+
+def _evaluate(lm: LM, task: LoadedTask, chat: bool) -> list[dict[str, Any]]:
+    """Let the harness ask a task; return its samples in the order of the rows.
+
+    This is `lm_eval.simple_evaluate` without the list of what is installed, which takes a second a task.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    random.seed(0)
+    config = {**task.config, "num_fewshot": 0}
+    tasks = TaskManager(include_defaults=False).load([config])  # reading all of the harness's own takes seconds
+    answer = lm_eval.evaluate(
+        lm=lm, task_dict=tasks, bootstrap_iters=0, log_samples=True, apply_chat_template=chat, verbosity="ERROR"
+    )
+    return sorted(answer["samples"][task.name], key=lambda sample: sample["doc_id"])
+
+
+def _make_item(
+    task: LoadedTask, row: dict[str, Any], sample: dict[str, Any], chances: dict[str, Any], ended: bool | None
+) -> dict[str, Any]:
+    """Make what is kept of an item."""
+    metric, group = task.metadata["score"], task.metadata.get("group")
+    item = {
+        "id": row["id"],
+        "score": float(sample[metric]),
+        "chance": float(chances[metric]),
+        "prompt_hash": sample["prompt_hash"],
+    }
+    if group:
+        item["group"] = row[group]
+    if task.config["output_type"] == "generate_until":
+        item["answer"] = sample["resps"][0][0]
+    else:
+        item["loglikelihoods"] = [round(float(response[0][0]), 6) for response in sample["resps"]]
+    also = [*task.metadata.get("also", {}).values(), *task.metadata.get("also_means", {}).values()]
+    if also:
+        item["scores"] = {name: sample[name] for name in also}
+        item["chances"] = {name: chances.get(name, 0.0) for name in also}
+    if ended is not None:
+        item["ended"] = ended
+        if task.metadata.get("direct"):
+            item["direct"] = float(is_direct(item["answer"], ended))
+    return item

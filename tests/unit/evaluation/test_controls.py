@@ -1,0 +1,88 @@
+"""The harness's own model class on the same checkpoint: the same prompts, log-likelihoods and answers as our engines."""
+
+import json
+
+import pytest
+from tests.conftest import build_tiny
+
+from small_doge.evaluation.controls import open_with_hf
+from small_doge.evaluation.results import run_suite
+from small_doge.evaluation.running import plan_suite
+from small_doge.evaluation.score_tables import list_cells, list_warnings, write_html, write_markdown
+from small_doge.inference import TorchEngine
+from small_doge.processor.tokenizer import build_generation_config
+from small_doge.utils.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("control")
+    model = build_tiny(vocab_size=len(tiny_tokenizer), max_position_embeddings=256, keep_window_size=64)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def run(checkpoint, data, folder, suite="base", names=None, shots=None, **how):
+    plan = plan_suite(suite, data, names, shots=shots)
+    engine = TorchEngine(checkpoint, num_slots=4)
+    return run_suite(engine, checkpoint, plan, folder, batch_size=2, **how)
+
+
+def test_plain_transformers_give_the_same_item_by_item(checkpoint, data, tmp_path):
+    names = ["arc", "piqa", "winogrande", "openbookqa", "mmlu", "hellaswag", "triviaqa"]
+    result = run(checkpoint, data, tmp_path / "out", names=names, shots=[0, 1], check=True)
+    assert len(result["check"]) == 16
+    for part in result["check"]:
+        if part["num_split_words"] or part["num_cut"]:
+            continue
+        assert part["num_same_scores"] == part["num_same_prompts"] == part["n"], part
+        if part["largest_difference"] is None:
+            assert part["num_same_answers"] == part["n"]
+        else:
+            assert part["largest_difference"] < 1e-4
+    assert sum(part["num_split_words"] == 0 for part in result["check"]) >= 12
+    assert any("Check with plain transformers, piqa, 0-shot: 4 of 4 items" in line for line in list_warnings(result))
+
+
+def test_conversations_are_the_same_through_plain_transformers(checkpoint, data, tmp_path):
+    result = run(checkpoint, data, tmp_path / "out", "instruct", ["piqa", "bbh"], shots=[0], check=True)
+    choices, answers = result["check"]
+    assert answers["num_same_answers"] == answers["num_same_prompts"] == answers["n"]
+    # The harness scores white space at the end of the template as part of the answer; the prompts are the same.
+    assert choices["num_same_prompts"] == choices["n"]
+    assert "white space at the end of the template" in "".join(list_warnings(result))
+
+
+def test_controls_stand_in_the_same_table_and_are_kept(checkpoint, data, tmp_path):
+    result = run(checkpoint, data, tmp_path / "out", names=["piqa"], shots=[0], controls=[checkpoint])
+    (control,) = result["controls"]
+    assert [row["score"] for row in control["rows"]] == [row["score"] for row in result["rows"]]
+    head, rows = list_cells(result)
+    name = checkpoint.rsplit("/", 1)[-1]
+    assert rows[0][head.index(f"{name}+")].startswith(f"{100 * control['rows'][0]['score']:.1f}")
+    assert f"{name}+" in write_html(result) and "plain transformers" in write_markdown(result)
+    (path,) = (tmp_path / "out" / "controls").rglob("base-piqa-0shot.json")
+    kept = json.loads(path.read_text())
+    path.write_text(json.dumps({**kept, "seconds": -1}))
+    again = run(checkpoint, data, tmp_path / "out", names=["piqa"], shots=[0], controls=[checkpoint])
+    assert again["controls"] == result["controls"] and json.loads(path.read_text())["seconds"] == -1
+
+
+def test_a_control_that_can_t_be_opened_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"nobody/no-model can't be opened by transformers: .*HF_ENDPOINT"):
+        open_with_hf("nobody/no-model")
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(UserError, match="is an exported folder"):
+        open_with_hf(str(tmp_path))
+
+
+def test_a_control_without_chat_template_is_told(checkpoint, data, tmp_path, tiny_tokenizer, monkeypatch):
+    other = tmp_path / "plain"
+    TorchEngine(checkpoint).backend.model.save_pretrained(other)
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
+    tiny_tokenizer.save_pretrained(other)
+    with pytest.raises(UserError, match="plain has no chat template"):
+        run(checkpoint, data, tmp_path / "out", "instruct", ["piqa"], controls=[str(other)])
