@@ -18,9 +18,9 @@ FIRST_BUCKET = 16  # positions below it stand in one bucket
 
 
 def make_edges(context: int) -> list[int]:
-    """Return the first position of each bucket: 1, then powers of two up to the context."""
+    """Return the first position of each bucket: 1, then powers of two below the context, which the last bucket ends with."""
     edges = [1]
-    while (following := max(FIRST_BUCKET, 2 * edges[-1])) <= context:
+    while (following := max(FIRST_BUCKET, 2 * edges[-1])) < context:
         edges.append(following)
     return edges
 
@@ -35,7 +35,7 @@ class Sums:
 
     def __init__(self, num_windows: int, context: int, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.sizes = tokenizer, measure_tokens(tokenizer)
-        self.edges = make_edges(context)
+        self.edges, self.context = make_edges(context), context
         self.by_window = np.zeros((num_windows, 3))
         self.by_position = np.zeros((len(self.edges), 3))
 
@@ -73,7 +73,7 @@ class Sums:
         """Return perplexity and bits per byte of all, with the standard error over windows, and of each bucket."""
         rate, stderr = estimate_bits(self.by_window)
         last = [edge - 1 for edge in self.edges[1:]]
-        rows = zip(self.edges, [*last, None], self.by_position.tolist(), strict=True)
+        rows = zip(self.edges, [*last, self.context], self.by_position.tolist(), strict=True)
         return {
             **describe_sums(*self.by_window.sum(axis=0).tolist()),
             "bits_per_byte": rate,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..utils.markdown import write_table
 from ..utils.plots import saved_figure
@@ -69,7 +69,7 @@ SOURCE_HEAD = ("file", "tokens", "bytes", "bits per byte", "perplexity")
 
 def name_bucket(bucket: dict[str, Any]) -> str:
     """Name a bucket by its first and last position."""
-    return f"{bucket['from']:,} and more" if bucket["to"] is None else f"{bucket['from']:,} to {bucket['to']:,}"
+    return f"{bucket['from']:,} to {bucket['to']:,}"
 
 
 def list_facts(result: dict[str, Any]) -> list[str]:
@@ -151,7 +151,7 @@ def _label(axis: Any, values: Sequence[float]) -> None:
     """Label a logarithmic axis with plain numbers, few enough to be read."""
     narrow = max(values) / min(values) < 20
     axis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 7) if narrow else (1, 2, 5)))
-    axis.set_major_formatter(ScalarFormatter())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.set_minor_formatter(NullFormatter())
 
 

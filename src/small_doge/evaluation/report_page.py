@@ -94,7 +94,12 @@ def _describe_scores(report: dict[str, Any], missing: str | None) -> list[Sectio
         head, rows = score_tables.list_cells(result)
         grey = frozenset(i for i, row in enumerate(result["rows"]) if not row["above_chance"])
         rows = [[f"{c} (chance)" if n == 1 and i in grey else c for n, c in enumerate(r)] for i, r in enumerate(rows)]
-        tables.append(Table(head, rows, [f"{result['suite']} suite.", *score_tables.list_facts(result)], grey))
+        empty = {
+            n for n in range(len(head)) if all(row[n] == "-" for row in rows)
+        }  # published for none of these tasks
+        facts = [f for f in score_tables.list_facts(result) if f.partition(":")[0] not in {head[n] for n in empty}]
+        head, *rows = [[cell for n, cell in enumerate(row) if n not in empty] for row in (head, *rows)]
+        tables.append(Table(head, rows, [f"{result['suite']} suite.", *facts], grey))
     if report["held_out"]:
         rows = [[n, format_score(v, n), MEANINGS.get(n, "")] for n, v in report["held_out"].items()]
         tables.append(Table(("held-out questions", "score", "what"), rows))
@@ -148,7 +153,7 @@ def write_figures(report: dict[str, Any]) -> str:
     parts = []
     for section in list_sections(report):
         if section.in_card and section.tables:
-            parts += [f"### {section.title}", *_write_tables(section)]
+            parts += [f"## {section.title}", *_write_tables(section)]
     return "\n\n".join(parts)
 
 
