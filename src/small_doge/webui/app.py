@@ -14,6 +14,7 @@ from .control import Broadcast, ControlPlane, LocalControl
 from .errors import add_error_handlers
 from .generation import Generator
 from .metrics import Metrics
+from .preset_store import PresetStore
 from .registry import ModelRegistry
 from .routes.anthropic import make_anthropic_router
 from .routes.chats import make_chats_router
@@ -27,6 +28,7 @@ from .routes.openai_embeddings import make_embeddings_router
 from .routes.openai_models import make_models_router
 from .routes.openai_responses import make_responses_router
 from .routes.page import add_page
+from .routes.presets import make_presets_router
 from .routes.system import make_system_router
 from .routes.tokens import make_tokens_router
 from .security import SecurityMiddleware
@@ -90,6 +92,7 @@ def create_app(
         _add_api(app, state)
     if store is not None:
         app.include_router(make_chats_router(store))
+        app.include_router(make_presets_router(PresetStore(store.database)))
     add_page(app, settings)
     return app
 

@@ -5,7 +5,7 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,11 +28,8 @@ MAX_DEPTH = 5_000
 MAX_TAGS = 32
 MAX_TAG = 64
 MAX_OBJECT = 64_000
-MAX_IMPORTED = 10_000
 # Words of the addresses below /api/v1/chats.
 RESERVED = {"export", "import"}
-EXPORT_FORMAT: Final = "small-doge-chats"
-EXPORT_VERSION = 1
 MOMENT = TypeAdapter(datetime)
 Role = Literal["system", "user", "assistant", "tool"]
 Item = TypeVar("Item")
@@ -133,7 +130,7 @@ class Form(BaseModel):
     def list_ignored(self) -> list[str]:
         """Name the fields that are not known, those of messages as `messages.NAME`."""
         names = [name for name in self.model_extra or {} if name not in self.computed]
-        for field in ("messages", "chats"):
+        for field in ("messages", "chats", "presets"):
             parts = getattr(self, field, None) or []
             names += [f"{field}.{name}" for part in parts for name in part.list_ignored()]
         return drop_repeats(names)
@@ -194,15 +191,6 @@ class ChatForm(ChatChange):
     id: Id = Field(default_factory=new_id)
     created_at: Time = Field(default_factory=now)
     updated_at: Time = Field(default_factory=now)
-
-
-class Import(Form):
-    """What an export wrote, or a list of conversations without its head."""
-
-    format: Literal["small-doge-chats"] = EXPORT_FORMAT
-    version: int = Field(default=EXPORT_VERSION, ge=1, le=EXPORT_VERSION)
-    exported_at: Time | None = None
-    chats: Annotated[list[ChatForm], Field(max_length=MAX_IMPORTED)]
 
 
 class View(BaseModel):

@@ -1,14 +1,10 @@
 """Conversations, kept in an SQLite file that several threads and processes may use at once."""
 
-import sqlite3
-import threading
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sqlalchemy import ColumnElement, Select, Text, bindparam, delete, func, or_, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from .chat_forms import (
@@ -25,7 +21,10 @@ from .chat_forms import (
     now,
     pick_current,
 )
-from .chat_tables import Chat, Message, explain, open_database
+from .chat_tables import Chat, Message
+from .database import Database
+from .preset_forms import PresetForm, PresetView
+from .preset_store import add_presets, list_presets
 
 
 # Changes of these file a conversation elsewhere; they do not make it new.
@@ -59,31 +58,11 @@ class ChatStore:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._engine, self._indexed = open_database(self.path)
-        # SQLite lets one write at a time; threads wait here, in turn, and not by trying again and again.
-        self._writing = threading.Lock()
+        self.database = Database(path)
 
     def close(self) -> None:
         """Close all connections."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _session(self, writes: bool = False) -> Iterator[Session]:
-        """Run one transaction; what it wrote is confirmed at the end, or nothing of it."""
-        engine = self._engine.execution_options(writes=writes)
-        try:
-            with Session(engine) as session, session.begin():
-                yield session
-        except DBAPIError as error:
-            if isinstance(error.orig, sqlite3.IntegrityError) or not isinstance(error.orig, sqlite3.Error):
-                raise
-            raise explain(self.path, error.orig) from error
-
-    @contextmanager
-    def _write(self) -> Iterator[Session]:
-        with self._writing, self._session(writes=True) as session:
-            yield session
+        self.database.close()
 
     def list_chats(
         self,
@@ -113,7 +92,7 @@ class ChatStore:
         if archived is not None:
             conditions.append(Chat.archived.is_(archived))
         page = self._select_counted().where(*conditions).order_by(Chat.pinned.desc(), Chat.updated_at.desc(), Chat.id)
-        with self._session() as session:
+        with self.database.session() as session:
             total = session.scalar(select(func.count()).select_from(Chat).where(*conditions))
             rows = session.execute(page.limit(limit).offset(offset)).all()
             return [_summarise(chat, count) for chat, count in rows], total or 0
@@ -125,7 +104,7 @@ class ChatStore:
     def _contains(self, word: str) -> ColumnElement[bool]:
         """Tell whether the title or a message has a word; the index narrows down where to look, if the word is long."""
         said = select(Message.chat_id).where(func.instr(Message.folded, word) > 0)
-        if self._indexed and len(word) >= TRIGRAM:
+        if self.database.indexed and len(word) >= TRIGRAM:
             quoted = '"' + word.replace('"', '""') + '"'
             hits = text("SELECT rowid FROM message_search WHERE message_search MATCH :quoted")
             said = said.where(
@@ -140,7 +119,7 @@ class ChatStore:
             ExistingChatError: there is one of this id.
             TreeError: its messages form no tree.
         """
-        with self._write() as session:
+        with self.database.write() as session:
             if session.get(Chat, form.id) is not None:
                 raise ExistingChatError(f"there is a conversation {form.id!r} already; change it with PUT")
             return ChatView.model_validate(_add(session, form))
@@ -151,7 +130,7 @@ class ChatStore:
         Raises:
             MissingChatError: there is none of this id.
         """
-        with self._session() as session:
+        with self.database.session() as session:
             return ChatView.model_validate(_get(session, chat_id))
 
     def change_chat(self, chat_id: str, change: ChatChange) -> ChatView:
@@ -161,7 +140,7 @@ class ChatStore:
             MissingChatError: there is none of this id.
             TreeError: the messages form no tree, or `current_id` is none of them.
         """
-        with self._write() as session:
+        with self.database.write() as session:
             chat, given = _get(session, chat_id), change.read_given()
             current = given.pop("current_id", None)
             if given.pop("messages", None) is not None:
@@ -184,7 +163,7 @@ class ChatStore:
             ExistingChatError: another message has the id of one.
             TreeError: they form no tree with those that are there.
         """
-        with self._write() as session:
+        with self.database.write() as session:
             chat = _get(session, chat_id)
             known = {message.id: message for message in chat.messages}
             chain_messages(added.messages, chat.current_id)
@@ -207,7 +186,7 @@ class ChatStore:
         Raises:
             MissingChatError: there is no such conversation, or no such message in it.
         """
-        with self._write() as session:
+        with self.database.write() as session:
             chat = _get(session, chat_id)
             message = session.scalar(select(Message).where(Message.chat_id == chat_id, Message.id == message_id))
             if message is None:
@@ -224,32 +203,36 @@ class ChatStore:
         Raises:
             MissingChatError: there is none of this id.
         """
-        with self._write() as session:
+        with self.database.write() as session:
             if session.scalar(delete(Chat).where(Chat.id == chat_id).returning(Chat.id)) is None:
                 raise MissingChatError(f"there is no conversation {chat_id!r}")
 
-    def import_chats(self, forms: list[ChatForm]) -> tuple[int, list[str]]:
-        """Keep conversations, all or none; return how many came, and the ids of those that were there and stay as they are.
+    def import_chats(self, forms: list[ChatForm], presets: Iterable[PresetForm] = ()) -> tuple[int, list[str], int]:
+        """Keep conversations and presets, all or none; those that are there stay as they are.
+
+        Returns:
+            How many conversations came, the ids of those that were there, and how many presets came.
 
         Raises:
             TreeError: the messages of one form no tree.
         """
         imported, skipped = 0, []
-        with self._write() as session:
+        with self.database.write() as session:
             for form in forms:
                 if session.get(Chat, form.id) is not None:
                     skipped.append(form.id)
                     continue
                 _add(session, form)
                 imported += 1
-        return imported, skipped
+            return imported, skipped, add_presets(session, presets)
 
-    def iterate_chats(self) -> Iterator[ChatView]:
-        """Yield all conversations as they are at the first one, oldest first."""
-        with self._session() as session:
+    def iterate_export(self) -> Iterator[ChatView | PresetView]:
+        """Yield all conversations, oldest first, and then all presets, as they are at the first one."""
+        with self.database.session() as session:
             for chat_id in session.scalars(select(Chat.id).order_by(Chat.created_at, Chat.id)).all():
                 yield ChatView.model_validate(_get(session, chat_id))
                 session.expunge_all()
+            yield from list_presets(session)
 
 
 def _get(session: Session, chat_id: str) -> Chat:

@@ -15,9 +15,14 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from ..utils.errors import UserError
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # What leads from a version to the next, as statements of SQL. A new file gets the tables as they are below.
-MIGRATIONS: dict[int, tuple[str, ...]] = {}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: (
+        "CREATE TABLE presets (name VARCHAR NOT NULL, system_prompt VARCHAR NOT NULL, sampling JSON NOT NULL, "
+        "updated_at VARCHAR NOT NULL, PRIMARY KEY (name))",
+    ),
+}
 # Tells our files from other programs'; the letters "dogc".
 APPLICATION_ID = 0x646F6763
 BUSY_SECONDS = 15.0
@@ -90,6 +95,17 @@ class Message(Base):
         ),
         Index("messages_by_parent", "chat_id", "parent_id"),
     )
+
+
+class Preset(Base):
+    """A named system prompt with sampling options."""
+
+    __tablename__ = "presets"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    system_prompt: Mapped[str]
+    sampling: Mapped[dict[str, Any]] = mapped_column(JSON)
+    updated_at: Mapped[str]
 
 
 def find_database(chats: str | None, environment: Mapping[str, str] = os.environ) -> Path:

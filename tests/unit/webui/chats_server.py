@@ -7,14 +7,18 @@ from fastapi import FastAPI
 
 from small_doge.webui.chat_store import ChatStore
 from small_doge.webui.errors import add_error_handlers
+from small_doge.webui.preset_store import PresetStore
 from small_doge.webui.routes.chats import make_chats_router
+from small_doge.webui.routes.presets import make_presets_router
 from small_doge.webui.serving import listen
 
 
 def make_app(path):
     app = FastAPI()
     add_error_handlers(app)
-    app.include_router(make_chats_router(ChatStore(path)))
+    store = ChatStore(path)
+    app.include_router(make_chats_router(store))
+    app.include_router(make_presets_router(PresetStore(store.database)))
     return app
 
 

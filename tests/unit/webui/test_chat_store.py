@@ -18,6 +18,7 @@ from small_doge.webui.chat_store import ChatStore, fold
 from small_doge.webui.chat_tables import find_database
 
 
+NEWER = chat_tables.SCHEMA_VERSION + 1
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 MORE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -63,9 +64,9 @@ def test_the_index_finds_what_a_plain_look_finds(store, contents, search):
         words = fold(query).split()
         is_there = all(any(word in fold(content) for content in contents) for word in words)
         assert (chat.id in find(store, query)) == is_there
-        store._indexed, indexed = False, store._indexed
+        store.database.indexed, indexed = False, store.database.indexed
         assert (chat.id in find(store, query)) == is_there
-        store._indexed = indexed
+        store.database.indexed = indexed
     store.delete_chat(chat.id)
 
 
@@ -140,7 +141,7 @@ def walk_up(parents, node):
 
 def test_threads_and_a_process_write_into_one_conversation_without_loss(store):
     store.create_chat(ChatForm(id="shared"))
-    process = make_context().Process(target=append_many, args=(store.path, 10))
+    process = make_context().Process(target=append_many, args=(store.database.path, 10))
     process.start()
     failures = []
 
@@ -190,20 +191,20 @@ def test_two_processes_make_the_file_at_once(tmp_path):
 def test_an_export_is_of_one_moment(store):
     for i in range(3):
         store.create_chat(ChatForm(title=f"c{i}", created_at=f"2026-01-0{i + 1}T00:00:00Z"))
-    chats = store.iterate_chats()
+    chats = store.iterate_export()
     first = next(chats)
     store.delete_chat(store.list_chats("c2")[0][0].id)
     assert [first.title, *(chat.title for chat in chats)] == ["c0", "c1", "c2"]
 
 
 def test_what_is_confirmed_is_synced_and_the_file_is_private(store):
-    with store._session() as session:
+    with store.database.session() as session:
         settings = [
             session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("synchronous", "foreign_keys", "journal_mode")
         ]
     assert settings == [2, 1, "wal"]
-    assert stat.S_IMODE(store.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.database.path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 100, b"{}", b"SQLite format 2\0"], ids=repr)
@@ -275,22 +276,37 @@ def test_a_place_that_can_hold_no_file_is_told(tmp_path, place):
 def test_an_older_file_is_migrated_once(tmp_path, monkeypatch):
     path = tmp_path / "chats.db"
     fill(path)
-    monkeypatch.setattr(chat_tables, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(chat_tables, "MIGRATIONS", {1: ("ALTER TABLE chats ADD COLUMN mood TEXT",)})
+    monkeypatch.setattr(chat_tables, "SCHEMA_VERSION", NEWER)
+    monkeypatch.setattr(chat_tables, "MIGRATIONS", {NEWER - 1: ("ALTER TABLE chats ADD COLUMN mood TEXT",)})
     for _ in range(2):
         with closing(ChatStore(path)) as store:
             assert store.list_chats()[1] == 20
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (NEWER,)
         assert "mood" in [row[1] for row in connection.execute("PRAGMA table_info(chats)")]
+
+
+def test_a_file_of_the_first_version_becomes_what_a_new_one_is(tmp_path):
+    columns = {}
+    for name in ("old", "new"):
+        path = tmp_path / name
+        fill(path)
+        if name == "old":
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("DROP TABLE presets")
+                connection.execute("PRAGMA user_version = 1")
+            fill(path)
+        with closing(sqlite3.connect(path)) as connection:
+            columns[name] = connection.execute("PRAGMA table_info(presets)").fetchall()
+    assert columns["old"] == columns["new"] != []
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
     path = tmp_path / "chats.db"
     fill(path)
     content = path.read_bytes()
-    monkeypatch.setattr(chat_tables, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(chat_tables, "MIGRATIONS", {1: ("ALTER TABLE chats ADD COLUMN mood TEXT", "NO SQL")})
+    monkeypatch.setattr(chat_tables, "SCHEMA_VERSION", NEWER)
+    monkeypatch.setattr(chat_tables, "MIGRATIONS", {NEWER - 1: ("ALTER TABLE chats ADD COLUMN mood TEXT", "NO SQL")})
     with pytest.raises(UserError):
         ChatStore(path)
     assert path.read_bytes() == content
@@ -305,7 +321,7 @@ def test_without_the_index_search_still_works_and_later_catches_up(tmp_path, mon
             chat = store.create_chat(ChatForm(messages=[say("needle")]))
             assert find(store, "needle") == [chat.id]
     with closing(ChatStore(path)) as store:
-        assert store._indexed and find(store, "needle") == [chat.id]
+        assert store.database.indexed and find(store, "needle") == [chat.id]
         store.delete_chat(chat.id)
 
 

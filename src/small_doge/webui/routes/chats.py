@@ -10,24 +10,23 @@ from pydantic import BaseModel
 
 from ...utils.errors import UserError
 from ..chat_forms import (
-    EXPORT_FORMAT,
-    EXPORT_VERSION,
     Append,
     ChatChange,
     ChatForm,
     ChatSummary,
     ChatView,
     Form,
-    Import,
     MessageChange,
     MessageView,
     TreeError,
     check_id,
     now,
 )
+from ..chat_import import EXPORT_FORMAT, EXPORT_VERSION, Import
 from ..chat_markdown import write_markdown
 from ..chat_store import ChatStore, ExistingChatError, MissingChatError
-from ..errors import ApiError
+from ..errors import ApiError, to_json
+from ..preset_forms import PresetView
 from .bodies import IGNORED_HEADER, list_names
 
 
@@ -43,14 +42,16 @@ class ChatPage(BaseModel):
 
 
 class Imported(BaseModel):
-    """What became of an import: how many are new; those whose id was there already stay as they are."""
+    """What became of an import: how many are new; those whose id or name was there already stay as they are."""
 
     imported: int
     skipped: int
     skipped_ids: list[str]
+    imported_presets: int
+    skipped_presets: int
 
 
-class ChatRoute(APIRoute):
+class StoreRoute(APIRoute):
     """Answers errors of the store with their status."""
 
     def get_route_handler(self) -> Callable:
@@ -74,7 +75,7 @@ class ChatRoute(APIRoute):
 
 def make_chats_router(store: ChatStore) -> APIRouter:
     """Build the routes. They are no coroutines, so that waiting for the disk holds up no generation."""
-    router = APIRouter(prefix="/api/v1/chats", tags=["Conversations"], route_class=ChatRoute)
+    router = APIRouter(prefix="/api/v1/chats", tags=["Conversations"], route_class=StoreRoute)
     _add_collection(router, store)
     _add_single(router, store)
     return router
@@ -104,19 +105,25 @@ def _add_collection(router: APIRouter, store: ChatStore) -> None:
 
     @router.get("/export")
     def export_chats() -> StreamingResponse:
-        """Export all conversations as JSON, which an import takes."""
+        """Export all conversations and presets as JSON, which an import takes."""
         return StreamingResponse(
-            _write_export(store.iterate_chats()),
+            _write_export(store.iterate_export()),
             media_type="application/json",
             headers={"Content-Disposition": 'attachment; filename="small-doge-chats.json"'},
         )
 
     @router.post("/import")
     def import_chats(response: Response, form: Annotated[Import, Body()]) -> Imported:
-        """Import conversations, all or none; those whose id is there already are skipped."""
+        """Import conversations and presets, all or none; those whose id or name is there already are skipped."""
         _tell_ignored(response, form)
-        imported, skipped = store.import_chats(form.chats)
-        return Imported(imported=imported, skipped=len(skipped), skipped_ids=skipped)
+        imported, skipped, presets = store.import_chats(form.chats, form.presets)
+        return Imported(
+            imported=imported,
+            skipped=len(skipped),
+            skipped_ids=skipped,
+            imported_presets=presets,
+            skipped_presets=len(form.presets) - presets,
+        )
 
 
 def _add_single(router: APIRouter, store: ChatStore) -> None:
@@ -181,9 +188,14 @@ def _tell_ignored(response: Response, form: Form) -> None:
         response.headers[IGNORED_HEADER] = names
 
 
-def _write_export(chats: Iterator[ChatView]) -> Iterator[str]:
+def _write_export(parts: Iterator[ChatView | PresetView]) -> Iterator[str]:
     """Write the export piece by piece, so that a large one is never whole in memory."""
     yield f'{{"format": "{EXPORT_FORMAT}", "version": {EXPORT_VERSION}, "exported_at": "{now()}", "chats": ['
-    for i, chat in enumerate(chats):
-        yield (",\n" if i else "\n") + chat.model_dump_json()
-    yield "\n]}\n"
+    separator, presets = "\n", []
+    for part in parts:
+        if isinstance(part, PresetView):  # they follow the conversations
+            presets.append(part.model_dump())
+        else:
+            yield separator + part.model_dump_json()
+            separator = ",\n"
+    yield f'\n], "presets": {to_json(presets)}}}\n'
