@@ -51,7 +51,7 @@ class SecurityMiddleware:
         self.names = {name.lower() for name in (*LOOPBACK, settings.host, *settings.allowed_hosts)}
         if not settings.is_local:
             self.names.add(socket.gethostname().lower())
-        backend = f" {settings.backend}" if settings.backend else ""
+        backend = " " + "/".join(settings.backend.split("/")[:3]) if settings.backend else ""  # without its path
         self.security_headers = {
             "Content-Security-Policy": POLICY.format(backend=backend),
             "Cross-Origin-Opener-Policy": "same-origin",
@@ -60,6 +60,8 @@ class SecurityMiddleware:
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
         }
+        if settings.page_only:  # it computes nothing, and tells a server that is down from one that refuses it
+            del self.security_headers["Cross-Origin-Embedder-Policy"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check a request, run the application on it, and answer what went wrong."""
@@ -76,7 +78,7 @@ class SecurityMiddleware:
             nonlocal has_started
             if message["type"] == "http.response.start":
                 has_started = True
-                self._add_headers(MutableHeaders(scope=message), origin)
+                self._add_headers(MutableHeaders(scope=message), origin, scope["path"])
                 self.metrics.responses.labels(_name_route(scope), str(message["status"])).inc()
             await send(message)
 
@@ -175,7 +177,9 @@ class SecurityMiddleware:
     def _is_preflight(self, scope: Scope, headers: Headers) -> bool:
         return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
 
-    def _add_headers(self, headers: MutableHeaders, origin: str | None) -> None:
+    def _add_headers(self, headers: MutableHeaders, origin: str | None, path: str) -> None:
+        if path == "/health":  # a page may see that the server is there, and nothing of the answer
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         for name, value in self.security_headers.items():
             if name not in headers:
                 headers[name] = value

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,7 +16,7 @@ from .app import GRACE, create_app
 from .connections import Connections, allow_open_files, set_patience
 from .errors import ApiError
 from .registry import ModelRegistry
-from .settings import ServeSettings, make_address
+from .settings import LOOPBACK, ServeSettings, make_address
 
 
 BACKLOG = 2048
@@ -110,6 +111,11 @@ async def _serve(
     await _Server(config, registry, lambda: announce(settings, ports, registry, tell)).serve(sockets)
 
 
+def _is_loopback(address: str | None) -> bool:
+    """Tell whether an address is that of the machine which asks."""
+    return urlsplit(address or "").hostname in LOOPBACK
+
+
 def make_config(app: FastAPI, settings: ServeSettings) -> uvicorn.Config:
     """Return uvicorn's configuration for an application, whose connections are watched."""
     connections = Connections(app, settings.max_connections)
@@ -144,6 +150,12 @@ def announce(
     if not settings.no_page:
         tell(f"Open {page} in a browser to chat." + (" It will ask for the API key." if settings.api_key else ""))
     if settings.page_only:
+        tell(f"It asks {settings.backend}, which must be started with: --cors-origins {page}")
+        if not settings.is_local and _is_loopback(settings.backend):
+            tell(
+                f"On other machines {settings.backend} is their own: name an address that they can reach with --backend, "
+                "and start the server there with --host and --cors-origins."
+            )
         return
     if page != base and not settings.no_page:
         tell(f"Programs use the API at {base}. Either port has both, the page and the API.")

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -110,13 +111,17 @@ class ServeSettings:
         default_factory=list,
         metadata={
             "panel": ACCESS,
-            "help": "Origins whose pages may use the API, such as https://example.org; * allows all.",
+            "help": "Origins whose pages may use the API, such as https://example.org or http://127.0.0.1:7860; * allows all.",
         },
     )
     chats: str | None = _option("SQLite file for conversations.", None, note="In the user's data folder if not set.")
     no_page: bool = _option("Serve the API without the page.", False, option="--backend-only")
     page_only: bool = _option("Serve the page alone, for a server elsewhere.", False, option="--frontend-only")
-    backend: str | None = _option("Address of that server, such as http://127.0.0.1:8000.", None)
+    backend: str | None = _option(
+        "Address of that server as browsers reach it, such as http://127.0.0.1:8000; it needs --cors-origins with the "
+        "address of the page.",
+        None,
+    )
     log_prompts: bool = _option(
         "Write prompts and answers to the log, which otherwise holds no text of users.", False, panel=ACCESS
     )
@@ -151,6 +156,9 @@ class ServeSettings:
             raise UserError(
                 "--backend-only and --frontend-only exclude each other; leave both out for one server of both"
             )
+        _check_backend(self.backend, self.page_only)
+        for origin in self.cors_origins:
+            _check_origin(origin)
 
     @property
     def is_local(self) -> bool:
@@ -197,6 +205,38 @@ def read_settings_file(path: str | Path) -> dict[str, Any]:
         settings[name] = _convert(name, value, f"--config {path}: {name}")
         _check_number(name, settings[name], f"--config {path}: {name}")
     return settings
+
+
+def _check_backend(backend: str | None, page_only: bool) -> None:
+    """Check the address of the server that a page of its own asks.
+
+    Raises:
+        UserError: it is no address, or there is no such page, or none is named.
+    """
+    if page_only != bool(backend):
+        raise UserError(
+            "the page alone (--frontend-only) needs the address of a server: --backend http://127.0.0.1:8000"
+            if page_only
+            else f"backend={backend} is the server that the page alone asks: add --frontend-only, or leave it out"
+        )
+    if backend and not re.fullmatch(
+        r"https?://[\w.\-]+(:\d+)?(/[\w.\-/]*)?|https?://\[[\da-f:]+\](:\d+)?/?", backend, re.I | re.A
+    ):
+        raise UserError(f"backend={backend!r} must be the address of a server, such as http://127.0.0.1:8000")
+
+
+def _check_origin(origin: str) -> None:
+    """Check an origin, which browsers send without a path.
+
+    Raises:
+        UserError: no page can have it.
+    """
+    if origin in ("*", "null") or re.fullmatch(r"[a-z][a-z\d+.\-]*://[^/\s,]+", origin):
+        return
+    raise UserError(
+        f"cors_origins has {origin!r}, which is no origin: name scheme, host and port in lower case, and no path, such as "
+        "http://127.0.0.1:7860"
+    )
 
 
 def _check_number(name: str, value: Any, where: str) -> None:

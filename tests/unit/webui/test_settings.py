@@ -72,10 +72,34 @@ def test_bad_settings_are_refused(given):
         ServeSettings(**given)
 
 
+@pytest.mark.parametrize("backend", ["http://a:1", "https://a.example/doge", "http://[::1]:9/", "HTTP://10.0.0.1"])
+def test_the_page_alone_takes_the_address_of_a_server(backend):
+    assert ServeSettings(page_only=True, backend=backend).backend == backend
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"page_only": True}, "--backend http://"),
+        ({"backend": "http://a:1"}, "--frontend-only"),
+        ({"page_only": True, "backend": "127.0.0.1:8000"}, "such as http://127"),
+        ({"page_only": True, "backend": "http://a; script-src *"}, "such as http://127"),
+        ({"page_only": True, "backend": "http://a\nX: y"}, "such as http://127"),
+        ({"cors_origins": ["https://example.org/"]}, "no path"),
+        ({"cors_origins": ["example.org"]}, "scheme"),
+        ({"cors_origins": ["HTTP://Example.org"]}, "lower case"),
+    ],
+)
+def test_addresses_that_would_never_match_are_refused(given, words):
+    with pytest.raises(UserError, match=words):
+        ServeSettings(**given)
+
+
 def test_another_address_needs_a_key_unless_the_page_stands_alone():
     with pytest.raises(UserError, match="--no-api-key"):
         ServeSettings(host="0.0.0.0")
-    for given in ({"api_key": "k"}, {"no_api_key": True}, {"page_only": True}):
+    page = {"page_only": True, "backend": "http://127.0.0.1:8000"}
+    for given in ({"api_key": "k"}, {"no_api_key": True}, page):
         assert ServeSettings(host="0.0.0.0", **given).host == "0.0.0.0"
 
 

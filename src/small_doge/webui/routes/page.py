@@ -28,9 +28,16 @@ def add_page(app: FastAPI, settings: ServeSettings) -> None:
 
         @app.get("/config.json", include_in_schema=False)
         async def get_config() -> Response:
-            return respond({"engine": "server", "base": settings.backend or ""}, {"Cache-Control": "no-cache"})
+            return respond(
+                {"engine": "server", "base": _end_with_slash(settings.backend)}, {"Cache-Control": "no-cache"}
+            )
 
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def _end_with_slash(address: str | None) -> str:
+    """Write an address so that paths can follow it."""
+    return f"{address.rstrip('/')}/" if address else ""
 
 
 def _add_file(app: FastAPI, path: str, name: str) -> None:
