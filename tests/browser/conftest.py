@@ -4,11 +4,16 @@ import shutil
 
 import pytest
 
+from tests.browser.page import PATIENCE, open_page
 from tests.unit.inference.conftest import build_model
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
+# doge.test is this machine by another name, which no browser takes for a secure place.
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
+    "--host-resolver-rules=MAP doge.test 127.0.0.1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +23,7 @@ def chromium():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
     with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE * 1000)
         yield browser
         browser.close()
 
@@ -44,11 +49,24 @@ def models(tmp_path_factory, tiny_tokenizer):
 
 
 @pytest.fixture(scope="session")
-def server(models, tmp_path_factory):
-    """Address of a server of three models."""
+def run_app():
+    """Runs a server in this process; see tests/webui.py."""
+    pytest.importorskip("fastapi")
     from tests.webui import run_app
 
+    return run_app
+
+
+@pytest.fixture(scope="session")
+def server(models, run_app, tmp_path_factory):
+    """Address of a server of three models."""
     names = [f"{name}={models / name}" for name in ("first", "second", "base")]
     chats = tmp_path_factory.mktemp("chats") / "chats.db"
     with run_app(models=tuple(names), chats=str(chats), threads=1) as (address, _):
         yield f"{address}/"
+
+
+@pytest.fixture
+def page(chromium, server):
+    with open_page(chromium, server) as page:
+        yield page.open()

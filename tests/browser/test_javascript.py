@@ -49,7 +49,7 @@ def wide(request, tmp_path_factory, tiny_tokenizer):
 
 def run_node(folder, prompt, *words, env=None):
     command = ["node", "node.mjs", str(folder), prompt, *words]
-    return subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=120, env=env)
+    return subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=600, env=env)
 
 
 def test_node_writes_what_python_writes_past_the_window(exported):
@@ -109,7 +109,7 @@ TEXTS = [
 def run_script(script, *words):
     """What a script prints, which has Doge, and loads the folder that is its first word as `doge`."""
     command = ["node", "--input-type=module", "-e", HEAD + script, *map(str, words)]
-    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=EXAMPLE, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -196,7 +196,7 @@ def test_node_gives_out_half_a_character_and_refuses_numbers_that_are_none(expor
 def test_node_tells_what_is_wrong(tmp_path):
     done = run_node(tmp_path, "Hi")
     assert done.returncode == 1 and "runtime.json" in done.stderr
-    done = subprocess.run(["node", "node.mjs"], cwd=EXAMPLE, capture_output=True, text=True)
+    done = subprocess.run(["node", "node.mjs"], cwd=EXAMPLE, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2 and "Usage" in done.stderr
 
 

@@ -17,7 +17,7 @@ def run(modules, code):
     """Run JavaScript with these modules of the page's core, and give what `found` holds."""
     imports = "".join(f"import * as {name} from {json.dumps((CORE / f'{name}.mjs').as_uri())};\n" for name in modules)
     script = f"{imports}{code}\nconsole.log(JSON.stringify(found));"
-    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -73,12 +73,31 @@ def test_imports_are_cut_to_what_is_known_and_ids_are_made_where_they_are_none()
             {"id": "two", "parent_id": "one", "role": "assistant", "content": "Hello", "created_at": "never"},
         ],
     }
-    (found,) = run(["transfer"], f"const found = transfer.readChats({json.dumps(json.dumps(chat))});")
+    (found,) = run(["transfer"], f"const found = transfer.readExport({json.dumps(json.dumps(chat))}).chats;")
     assert len(found["title"]) == 200 and found["pinned"] is False and "unknown" not in found
     assert found["tags"] == ["a", "b" * 64]
     one, two = found["messages"]
     assert two["parent_id"] == one["id"] and found["current_id"] == two["id"] and len(one["id"]) == 36
     assert "evil" not in one and two["created_at"].endswith("Z")
+
+
+def test_presets_of_a_file_are_cut_to_what_is_known():
+    given = [
+        {"name": " Mine ", "system_prompt": 7, "sampling": {"temperature": 99, "top_k": "x", "evil": 1}, "evil": 1},
+        {"name": "Balanced"},  # is built in
+        {"name": ""},
+        None,
+    ]
+    text = json.dumps(json.dumps({"chats": [], "presets": given}))
+    found = run(["transfer"], f"const found = transfer.readExport({text});")
+    assert found["chats"] == [] and [preset["name"] for preset in found["presets"]] == ["Mine"]
+    (preset,) = found["presets"]
+    assert set(preset) == {"name", "system_prompt", "sampling"} and preset["system_prompt"] == ""
+    assert (
+        preset["sampling"]["temperature"] == 2
+        and preset["sampling"]["top_k"] == 0
+        and "evil" not in preset["sampling"]
+    )
 
 
 def test_markdown_holds_the_branch_that_is_shown():

@@ -1,23 +1,18 @@
 """The page as a static folder: in headless Chromium it writes what the Python engine writes, and asks no one but its host."""
 
 import functools
-import shutil
 import threading
+import time
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from small_doge.inference import OnnxEngine
+from tests.browser.page import PATIENCE, SAVED
 from tests.unit.inference.conftest import build_model
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# doge.test is this machine by another name, which no browser takes for a secure place.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"),
-    "--host-resolver-rules=MAP doge.test 127.0.0.1",
-]
 ISOLATION = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
 MESSAGES = [{"role": "user", "content": "What is 2 + 3?"}]
 OPEN = """async (size) => {
@@ -35,8 +30,6 @@ OPEN = """async (size) => {
   };
   return engine.models();
 }"""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +76,12 @@ def serve(folder, headers=()):
         server.server_close()
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """A browser for all tests; each opens a context of its own."""
-    api = pytest.importorskip("playwright.sync_api")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def page(browser):
+def page(chromium):
     """A page that fails its test if it asks anyone but its host, or if a script of it fails."""
-    context = browser.new_context(viewport={"width": 1000, "height": 700})
+    context = chromium.new_context(viewport={"width": 1000, "height": 700})
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(PATIENCE * 1000)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -108,6 +91,20 @@ def page(browser):
     context.close()
     assert asked and all(url.startswith((home, "blob:", "data:")) for url in asked)
     assert not errors
+
+
+def wait(page, expression):
+    """Wait until JavaScript is true."""
+    end = time.monotonic() + PATIENCE
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"never true: {expression}"
+        page.wait_for_timeout(15)
+
+
+def wait_for_end(page, count=1):
+    """Wait until so many answers are there, whole and kept."""
+    wait(page, f"document.querySelectorAll('[data-testid=message-assistant][aria-busy=false]').length === {count}")
+    wait(page, SAVED)
 
 
 def open_page(page, port, host="127.0.0.1"):
@@ -154,7 +151,7 @@ def test_engine_in_a_worker_does_what_the_python_engine_does(site, models, page,
     assert inspected["kept"][0][0]["positions"] == list(range(len(ids)))
 
 
-def test_engine_stops_when_asked_waits_its_turn_and_names_what_is_wrong(site, page):
+def test_engine_stops_when_asked_and_names_what_is_wrong(site, page):
     with serve(site) as port:
         open_page(page, port)
         page.evaluate(OPEN)
@@ -164,9 +161,9 @@ def test_engine_stops_when_asked_waits_its_turn_and_names_what_is_wrong(site, pa
               const stop = new AbortController();
               const stream = engine.chat({ ...request, signal: stop.signal });
               await stream.next();
-              const waiting = take(engine.chat({ ...request, model: "second", sampling: { max_tokens: 2 } }));
+              const other = take(engine.chat({ ...request, model: "second", sampling: { max_tokens: 2 } }));
               stop.abort();
-              return [await take(stream), await waiting, await take(engine.chat({ ...request, signal: stop.signal }))];
+              return [await take(stream), await other, await take(engine.chat({ ...request, signal: stop.signal }))];
             }""",
             long,
         )
@@ -180,6 +177,56 @@ def test_engine_stops_when_asked_waits_its_turn_and_names_what_is_wrong(site, pa
     assert stopped[0]["usage"]["completion_tokens"] < 10_000
     assert "first, second" in errors[0] and "temprature" in errors[1] and "continueFinal" in errors[2]
     assert after["usage"]["completion_tokens"] == 2
+
+
+LONG = {"model": "first", "messages": MESSAGES, "sampling": {"max_tokens": 100_000, "ignore_eos": True}}
+
+
+@pytest.mark.parametrize("second", ["first", "second"])
+def test_two_answers_are_written_at_once(site, page, second):
+    page.add_init_script("Object.defineProperty(navigator, 'hardwareConcurrency', { value: 2 })")
+    with serve(site) as port:
+        open_page(page, port)
+        page.evaluate(OPEN)
+        found = page.evaluate(
+            """async ([request, second]) => {
+              const stop = new AbortController();
+              const stream = engine.chat({ ...request, signal: stop.signal });
+              await stream.next();
+              const reasons = [];
+              const short = { ...request, model: second, sampling: { max_tokens: 3 }, onWait: (reason) => reasons.push(reason) };
+              const other = await take(engine.chat(short));
+              const goesOn = !(await stream.next()).done;
+              stop.abort();
+              await take(stream);
+              const loaded = (await engine.models()).filter((model) => model.loaded).map((model) => model.id);
+              return { other, goesOn, reasons, loaded };
+            }""",
+            [LONG, second],
+        )
+    assert found["other"]["finishReason"] == "length" and found["goesOn"]
+    assert found["reasons"] == [None] and found["loaded"] == sorted({"first", second})
+
+
+@pytest.mark.parametrize(
+    ("property", "value", "reason"),
+    [("hardwareConcurrency", 1, "one processor core"), ("deviceMemory", 0.0001, "too little memory")],
+)
+def test_an_answer_waits_where_the_device_lacks_room_and_the_page_says_so(site, page, property, value, reason):
+    page.add_init_script("Object.defineProperty(navigator, 'hardwareConcurrency', { value: 2, configurable: true })")
+    page.add_init_script(f"Object.defineProperty(navigator, '{property}', {{ value: {value}, configurable: true }})")
+    with serve(site) as port:
+        open_page(page, port)
+        page.evaluate("""() => {
+          window.seen = "";
+          const look = () => document.querySelectorAll("[data-testid=column-1] [data-testid=figures]").forEach((one) => (seen += one.textContent));
+          new MutationObserver(look).observe(document.body, { subtree: true, childList: true, characterData: true });
+        }""")
+        page.get_by_test_id("compare").click()
+        page.get_by_test_id("composer").fill("Hello")
+        page.get_by_test_id("composer").press("Enter")
+        wait_for_end(page, 2)
+        assert f"Waits until the other answer is written: this device has {reason}" in page.evaluate("seen")
 
 
 def test_engine_tells_how_far_a_download_is_and_loads_again_after_a_failure(site, page):
@@ -208,7 +255,7 @@ def test_page_chats_without_a_server(site, models, page, host):
         assert page.evaluate("isSecureContext") is (host == "127.0.0.1")
         page.get_by_test_id("composer").fill(MESSAGES[0]["content"])
         page.get_by_test_id("send").click()
-        page.get_by_test_id("stop").wait_for(state="detached")
+        wait_for_end(page)
         answer = page.get_by_test_id("message-assistant")
         assert "tokens" in answer.get_by_test_id("figures").inner_text() and not page.get_by_test_id("error").count()
         page.reload()
@@ -222,15 +269,15 @@ def test_raw_text_is_continued_and_looked_into_without_a_server(site, page):
         page.get_by_test_id("mode-raw").click()
         page.get_by_test_id("raw-text").fill("Ada lives in")
         page.get_by_test_id("raw-continue").click()
-        page.get_by_test_id("raw-figures").wait_for()
-        page.get_by_test_id("raw-stop").wait_for(state="detached")
+        page.get_by_test_id("token").first.wait_for(state="attached")
+        page.get_by_test_id("raw-continue").wait_for()
         page.get_by_test_id("inside-toggle").click()
         page.get_by_test_id("strip").wait_for()
         assert page.get_by_test_id("kept").count() > 3 and not page.get_by_test_id("error").count()
 
 
-def test_page_opened_as_a_file_says_that_it_must_be_served(site, browser):
-    context = browser.new_context()
+def test_page_opened_as_a_file_says_that_it_must_be_served(site, chromium):
+    context = chromium.new_context()
     page = context.new_page()
     page.goto(next(site.rglob("index.html")).as_uri())
     page.get_by_text("python -m http.server").wait_for()

@@ -6,28 +6,34 @@ import { html, render } from "./libs.mjs";
 import { listen } from "./shortcuts.mjs";
 import { App } from "./state.mjs";
 import { openStore } from "./stores/store.mjs";
+import { drawKeepingFocus } from "./views/focus.mjs";
 import { Page } from "./views/page.mjs";
 
 const root = document.getElementById("page");
 
 async function readConfig() {
-  try {
-    const response = await fetch("config.json");
-    return response.ok ? await response.json() : {};
-  } catch {
-    return {};
-  }
+  const response = await fetch("config.json");
+  if (!response.ok) throw new Error(`config.json, which lies beside the page, is not there (${response.status})`);
+  return response.json();
+}
+
+/** Tell how far downloads are, of all models that are fetched now. */
+function tellProgress(app) {
+  const parts = new Map();
+  return ({ detail: { model, loaded, total } }) => {
+    parts.set(model, total ? `${Math.round((100 * loaded) / total)}%` : `${(loaded / 1e6).toFixed(1)} MB`);
+    if (loaded === total) parts.delete(model);
+    if (!parts.size) return app.closeNotice();
+    app.showNotice(`Loading ${[...parts].map((part) => part.join(": ")).join(", ")}`);
+  };
 }
 
 try {
   const config = await readConfig();
   configureApi({ base: new URL(config.base || "./", document.baseURI) });
   const [engine, store] = await Promise.all([openEngine(config), openStore(config)]);
-  const app = new App({ config, engine, store, draw: () => render(html`<${Page} app=${app} />`, root) });
-  engine.addEventListener?.("progress", ({ detail: { model, loaded, total } }) => {
-    if (loaded === total) return app.closeNotice();
-    app.tell(`Loading ${model}: ${total ? `${Math.round((100 * loaded) / total)}%` : `${(loaded / 1e6).toFixed(1)} MB`}`);
-  });
+  const app = new App({ config, engine, store, draw: () => drawKeepingFocus(() => render(html`<${Page} app=${app} />`, root)) });
+  engine.addEventListener?.("progress", tellProgress(app));
   configureApi({
     askForKey: (wasRefused) => new Promise((answer) => app.openDialog("key", { wasRefused, answer })),
   });

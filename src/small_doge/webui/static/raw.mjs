@@ -18,7 +18,7 @@ export class RawText {
     this.kept = null; // what each head keeps, of the tokens as they were when `look` was called
     this.head = { layer: 0, head: 0 };
     this.controller = null;
-    this.waitsSince = null; // when a generation began that has no token yet
+    this.waits = null; // {begun, waits} of a generation that has no token yet
     this.stats = null;
     this.error = null;
     this.restore();
@@ -138,7 +138,7 @@ export class RawText {
     this.kept = null;
     const { signal } = this.controller;
     let [first, count] = [null, 0];
-    this.waitsSince = performance.now();
+    this.waits = { begun: performance.now(), waits: null };
     const unwatch = this.app.watchModels();
     this.app.changed();
     try {
@@ -147,7 +147,10 @@ export class RawText {
       const { model, settings } = this.chat;
       // Where the model wanted to end, asking it to continue means to go on all the same.
       const sampling = { ...settings.sampling, ignore_eos: this.hasEnded || undefined };
-      const pieces = this.app.engine.complete({ model, promptIds, sampling, top: 10, signal });
+      const onWait = (reason) => {
+        if (this.waits) this.waits.waits = reason;
+      };
+      const pieces = this.app.engine.complete({ model, promptIds, sampling, top: 10, signal, onWait });
       for (let piece = await pieces.next(); ; piece = await pieces.next()) {
         if (piece.done) {
           const seconds = (performance.now() - first) / 1000;
@@ -158,7 +161,7 @@ export class RawText {
         }
         if (first === null) {
           first = performance.now();
-          this.waitsSince = null;
+          this.waits = null;
           unwatch();
           this.app.noteLoaded(model);
         }
@@ -170,11 +173,17 @@ export class RawText {
       this.error = error.message;
     }
     unwatch();
-    this.waitsSince = null;
+    this.waits = null;
     this.controller = null;
     this.save();
+    this.speak(count);
     this.app.changed();
     if (this.isOpen && !this.error) await this.look();
+  }
+
+  /** Let screen readers hear what was written. */
+  speak(count) {
+    if (count) this.app.say(this.tokens.slice(-count).map(({ text }) => text).join(""));
   }
 
   /** Ask for the probability of every token, and for what each head keeps. */
@@ -221,10 +230,10 @@ export class RawText {
     const message = isNew ? makeMessage("assistant", text, null, chat.model) : chat.messages[0];
     const stats = this.tokens.length <= MAX_SAVED_TOKENS ? { raw: pack(this.begin, this.tokens) } : null;
     Object.assign(message, { content: text, stats, model: chat.model });
-    if (!isNew) return this.app.save(chat, () => this.app.store.changeMessage(chat.id, structuredClone(message)));
+    if (!isNew) return this.app.saver.save(chat, () => this.app.store.changeMessage(chat.id, structuredClone(message)));
     Object.assign(chat, { messages: [message], current_id: message.id });
     if (chat.title === "New conversation") chat.title = titleOf(text);
-    this.app.saveMessages(chat, [message]);
+    this.app.saver.saveMessages(chat, [message]);
   }
 
   restore() {

@@ -1,5 +1,6 @@
 // Keys of the whole page. Those of one place, such as Enter in the message line, stand where that place is drawn.
 
+import { isNarrow } from "./core/screen.mjs";
 import { findMessage } from "./core/tree.mjs";
 import { columnsOf } from "./talk.mjs";
 
@@ -13,8 +14,8 @@ export const SHORTCUTS = [
   { keys: "Escape", help: "Stop the answer; close what is open" },
   { keys: "Ctrl Shift O", help: "New conversation", action: (app) => app.newChat() },
   { keys: "Ctrl K", help: "Search conversations", action: openSearch },
-  { keys: "Ctrl B", help: "Show or hide the list of conversations", action: (app) => toggle(app, "sidebar") },
-  { keys: "Ctrl ,", help: "Settings", action: (app) => toggle(app, "panel") },
+  { keys: "Ctrl B", help: "Show or hide the list of conversations", action: (app) => app.toggle("sidebar") },
+  { keys: "Ctrl ,", help: "Settings", action: (app) => app.toggle("panel") },
   { keys: "Ctrl M", help: "To the message line", action: () => focus("composer") ?? focus("raw-text") },
   { keys: "Ctrl Shift R", help: "Regenerate the last answer", action: (app) => onLast(app, "regenerate") },
   { keys: "Ctrl Enter", help: "Continue the last answer, or the raw text", action: continueLast },
@@ -28,14 +29,8 @@ export const SHORTCUTS = [
 ];
 
 function openSearch(app) {
-  app.sidebar = true;
-  app.changed();
+  app.toggle("sidebar", true);
   requestAnimationFrame(() => requestAnimationFrame(() => focus("search")));
-}
-
-function toggle(app, name) {
-  app[name] = !app[name];
-  app.changed();
 }
 
 function onLast(app, method) {
@@ -90,6 +85,6 @@ function escape(app) {
   else if (app.raw?.isWriting) app.raw.stop();
   else if (app.talk.isStreaming(app.chat)) app.talk.stop(app.chat.id);
   else if (app.panel) app.panel = false;
-  else if (app.sidebar && window.innerWidth <= 800) app.sidebar = false;
+  else if (app.sidebar && isNarrow()) app.sidebar = false;
   app.changed();
 }

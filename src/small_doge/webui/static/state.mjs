@@ -1,14 +1,17 @@
 // What the page knows, and what can be done with it. Views read it, call its methods, and are drawn again after `changed`.
 
 import { newId } from "./core/ids.mjs";
-import { allPresets, cleanSampling } from "./core/presets.mjs";
-import { MAX_IMPORT_BYTES, readChats, toJson, toMarkdown, download } from "./core/transfer.mjs";
+import { BUILT_IN, cleanSampling } from "./core/presets.mjs";
+import { CROWDED, NARROW, isNarrow } from "./core/screen.mjs";
 import { makeMessage, pathTo } from "./core/tree.mjs";
+import { Library } from "./library.mjs";
 import { RawText } from "./raw.mjs";
+import { Saver } from "./saver.mjs";
 import { Talk } from "./talk.mjs";
 
 const MODEL_KEY = "small-doge.model";
 const DRAFTS_KEY = "small-doge.drafts";
+const KEPT_WORDS = 5; // that several of one moment are all heard
 
 export class App {
   /**
@@ -21,17 +24,15 @@ export class App {
   constructor({ config, engine, store, draw }) {
     Object.assign(this, { config, engine, store, draw });
     this.models = [];
-    this.chats = [];
-    this.search = "";
-    this.tag = null;
     this.chat = null; // the open conversation, with its messages
-    this.saved = new Set(); // ids of conversations that the store has
-    this.queue = Promise.resolve(); // changes on their way to the store, one after another
     this.notice = null; // {text, action, label}
     this.dialog = null; // {kind, ...}
-    this.sidebar = window.innerWidth > 800;
+    this.said = []; // the last words for screen readers: {number, text}
+    this.sidebar = !isNarrow();
     this.panel = false;
     this.drafts = JSON.parse(sessionStorage.getItem(DRAFTS_KEY) ?? "{}");
+    this.saver = new Saver(this);
+    this.library = new Library(this);
     this.talk = new Talk(this);
     this.raw = null;
   }
@@ -47,10 +48,12 @@ export class App {
 
   async start() {
     this.newChat({ keepAddress: true });
-    await Promise.all([this.loadModels(), this.refreshChats()]);
+    await Promise.all([this.loadModels(), this.library.refresh(), this.library.loadPresets()]);
     await this.openFromHash();
+    NARROW.addEventListener("change", () => this.toggle("sidebar", !NARROW.matches));
+    CROWDED.addEventListener("change", () => this.fitPanels("sidebar"));
     window.addEventListener("hashchange", () => this.openFromHash());
-    window.addEventListener("beforeunload", (event) => (this.unsaved || this.talk.streams.size) && event.preventDefault());
+    window.addEventListener("beforeunload", (event) => (this.saver.unsaved || this.talk.streams.size) && event.preventDefault());
   }
 
   // Models.
@@ -58,7 +61,7 @@ export class App {
   async loadModels() {
     try {
       this.models = await this.engine.models();
-      this.modelsError = this.models.length ? null : "There is no model. Name one: small-doge serve MODEL";
+      this.modelsError = this.models.length ? null : this.engine.noModels;
     } catch (error) {
       this.modelsError = error.message;
     }
@@ -118,7 +121,7 @@ export class App {
     if (this.raw) this.raw.forgetTokens();
     if (chat.settings.forcedRaw && this.canChat(id) && !this.raw?.text) this.setMode("chat");
     this.fitMode(chat);
-    this.saveFields(chat, ["model", "settings"]);
+    this.saver.saveFields(chat, ["model", "settings"]);
     this.changed();
   }
 
@@ -126,7 +129,7 @@ export class App {
 
   newChat({ mode = "chat", keepAddress = false } = {}) {
     const now = new Date().toISOString();
-    const preset = allPresets()[0];
+    const preset = BUILT_IN[0];
     this.openChat({
       id: newId(),
       title: "New conversation",
@@ -152,9 +155,13 @@ export class App {
     chat.settings = { mode: "chat", ...chat.settings, sampling: cleanSampling(chat.settings?.sampling) };
     this.raw = chat.settings.mode === "raw" ? new RawText(this, chat) : null;
     this.editing = null;
-    if (window.innerWidth <= 800) this.sidebar = false;
-    document.title = `${chat.title} · SmallDoge`;
+    if (isNarrow()) this.sidebar = false;
+    this.nameWindow();
     this.changed();
+  }
+
+  nameWindow() {
+    document.title = `${this.chat.title} · SmallDoge`;
   }
 
   async openFromHash() {
@@ -165,116 +172,17 @@ export class App {
 
   async open(id) {
     try {
-      await this.queue;
+      await this.saver.queue;
       // An answer that is still being written goes on in the object that it began in.
       const chat = this.talk.chatOf(id) ?? (await this.store.load(id));
       if (!chat) return this.tell("This conversation is not here; it may have been deleted.");
-      this.saved.add(id);
+      this.saver.ids.add(id);
       this.openChat(chat);
       if (location.hash.slice(1) !== id) location.hash = id;
+      if (!this.library.chats.some((other) => other.id === id)) this.library.refreshSoon(); // it may be new, from elsewhere
     } catch (error) {
       this.tell(error.message, "Try again", () => this.open(id));
     }
-  }
-
-  async refreshChats() {
-    const search = this.search;
-    try {
-      const chats = await this.store.list(search);
-      if (search !== this.search) return; // a later search is on its way
-      this.chats = chats;
-      this.chatsError = null;
-    } catch (error) {
-      this.chatsError = error.message;
-    }
-    this.changed();
-  }
-
-  setSearch(text) {
-    this.search = text;
-    clearTimeout(this.searching);
-    this.searching = setTimeout(() => this.refreshChats(), 150);
-    this.changed();
-  }
-
-  // Saving. The store is asked one thing after another; what it refuses can be tried again as a whole.
-
-  save(chat, change) {
-    this.countUnsaved(1);
-    this.queue = this.queue
-      .then(change)
-      .then(
-        () => this.setSearch(this.search), // the list is asked for again
-        (error) => this.tell(`Not saved: ${error.message}`, "Save again", () => this.saveAll(chat)),
-      )
-      .finally(() => this.countUnsaved(-1));
-    return this.queue;
-  }
-
-  /** How many changes are on their way; the browser asks before it closes the page over them. */
-  countUnsaved(step) {
-    this.unsaved = (this.unsaved ?? 0) + step;
-    document.documentElement.dataset.saved = String(this.unsaved === 0);
-  }
-
-  saveAll(chat) {
-    const whole = this.storable(chat);
-    return this.save(chat, async () => {
-      if (await this.store.load(chat.id)) await this.store.change(chat.id, whole);
-      else await this.store.create(whole);
-      this.saved.add(chat.id);
-    });
-  }
-
-  /** A copy of a conversation without answers that are still being written. */
-  storable(chat) {
-    const { streams } = this.talk;
-    const writing = new Map(chat.messages.filter(({ id }) => streams.has(id)).map(({ id, parent_id }) => [id, parent_id]));
-    const copy = plain({ ...chat, messages: chat.messages.filter(({ id }) => !writing.has(id)) });
-    const shown = (id) => writing.get(id) ?? id;
-    copy.current_id = shown(copy.current_id);
-    if (copy.settings.compare) copy.settings.compare.current_id = shown(copy.settings.compare.current_id);
-    return copy;
-  }
-
-  /** Save fields of a conversation; one without messages is not kept yet. */
-  saveFields(chat, names) {
-    if (!this.saved.has(chat.id)) return;
-    const copy = this.storable(chat);
-    const fields = Object.fromEntries(names.map((name) => [name, copy[name]]));
-    this.save(chat, () => this.store.change(chat.id, fields));
-  }
-
-  /** Save new messages, and the conversation itself with its first ones. */
-  saveMessages(chat, messages) {
-    if (this.saved.has(chat.id)) {
-      const { current_id: current, settings } = this.storable(chat);
-      const copies = messages.map(plain);
-      return this.save(chat, async () => {
-        await this.store.append(chat.id, copies, current);
-        if (settings.compare) await this.store.change(chat.id, { settings, current_id: current });
-      });
-    }
-    this.saved.add(chat.id);
-    const whole = this.storable(chat);
-    if (chat === this.chat) history.replaceState(null, "", `#${chat.id}`);
-    return this.save(chat, () => this.store.create(whole));
-  }
-
-  changeSummary(summary, fields) {
-    Object.assign(summary, fields);
-    if (this.chat?.id === summary.id) Object.assign(this.chat, fields);
-    document.title = `${this.chat.title} · SmallDoge`;
-    this.save(summary, () => this.store.change(summary.id, fields));
-    this.changed();
-  }
-
-  deleteChat(summary) {
-    this.talk.stop(summary.id);
-    this.chats = this.chats.filter(({ id }) => id !== summary.id);
-    this.saved.delete(summary.id);
-    if (this.chat?.id === summary.id) this.newChat();
-    this.save(summary, () => this.store.remove(summary.id));
   }
 
   /** Open a copy of the conversation that ends with a message. */
@@ -286,11 +194,11 @@ export class App {
       parent = copy.id;
       return copy;
     });
-    const { compare: _, ...settings } = plain(this.chat.settings);
-    const chat = { ...plain(this.chat), id: newId(), title: `${this.chat.title} (branch)`, settings };
+    const { compare: _, ...settings } = structuredClone(this.chat.settings);
+    const chat = { ...structuredClone(this.chat), id: newId(), title: `${this.chat.title} (branch)`, settings };
     this.openChat({ ...chat, pinned: false, messages, current_id: parent });
     location.hash = chat.id;
-    this.saveMessages(this.chat, messages);
+    this.saver.saveMessages(this.chat, messages);
   }
 
   // Modes.
@@ -328,10 +236,11 @@ export class App {
     if (chat.settings.mode === "raw") return;
     if (chat.settings.compare) delete chat.settings.compare;
     else {
-      const other = this.models.find(({ id }) => id !== chat.model) ?? this.models[0];
-      chat.settings.compare = { model: other?.id ?? null, current_id: chat.current_id };
+      const other = this.models.find(({ id }) => id !== chat.model);
+      chat.settings.compare = { model: other?.id ?? chat.model, current_id: chat.current_id };
+      if (!other) this.tell(`There is one model, which answers in both columns. ${this.engine.addModels}`);
     }
-    this.saveFields(chat, ["settings"]);
+    this.saver.saveFields(chat, ["settings"]);
     this.changed();
   }
 
@@ -339,38 +248,38 @@ export class App {
     const { chat } = this;
     chat.system_prompt = preset.system_prompt ?? "";
     Object.assign(chat.settings, { preset: preset.name, sampling: cleanSampling(preset.sampling) });
-    this.saveFields(chat, ["system_prompt", "settings"]);
+    this.saver.saveFields(chat, ["system_prompt", "settings"]);
     this.changed();
-  }
-
-  // Export and import.
-
-  async exportChats(format, id = null) {
-    try {
-      await this.queue;
-      if (id === null) return download("small-doge-chats.json", toJson(await this.store.exportAll()), "application/json");
-      const chat = this.chat.id === id ? this.chat : await this.store.load(id);
-      if (format === "markdown") download(`${chat.title}.md`, toMarkdown(chat), "text/markdown");
-      else download(`${chat.title}.json`, toJson([chat]), "application/json");
-    } catch (error) {
-      this.tell(`Not exported: ${error.message}`);
-    }
-  }
-
-  async importFile(file) {
-    try {
-      if (file.size > MAX_IMPORT_BYTES) throw new Error(`The file is larger than ${MAX_IMPORT_BYTES / 1e6} MB.`);
-      const { imported, skipped } = await this.store.importAll(readChats(await file.text()));
-      this.tell(`${imported} imported${skipped ? `, ${skipped} were there already` : ""}.`);
-      await this.refreshChats();
-    } catch (error) {
-      this.tell(`Not imported: ${error.message}`);
-    }
   }
 
   // What is shown beside.
 
+  /** Open or close the list of conversations ("sidebar") or the settings ("panel"). */
+  toggle(name, isOpen = !this[name]) {
+    this[name] = isOpen;
+    if (isOpen && name === "panel") this.library.loadPresets(); // another tab may have changed them
+    this.fitPanels(name);
+  }
+
+  /** Where there is no room for both panels, keep the one that was opened. */
+  fitPanels(opened) {
+    if (CROWDED.matches && this.sidebar && this.panel) this[opened === "panel" ? "sidebar" : "panel"] = false;
+    this.changed();
+  }
+
+  /** Let a screen reader say something; also what it has just said. */
+  say(text) {
+    const number = (this.said.at(-1)?.number ?? 0) + 1;
+    this.said = [...this.said.slice(1 - KEPT_WORDS), { number, text }];
+    this.changed();
+  }
+
   tell(text, label = null, action = null) {
+    this.say(text);
+    this.showNotice(text, label, action);
+  }
+
+  showNotice(text, label = null, action = null) {
     this.notice = { text, label, action };
     clearTimeout(this.noticeTimer);
     if (!action) this.noticeTimer = setTimeout(() => this.closeNotice(), 6000);
@@ -398,7 +307,7 @@ export class App {
   }
 
   get draftKey() {
-    return this.saved.has(this.chat.id) ? this.chat.id : "new";
+    return this.saver.ids.has(this.chat.id) ? this.chat.id : "new";
   }
 
   set draft(text) {
@@ -415,9 +324,4 @@ export class App {
     else localStorage.removeItem("small-doge.theme");
     this.changed();
   }
-}
-
-/** A copy that later changes do not touch. */
-function plain(value) {
-  return structuredClone(value);
 }

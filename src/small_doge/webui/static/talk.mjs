@@ -1,6 +1,11 @@
 // Sending, answering, stopping and branching in a conversation of one or two columns.
 
+import { splitThinking } from "./core/thinking.mjs";
 import { childrenOf, findMessage, makeMessage, newestLeaf, pathTo, siblingsOf, titleOf } from "./core/tree.mjs";
+
+const SPOKEN_EVERY_MS = 3000;
+const SPOKEN_LENGTH = 1500; // characters of an answer that screen readers are given at its end; the rest is read in its place
+const NEARLY_FULL = 0.8; // of the context: an error then is likely one of its size
 
 /**
  * The columns of a conversation. Both show a branch of the same tree: one model's, the other's.
@@ -19,7 +24,7 @@ export function setLeaf(chat, column, id) {
 export class Talk {
   constructor(app) {
     this.app = app;
-    this.streams = new Map(); // id of the message that is being written: {chat, controller, begun, first, count, unwatch}
+    this.streams = new Map(); // id of the message that is being written: see `write`
     this.errors = new Map(); // id of a message: what went wrong after it
   }
 
@@ -39,9 +44,13 @@ export class Talk {
   /** Ask all columns the same. False if an answer is still being written. */
   send(text) {
     const { chat } = this.app;
-    if (!text.trim() || this.isStreaming(chat) || !chat.model) return false;
+    if (!text.trim() || this.isStreaming(chat)) return false;
+    if (!chat.model) {
+      this.app.tell(this.app.modelsError ?? "Choose a model first.");
+      return false;
+    }
     if (!chat.messages.length && chat.title === "New conversation") chat.title = titleOf(text);
-    document.title = `${chat.title} · SmallDoge`;
+    this.app.nameWindow();
     const questions = new Map(); // columns that show the same branch share a question
     for (const { index, leaf } of columnsOf(chat)) {
       if (!questions.has(leaf)) questions.set(leaf, makeMessage("user", text, leaf));
@@ -50,7 +59,7 @@ export class Talk {
     const asked = [...questions.values()];
     chat.messages.push(...asked);
     this.app.draft = ""; // before the conversation gets its name
-    this.app.saveMessages(chat, asked);
+    this.app.saver.saveMessages(chat, asked);
     for (const { index } of columnsOf(chat)) this.answer(chat, index);
     return true;
   }
@@ -88,7 +97,7 @@ export class Talk {
     const edited = makeMessage(message.role, text, message.parent_id, message.model);
     chat.messages.push(edited);
     setLeaf(chat, column, edited.id);
-    this.app.saveMessages(chat, [edited]);
+    this.app.saver.saveMessages(chat, [edited]);
     if (message.role === "user") this.answer(chat, column);
     this.app.changed();
   }
@@ -100,46 +109,91 @@ export class Talk {
     const other = siblings[siblings.findIndex(({ id }) => id === message.id) + step];
     if (!other || this.isStreaming(chat)) return;
     setLeaf(chat, column, newestLeaf(chat.messages, other.id));
-    this.app.saveFields(chat, ["current_id", "settings"]);
+    this.app.saver.saveFields(chat, ["current_id", "settings"]);
     this.app.changed();
   }
 
   /** Stream into a message; `goOn` after the text that it has. */
   async write(chat, column, message, goOn) {
     const { app } = this;
-    const stream = { chat, controller: new AbortController(), begun: performance.now(), first: null, count: 0 };
+    const stream = {
+      ...{ chat, controller: new AbortController(), begun: performance.now(), first: null, count: 0 },
+      ...{ waits: null, unwatch: this.watch(message), spoken: spokenText(message).length, spokenAt: performance.now() },
+    };
     this.streams.set(message.id, stream);
     this.errors.delete(message.id);
     app.changed();
     const before = { content: message.content, stats: message.stats };
-    stream.unwatch = app.watchModels();
     let end = { finishReason: "error", usage: null };
     try {
-      end = await this.read(this.request(chat, message, goOn, stream.controller.signal), message, stream);
+      end = await this.read(this.request(chat, message, goOn, stream), message, stream);
     } catch (error) {
-      this.errors.set(message.content ? message.id : message.parent_id, error.message);
+      this.errors.set(message.content ? message.id : message.parent_id, this.explain(error, chat, column));
     }
     stream.unwatch();
     this.streams.delete(message.id);
     if (goOn && message.content === before.content) {
       message.stats = before.stats;
       if (end.finishReason === "stop") app.tell("The model has nothing to add.");
-    } else this.finish(chat, column, message, goOn, measure(stream, end));
+    } else {
+      this.finish(chat, column, message, goOn, measure(stream, end));
+      if (chat === app.chat) this.speak(message, stream, true);
+    }
     app.changed();
   }
 
+  /** Keep an eye on what an answer waits for; returns what ends it. */
+  watch(message) {
+    const { app } = this;
+    const unwatch = app.watchModels();
+    const speech = setTimeout(() => app.say(waitingText(app, message.model, this.streams.get(message.id))), SPOKEN_EVERY_MS);
+    return () => {
+      unwatch();
+      clearTimeout(speech);
+    };
+  }
+
+  /** Let screen readers hear what was written since they last did: whole sentences meanwhile, all of it at the end. */
+  speak(message, stream, isOver) {
+    const now = performance.now();
+    if (!isOver && now - stream.spokenAt < SPOKEN_EVERY_MS) return;
+    stream.spokenAt = now;
+    const text = spokenText(message);
+    const end = isOver ? text.length : /[^]*[.!?:\n]/.exec(text)?.[0].length ?? 0;
+    if (end <= stream.spoken) return;
+    const part = text.slice(stream.spoken, end);
+    const name = this.app.chat.settings.compare || !stream.hasSpoken ? `${message.model}: ` : "";
+    const rest = part.length > SPOKEN_LENGTH ? " … The rest stands in the messages." : "";
+    Object.assign(stream, { spoken: end, hasSpoken: true });
+    this.app.say(`${name}${part.slice(0, SPOKEN_LENGTH)}${rest}`);
+  }
+
+  /** The words of an error, with the remedy where the context is the likely cause. */
+  explain({ message, status }, chat, column) {
+    const { model, leaf } = columnsOf(chat)[column];
+    const limit = this.app.contextOf(model);
+    const isOfSize = status === undefined || status === 400;
+    const isFull = isOfSize && limit && usedTokens(chat, leaf) > NEARLY_FULL * limit;
+    return isFull ? `${message.replace(/\.$/, "")}. Begin a new conversation, or edit an earlier message to a shorter one.` : message;
+  }
+
   /** Start the engine; a model without a chat template goes on with the plain text of the conversation. */
-  request(chat, message, goOn, signal) {
+  request(chat, message, goOn, stream) {
+    const { signal } = stream.controller;
+    const onWait = (reason) => {
+      stream.waits = reason;
+      this.app.changed();
+    };
     const path = pathTo(chat.messages, goOn ? message.id : message.parent_id);
     const messages = path.map(({ role, content }) => ({ role, content }));
     const { model } = message;
     const { sampling } = chat.settings;
     if (!this.app.canChat(model)) {
       const prompt = messages.map(({ content }) => content).join("\n");
-      return this.app.engine.complete({ model, prompt, sampling, top: 1, signal });
+      return this.app.engine.complete({ model, prompt, sampling, top: 1, signal, onWait });
     }
     if (chat.system_prompt.trim()) messages.unshift({ role: "system", content: chat.system_prompt });
-    return this.app.engine.chat({ model, messages, sampling, signal, continueFinal: goOn });
+    return this.app.engine.chat({ model, messages, sampling, signal, onWait, continueFinal: goOn });
   }
 
   async read(pieces, message, stream) {
@@ -156,6 +210,7 @@ export class Talk {
         message.content += text;
         stream.count += tokenIds?.length ?? 1;
       }
+      if (stream.chat === this.app.chat) this.speak(message, stream, false);
       this.app.changed();
     }
   }
@@ -169,9 +224,31 @@ export class Talk {
       if (columnsOf(chat)[column]?.leaf === message.id) setLeaf(chat, column, message.parent_id);
       return;
     }
-    if (!goOn) app.saveMessages(chat, [message]);
-    else app.save(chat, () => app.store.changeMessage(chat.id, structuredClone(message)));
+    if (!goOn) app.saver.saveMessages(chat, [message]);
+    else app.saver.save(chat, () => app.store.changeMessage(chat.id, structuredClone(message)));
   }
+}
+
+/** What a generation waits for before its first token: another one, its model, which may not be loaded yet, or the server. */
+export function waitingText(app, id, { begun, waits }) {
+  if (waits) return waits;
+  const seconds = `${Math.floor((performance.now() - begun) / 1000)} s`;
+  const model = app.findModel(id);
+  if (model?.loaded !== false) return `waiting ${seconds}`;
+  const hint = model.path_kind === "checkpoint" ? ". A checkpoint is exported the first time, which takes a while." : "";
+  return `Preparing the model ${id} … ${seconds}${hint}`;
+}
+
+/** Tokens that a branch took, prompt and answer together, by the figures of its last answer. */
+export function usedTokens(chat, leaf) {
+  const stats = pathTo(chat.messages, leaf).findLast(({ stats }) => stats?.prompt_tokens)?.stats;
+  return stats ? stats.prompt_tokens + stats.completion_tokens : 0;
+}
+
+/** What an answer says, without thoughts and signs of Markdown. */
+function spokenText({ content }) {
+  const said = splitThinking(content).filter(({ kind }) => kind === "said");
+  return said.map(({ text }) => text.replace(/[*_`#|]/g, "")).join("\n");
 }
 
 /** Figures of an answer, as they are kept with it. */

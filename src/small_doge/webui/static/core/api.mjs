@@ -1,18 +1,28 @@
 // Requests to the server: errors in words, and the API key where one is asked for.
 
-/** An error of the server, with its HTTP status; `retryAfter` in seconds where the server says it. */
+/** An error of the server, with its HTTP status, 0 where there was no answer. */
 export class ApiError extends Error {
-  constructor(message, status = 0, retryAfter = null) {
+  constructor(message, status = 0) {
     super(message);
-    Object.assign(this, { status, retryAfter });
+    this.status = status;
   }
 }
 
 const KEY = "small-doge.api-key";
+const PROBE_MS = 5000;
 let base = new URL("/", location.href);
 /** Asks the user for a key; resolves to null where they refuse. The page replaces it. */
 let askForKey = async () => null;
 let asking = null;
+
+const BROKEN = "The connection to the server broke off. What was written is kept; start the server again if it has stopped, and try again.";
+
+/** Where the server is, in words; its address where the page came from another one. */
+export function serverName() {
+  return isElsewhere() ? `The server at ${base.origin}` : "The server";
+}
+
+const isElsewhere = () => base.origin !== location.origin;
 
 export function configureApi(settings) {
   if (settings.base) base = settings.base;
@@ -42,7 +52,7 @@ export async function request(path, { method, body, signal, keepalive } = {}) {
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new ApiError("The server does not answer. Is it still running? Nothing that you wrote is lost.");
+      throw await explainSilence();
     }
     if (response.ok) return response;
     if (response.status === 401 && (await getKey(key))) continue;
@@ -53,8 +63,45 @@ export async function request(path, { method, body, signal, keepalive } = {}) {
 /** Fetch a path of the server and read the JSON of its answer. */
 export async function requestJson(path, options) {
   const response = await request(path, options);
-  return response.status === 204 ? null : response.json();
+  if (response.status === 204) return null;
+  return response.json().catch(() => {
+    throw new ApiError(`${serverName()} answered with something else than JSON. ${isNoServer()}`);
+  });
 }
+
+/** What helps where another program answers. */
+export function isNoServer() {
+  if (!isElsewhere()) return "Is it small-doge serve, or does something stand before it?";
+  return `If small-doge serve is elsewhere, correct --backend where this page is served.`;
+}
+
+/** Why a request got no answer that the page may read. Browsers do not say it; what else is reached tells. */
+async function explainSilence() {
+  const page = location.origin;
+  if (!isElsewhere()) {
+    return new ApiError("The server does not answer. Start it again with small-doge serve, and try again. Nothing that you wrote is lost.");
+  }
+  if (location.protocol === "https:" && base.protocol === "http:" && !isLoopback(base.hostname)) {
+    return new ApiError(`Browsers let a page of https ask no http address such as ${base.origin}. Give --backend an https address where this page is served.`);
+  }
+  const probe = (mode) => {
+    const signal = AbortSignal.timeout(PROBE_MS);
+    return fetch(new URL("health", base), { mode, cache: "no-store", credentials: "omit", signal }).catch(() => null);
+  };
+  const read = await probe("cors");
+  if (read && !read.ok) return describe(read);
+  if (read) return new ApiError(`${serverName()} broke off the request. Try again.`);
+  if (await probe("no-cors")) {
+    return new ApiError(`${serverName()} is there, but refuses pages of ${page}. Start it with --cors-origins ${page} to allow this one.`);
+  }
+  const isOwn = isLoopback(base.hostname) && !isLoopback(location.hostname);
+  const hint = isOwn ? ` ${base.hostname} is the machine that you sit at: --backend must name an address that browsers reach.` : "";
+  return new ApiError(
+    `No server answers at ${base.origin}. Start it there with: small-doge serve --cors-origins ${page}. If it is elsewhere, correct --backend where this page is served.${hint}`,
+  );
+}
+
+const isLoopback = (name) => /^(localhost|127\.[\d.]+|\[::1\])$/.test(name);
 
 /** Ask for a key once, however many requests were refused; true if there is another one than before. */
 async function getKey(refused) {
@@ -66,16 +113,28 @@ async function getKey(refused) {
   return true;
 }
 
+// What the page adds to errors of these codes: the remedy that is at hand here.
+const REMEDIES = {
+  context_length_exceeded: "Begin a new conversation, or edit an earlier message to a shorter one.",
+};
+
+/** The message of an error, with what helps. */
+function toMessage({ message, code }) {
+  return REMEDIES[code] ? `${message.replace(/\.$/, "")}. ${REMEDIES[code]}` : message;
+}
+
 async function describe(response) {
+  const { status } = response;
   const body = await response.json().catch(() => null);
-  const said = body?.error?.message ?? (typeof body?.detail === "string" ? body.detail : null) ?? response.statusText;
-  const retryAfter = Number(response.headers.get("Retry-After")) || null;
-  let message = said || `The server answered with the status ${response.status}.`;
-  if (response.status === 401) message = "This server needs an API key.";
-  if (response.status === 429) {
-    message = `The server is busy: its queue is full. Try again${retryAfter ? ` in ${retryAfter} s` : " in a moment"}.`;
+  const said = body?.error?.message ? toMessage(body.error) : response.statusText;
+  let message = said || `${serverName()} answered with the status ${status}.`;
+  if (body?.error?.code === "origin_not_allowed") message = `${serverName()} refuses pages of ${location.origin}. Start it with --cors-origins ${location.origin} to allow this one.`;
+  if (status === 401) message = `${serverName()} needs an API key: the one of its --api-key or SMALLDOGE_API_KEY.`;
+  if (status === 429) {
+    const seconds = Number(response.headers.get("Retry-After"));
+    message = `${serverName()} is busy: its queue is full. Try again${seconds ? ` in ${seconds} s` : " in a moment"}.`;
   }
-  return new ApiError(message, response.status, retryAfter);
+  return new ApiError(message, status);
 }
 
 /**
@@ -92,9 +151,9 @@ export async function* readEvents(response) {
         part = await reader.read();
       } catch (error) {
         if (error.name === "AbortError") throw error;
-        throw new ApiError("The connection to the server broke off.");
+        throw new ApiError(BROKEN);
       }
-      if (part.done) throw new ApiError("The server ended the answer before it was finished.");
+      if (part.done) throw new ApiError(BROKEN);
       rest += part.value;
       const lines = rest.split(/\r?\n/);
       rest = lines.pop();
@@ -103,7 +162,7 @@ export async function* readEvents(response) {
         const data = line.slice(5).trim();
         if (data === "[DONE]") return;
         const event = JSON.parse(data);
-        if (event.error) throw new ApiError(event.error.message ?? String(event.error));
+        if (event.error) throw new ApiError(toMessage(event.error));
         yield event;
       }
     }

@@ -19,37 +19,10 @@ export const BUILT_IN = [
   { name: "Creative", system_prompt: "", sampling: { ...base, temperature: 1.1, top_p: 1, min_p: 0.05 } },
 ];
 
-const KEY = "small-doge.presets";
-
-/** Presets that the user saved, kept in this browser. */
-export function ownPresets() {
-  try {
-    const saved = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return Array.isArray(saved) ? saved.filter((preset) => typeof preset?.name === "string") : [];
-  } catch {
-    return [];
-  }
-}
-
-export function allPresets() {
-  return [...BUILT_IN, ...ownPresets()];
-}
-
-/** Save a preset under a name; one of that name is replaced, a built-in one is not. */
-export function savePreset(preset) {
-  if (BUILT_IN.some(({ name }) => name === preset.name)) throw new Error(`${preset.name} is built in; choose another name`);
-  const others = ownPresets().filter(({ name }) => name !== preset.name);
-  localStorage.setItem(KEY, JSON.stringify([...others, preset]));
-}
-
 /** Whether a conversation's settings are other than those of a preset. */
 export function isChanged(preset, { system_prompt: prompt, settings }) {
   const sampling = cleanSampling(preset.sampling);
   return prompt !== (preset.system_prompt ?? "") || FIELDS.some(({ name }) => sampling[name] !== settings.sampling[name]);
-}
-
-export function deletePreset(name) {
-  localStorage.setItem(KEY, JSON.stringify(ownPresets().filter((preset) => preset.name !== name)));
 }
 
 /** A copy of sampling settings in which every field has a number in its range, or null. */
@@ -61,4 +34,18 @@ export function cleanSampling(sampling) {
     else if (Number.isFinite(value)) clean[name] = Math.min(max, Math.max(min, value));
   }
   return clean;
+}
+
+export const MAX_PRESET_NAME = 60;
+
+/** A preset of a file, of which nothing else is kept; null if it has no name. */
+export function readPreset(preset) {
+  const name = typeof preset?.name === "string" ? preset.name.trim().slice(0, MAX_PRESET_NAME).trimEnd() : "";
+  if (!name || isBuiltIn(name)) return null;
+  const prompt = typeof preset.system_prompt === "string" ? preset.system_prompt.slice(0, 100_000) : "";
+  return { name, system_prompt: prompt, sampling: cleanSampling(preset.sampling) };
+}
+
+export function isBuiltIn(name) {
+  return BUILT_IN.some((preset) => preset.name === name);
 }

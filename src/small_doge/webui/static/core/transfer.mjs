@@ -1,6 +1,8 @@
-// Conversations out and in: JSON and Markdown. What comes in is checked field by field, and nothing else of it is kept.
+// Conversations and presets out and in: JSON and Markdown. What comes in is checked field by field, and nothing else of it is
+// kept.
 
 import { newId } from "./ids.mjs";
+import { readPreset } from "./presets.mjs";
 import { pathTo } from "./tree.mjs";
 
 export const MAX_IMPORT_BYTES = 20_000_000;
@@ -9,8 +11,8 @@ const MAX_MESSAGES = 20_000;
 const ROLES = new Set(["system", "user", "assistant", "tool"]);
 const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
 
-export function toJson(chats) {
-  return JSON.stringify({ format: "small-doge-chats", version: 1, chats }, null, 1);
+export function toJson(chats, presets = []) {
+  return JSON.stringify({ format: "small-doge-chats", version: 1, chats, presets }, null, 1);
 }
 
 /** The branch of a conversation that is shown, as Markdown. */
@@ -25,10 +27,11 @@ export function toMarkdown(chat) {
 }
 
 /**
- * Chats that a file holds: what this page or the server exported, or one chat alone.
+ * What a file holds: conversations and presets that this page or the server exported, or one conversation alone.
  * @param {string} text
+ * @returns {{chats: object[], presets: object[]}}
  */
-export function readChats(text) {
+export function readExport(text) {
   if (text.length > MAX_IMPORT_BYTES) throw new Error(`The file is larger than ${MAX_IMPORT_BYTES / 1e6} MB.`);
   let data;
   try {
@@ -36,10 +39,11 @@ export function readChats(text) {
   } catch {
     throw new Error("The file is not JSON. Export conversations as JSON to import them again.");
   }
-  const chats = Array.isArray(data) ? data : (data?.chats ?? [data]);
-  if (!Array.isArray(chats) || !chats.length) throw new Error("The file holds no conversations.");
+  const presets = (Array.isArray(data?.presets) ? data.presets : []).map(readPreset).filter(Boolean);
+  const chats = Array.isArray(data) ? data : (data?.chats ?? (presets.length ? [] : [data]));
+  if (!Array.isArray(chats) || !(chats.length || presets.length)) throw new Error("The file holds no conversations.");
   if (chats.length > MAX_CHATS) throw new Error(`The file holds more than ${MAX_CHATS} conversations.`);
-  return chats.map(readChat);
+  return { chats: chats.map(readChat), presets };
 }
 
 const string = (value, limit, fallback = "") => (typeof value === "string" ? value.slice(0, limit) : fallback);

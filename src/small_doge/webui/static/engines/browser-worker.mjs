@@ -1,5 +1,5 @@
-// The worker of browser.mjs. It is asked { id, method, request }, sends { id, batch } up to 60 times a second, and at the end
-// { id, result } or { id, error }; { id, abort } stops a call.
+// A worker of browser.mjs. It is asked { id, method, request }, sends { id, begun } when it begins, { id, batch } up to 60 times
+// a second, and at the end { id, result } or { id, error }; { id, abort } stops a call.
 
 import { Doge } from "../doge/doge.mjs";
 import * as ort from "../vendor/ort/ort.wasm.bundle.min.mjs";
@@ -8,7 +8,6 @@ const WASM = new URL("../vendor/ort/ort-wasm-simd-threaded.wasm.gz", import.meta
 const BATCH_MS = 16;
 // Smaller models lose more by waiting for threads than they gain: the demo's made 0.6 as many tokens with two.
 const BYTES_FOR_THREADS = 20e6;
-const MOST_MODELS = 2; // in memory: as many as stand side by side
 const OTHER_NAMES = { max_tokens: "maxNewTokens", max_completion_tokens: "maxNewTokens", max_new_tokens: "maxNewTokens" };
 
 const models = new Map(); // promises of them by id, the least recently used one first
@@ -30,8 +29,10 @@ function pause() {
 
 /** The content of a file, told of as it comes. */
 async function fetchBytes(url, tell = () => {}) {
-  const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
+  const response = await fetch(url).catch(() => {
+    throw new Error(`${url} can't be reached. Is the page's server still running, and this device online?`);
+  });
+  if (!response.ok) throw new Error(`${url} is not there (${response.status}). Export the page again, or copy all of its folder.`);
   const packed = response.headers.has("content-encoding"); // then the length is that of what is sent
   const total = packed ? null : Number(response.headers.get("content-length")) || null;
   const pieces = [];
@@ -46,7 +47,7 @@ async function fetchBytes(url, tell = () => {}) {
 }
 
 /** Get ONNX Runtime ready; the first model decides on its threads. Some servers unpack .gz files on the way, so the content tells whether it is packed. */
-async function startRuntime(size) {
+async function startRuntime(size, threads) {
   let bytes = await fetchBytes(WASM);
   if (bytes[0] === 0x1f && bytes[1] === 0x8b) {
     const unpacked = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -54,10 +55,10 @@ async function startRuntime(size) {
   }
   ort.env.wasm.wasmBinary = bytes.buffer;
   const isShared = self.crossOriginIsolated && size >= BYTES_FOR_THREADS;
-  ort.env.wasm.numThreads = isShared ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+  ort.env.wasm.numThreads = isShared ? threads : 1;
 }
 
-async function load({ model: id, folder, size }) {
+async function load({ model: id, folder, size, threads }) {
   let before = 0;
   const read = (name) => {
     const tell = (loaded, total) => {
@@ -68,7 +69,7 @@ async function load({ model: id, folder, size }) {
     };
     return fetchBytes(new URL(name, folder), name === "model.onnx" ? tell : undefined);
   };
-  runtime ??= startRuntime(size);
+  runtime ??= startRuntime(size, threads);
   await runtime.catch((error) => {
     runtime = undefined; // the next call tries again
     throw error;
@@ -77,7 +78,7 @@ async function load({ model: id, folder, size }) {
 }
 
 async function open(request) {
-  const { model } = request;
+  const { model, keep } = request;
   const known = models.get(model) ?? load(request);
   models.delete(model);
   models.set(model, known);
@@ -85,7 +86,7 @@ async function open(request) {
     models.delete(model);
     throw new Error(`the model ${model} could not be loaded: ${error.message}`);
   });
-  while (models.size > MOST_MODELS) {
+  while (models.size > keep) {
     const [oldest, promise] = models.entries().next().value;
     models.delete(oldest);
     await promise.then((old) => old.session.release());
@@ -146,6 +147,7 @@ const METHODS = {
 async function answer({ id, method, request }, signal) {
   try {
     if (signal.aborted) return void postMessage({ id, result: { finishReason: "aborted", usage: null } });
+    postMessage({ id, begun: true });
     const doge = await open(request);
     postMessage({ id, result: await METHODS[method](id, doge, request, signal) });
   } catch (error) {

@@ -29,13 +29,16 @@
  * @property {number | null} logprob
  * @property {{id: number, text: string, logprob: number}[]} [top] the likeliest in its place
  *
- * @typedef {object} Engine errors are thrown as `Error` with a message for people
+ * @typedef {object} Engine errors are thrown as `Error` with a message for people; `onWait` hears why a request waits, and null
+ *   when it begins
+ * @property {string} noModels what to do where there is no model
+ * @property {string} addModels how to get a second one
  * @property {() => Promise<Model[]>} models
  * @property {(request: {model: string, messages: Message[], sampling: Sampling, signal?: AbortSignal,
- *   continueFinal?: boolean}) => AsyncGenerator<{text: string, tokenIds?: number[]}, Finish>} chat the next message, piece by
+ *   onWait?: (reason: string | null) => void, continueFinal?: boolean}) => AsyncGenerator<{text: string, tokenIds?: number[]}, Finish>} chat the next message, piece by
  *   piece; with `continueFinal`, what follows the text of the last one
  * @property {(request: {model: string, prompt?: string, promptIds?: number[], sampling: Sampling, top?: number,
- *   signal?: AbortSignal}) => AsyncGenerator<Token[], Finish>} complete what follows a text
+ *   signal?: AbortSignal, onWait?: (reason: string | null) => void}) => AsyncGenerator<Token[], Finish>} complete what follows a text
  * @property {(request: {model: string, content?: string, messages?: Message[]}) =>
  *   Promise<{tokens: {id: number, piece: string}[], count: number, max_length: number | null}>} tokenize
  * @property {(request: {model: string, tokens: number[], top?: number}) => Promise<object>} inspect the answer of

@@ -1,6 +1,6 @@
 // The engine that asks the server; what its methods take and give stands in engine.mjs.
 
-import { readEvents, request, requestJson } from "../core/api.mjs";
+import { ApiError, isNoServer, readEvents, request, requestJson, serverName } from "../core/api.mjs";
 
 /** Sampling settings without those that are left to the server. */
 function given(sampling) {
@@ -36,9 +36,15 @@ async function* follow(path, body, signal) {
 }
 
 class ServerEngine {
+  noModels = "There is no model yet. Make one with small-doge demo, or name one: small-doge serve MODEL";
+  addModels = "Name a second one for the server: small-doge serve MODEL MODEL";
+
   async models() {
-    const { data } = await requestJson("v1/models");
-    return data.map(({ id, meta }) => ({ id, ...meta }));
+    const answer = await requestJson("v1/models").catch((error) => {
+      if (error.status !== 404) throw error;
+    });
+    if (!Array.isArray(answer?.data)) throw new ApiError(`${serverName()} answers, but it offers no models. ${isNoServer()}`);
+    return answer.data.map(({ id, meta }) => ({ id, ...meta }));
   }
 
   async *chat({ model, messages, sampling, signal, continueFinal = false }) {

@@ -1,6 +1,10 @@
 // Conversations kept in this browser (IndexedDB), where there is no server; what the methods do stands in store.mjs.
 
+import { readBrowserPresets, writeBrowserPresets } from "./browser-presets.mjs";
+
 const NAME = "small-doge";
+// Changes of these file a conversation elsewhere; they do not make it new.
+const FILING = new Set(["title", "folder", "tags", "pinned", "archived", "current_id"]);
 
 /** The result of a request to IndexedDB. */
 function result(request) {
@@ -10,8 +14,13 @@ function result(request) {
   });
 }
 
-function openDatabase() {
-  const opening = indexedDB.open(NAME, 1);
+async function openDatabase() {
+  let opening;
+  try {
+    opening = indexedDB.open(NAME, 1);
+  } catch (error) {
+    throw new Error(`This browser can't keep conversations: ${error.message}`); // where its settings forbid it
+  }
   opening.onupgradeneeded = () => opening.result.createObjectStore("chats", { keyPath: "id" });
   return result(opening);
 }
@@ -19,70 +28,101 @@ function openDatabase() {
 const byDate = (a, b) => b.pinned - a.pinned || b.updated_at.localeCompare(a.updated_at);
 
 class LocalStore {
-  constructor(database) {
-    this.database = database;
+  place = "in this browser";
+
+  /** The table of conversations. Where the browser keeps nothing, each use fails with the reason, and the page still works. */
+  async chats(mode) {
+    this.database ??= openDatabase();
+    const database = await this.database.catch((error) => {
+      this.database = undefined; // the next use tries again
+      throw error;
+    });
+    return database.transaction("chats", mode).objectStore("chats");
   }
 
-  chats(mode) {
-    return this.database.transaction("chats", mode).objectStore("chats");
+  async getAll() {
+    return result((await this.chats("readonly")).getAll());
   }
 
-  async list(search) {
+  async list(search, archived) {
     const words = search.toLowerCase();
     const has = (text) => text.toLowerCase().includes(words);
-    const found = (await result(this.chats("readonly").getAll())).filter(
-      (chat) => !chat.archived && (!words || has(chat.title) || chat.messages.some(({ content }) => has(content))),
+    const found = (await this.getAll()).filter(
+      (chat) => Boolean(chat.archived) === archived && (!words || has(chat.title) || chat.messages.some(({ content }) => has(content))),
     );
     return found.sort(byDate).map(({ messages, ...chat }) => ({ ...chat, num_messages: messages.length }));
   }
 
   async load(id) {
-    return (await result(this.chats("readonly").get(id))) ?? null;
+    return (await result((await this.chats("readonly")).get(id))) ?? null;
   }
 
   async create(chat) {
-    await result(this.chats("readwrite").put(chat));
+    await result((await this.chats("readwrite")).put(chat));
   }
 
   /** Change a chat within one transaction, so that two tabs do not undo each other. */
   async update(id, make) {
-    const store = this.chats("readwrite");
+    const store = await this.chats("readwrite");
     const chat = await result(store.get(id));
-    if (chat) await result(store.put({ ...make(chat), updated_at: new Date().toISOString() }));
+    if (chat) await result(store.put({ updated_at: new Date().toISOString(), ...make(chat) }));
   }
 
   change(id, fields) {
-    return this.update(id, (chat) => ({ ...chat, ...fields }));
+    const isFiled = Object.keys(fields).every((name) => FILING.has(name));
+    return this.update(id, ({ updated_at: updated, ...chat }) => ({ ...chat, ...fields, ...(isFiled && { updated_at: updated }) }));
   }
 
   append(id, messages, currentId) {
-    return this.update(id, (chat) => ({ ...chat, messages: [...chat.messages, ...messages], current_id: currentId }));
+    return this.update(id, ({ updated_at: _, ...chat }) => ({
+      ...chat,
+      messages: [...chat.messages, ...messages],
+      current_id: currentId,
+    }));
   }
 
   changeMessage(id, changed) {
     const change = (message) => (message.id === changed.id ? { ...message, ...changed } : message);
-    return this.update(id, (chat) => ({ ...chat, messages: chat.messages.map(change) }));
+    return this.update(id, ({ updated_at: _, ...chat }) => ({ ...chat, messages: chat.messages.map(change) }));
   }
 
   async remove(id) {
-    await result(this.chats("readwrite").delete(id));
+    await result((await this.chats("readwrite")).delete(id));
   }
 
-  exportAll() {
-    return result(this.chats("readonly").getAll());
+  async listPresets() {
+    return readBrowserPresets();
   }
 
-  async importAll(chats) {
+  async savePreset(preset) {
+    writeBrowserPresets([...readBrowserPresets().filter(({ name }) => name !== preset.name), preset]);
+  }
+
+  async removePreset(name) {
+    writeBrowserPresets(readBrowserPresets().filter((preset) => preset.name !== name));
+  }
+
+  async exportAll() {
+    return { chats: await this.getAll(), presets: readBrowserPresets() };
+  }
+
+  async importAll({ chats, presets }) {
     let imported = 0;
     for (const chat of chats) {
       if (await this.load(chat.id)) continue;
       await this.create(chat);
       imported++;
     }
-    return { imported, skipped: chats.length - imported };
+    const known = new Set(readBrowserPresets().map(({ name }) => name));
+    const added = presets.filter(({ name }) => !known.has(name) && known.add(name));
+    writeBrowserPresets([...readBrowserPresets(), ...added]);
+    return {
+      ...{ imported, skipped: chats.length - imported },
+      ...{ imported_presets: added.length, skipped_presets: presets.length - added.length },
+    };
   }
 }
 
-export async function createStore() {
-  return new LocalStore(await openDatabase());
+export function createStore() {
+  return new LocalStore();
 }

@@ -1,17 +1,28 @@
 // Conversations kept by the server; what the methods do stands in store.mjs.
 
-import { request, requestJson } from "../core/api.mjs";
+import { ApiError, request, requestJson } from "../core/api.mjs";
+import { readPreset } from "../core/presets.mjs";
+import { readBrowserPresets, writeBrowserPresets } from "./browser-presets.mjs";
 
 const PAGE = 200;
 const pathOf = (id) => `api/v1/chats/${encodeURIComponent(id)}`;
+const presetPath = (name) => `api/v1/presets/${encodeURIComponent(name)}`;
+
+/** Turn a path that is not there into words; any other error stays. */
+function explain(error) {
+  if (error.status !== 404) throw error;
+  throw new ApiError("This server keeps no conversations: it is another program than small-doge serve.", 404);
+}
 
 class ServerStore {
-  async list(search) {
+  place = "on the server";
+
+  async list(search, archived) {
     const chats = [];
     for (;;) {
-      const query = new URLSearchParams({ limit: PAGE, offset: chats.length, archived: "false" });
+      const query = new URLSearchParams({ limit: PAGE, offset: chats.length, archived });
       if (search) query.set("search", search);
-      const answer = await requestJson(`api/v1/chats?${query}`);
+      const answer = await requestJson(`api/v1/chats?${query}`).catch(explain);
       chats.push(...answer.chats);
       if (answer.chats.length < PAGE || chats.length >= answer.total) return chats;
     }
@@ -46,12 +57,32 @@ class ServerStore {
     await request(pathOf(id), { method: "DELETE" });
   }
 
-  async exportAll() {
-    return (await requestJson("api/v1/chats/export")).chats;
+  async listPresets() {
+    const { presets } = await requestJson("api/v1/presets");
+    // Those of earlier versions of the page move here, unless the server has one of the name.
+    for (const preset of readBrowserPresets().map(readPreset).filter(Boolean)) {
+      if (presets.some(({ name }) => name === preset.name)) continue;
+      await this.savePreset(preset);
+      presets.push(preset);
+    }
+    writeBrowserPresets([]);
+    return presets;
   }
 
-  importAll(chats) {
-    return requestJson("api/v1/chats/import", { body: { chats } });
+  async savePreset({ name, ...preset }) {
+    await request(presetPath(name), { method: "PUT", body: preset });
+  }
+
+  async removePreset(name) {
+    await request(presetPath(name), { method: "DELETE" });
+  }
+
+  exportAll() {
+    return requestJson("api/v1/chats/export");
+  }
+
+  importAll(content) {
+    return requestJson("api/v1/chats/import", { body: content });
   }
 }
 

@@ -1,8 +1,9 @@
 // The conversation: one or two columns of messages, and the line to write in.
 
+import { isNarrow } from "../core/screen.mjs";
 import { pathTo } from "../core/tree.mjs";
 import { html, useLayoutEffect, useRef, useState } from "../libs.mjs";
-import { columnsOf } from "../talk.mjs";
+import { columnsOf, usedTokens } from "../talk.mjs";
 import { MessageView } from "./message.mjs";
 import { Icon, ModelSelect, tokens, useAutoHeight } from "./parts.mjs";
 
@@ -40,12 +41,13 @@ function Column({ app, column }) {
       <${ContextBar} app=${app} column=${column} />
     </header>`}
     ${!app.canChat(column.model) && path.length > 0 && html`<p class="note">${column.model} is a base model: it goes on with the text, without a chat template.</p>`}
-    <div class="log" role="log" aria-label="Messages" aria-busy=${String(isBusy)} ref=${log} onScroll=${onScroll} tabindex="0">
+    <div class="log" role="log" aria-live="off" aria-label="Messages" aria-busy=${String(isBusy)} ref=${log} onScroll=${onScroll} tabindex="0">
       <div class="log-inner">
         ${!path.length && (column.index === 0 ? html`<${Welcome} app=${app} />` : html`<p class="waiting">The same question goes to both models.</p>`)}
         ${hidden > 0 && html`<button type="button" class="earlier" data-testid="show-earlier" onClick=${showEarlier}>
           Show earlier messages (${hidden})</button>`}
-        ${path.slice(hidden).map((message) => html`<${MessageView} key=${message.id} app=${app} column=${column.index} message=${message} isBusy=${isBusy} />`)}
+        ${path.slice(hidden).map((message) => html`<${MessageView} key=${`${message.role} after ${message.parent_id}`} app=${app} column=${column.index} message=${message} isBusy=${isBusy} />`)}
+        ${!isBusy && html`<${FullNote} app=${app} column=${column} />`}
         ${isUnanswered && html`<p class="unanswered"><button type="button" data-testid="answer" onClick=${() => talk.regenerate(column.index, last)}>Answer this</button></p>`}
       </div>
     </div>
@@ -57,14 +59,14 @@ function Welcome({ app }) {
   if (app.modelsError) {
     const tryAgain = () => {
       app.loadModels();
-      app.refreshChats();
+      app.library.refresh();
     };
-    return html`<div class="welcome"><h1>No model yet</h1><p class="error" role="alert" data-testid="models-error">${app.modelsError}</p>
+    return html`<div class="welcome"><h2>No model yet</h2><p class="error" role="alert" data-testid="models-error">${app.modelsError}</p>
       <p><button type="button" onClick=${tryAgain}>Try again</button></p></div>`;
   }
   return html`<div class="welcome" data-testid="welcome">
     <img src=${new URL("../icon.svg", import.meta.url).href} alt="" width="56" height="56" />
-    <h1>What would you like to know?</h1>
+    <h2>What would you like to know?</h2>
     <p>Small models know what they were trained on, and are often wrong. Try one of these:</p>
     <div class="examples">
       ${EXAMPLES.map((text) => html`<button type="button" data-testid="example" onClick=${() => app.talk.send(text)}>${text}</button>`)}
@@ -72,13 +74,21 @@ function Welcome({ app }) {
   </div>`;
 }
 
+/** What to do about a conversation that is longer than what its model takes in well. */
+function FullNote({ app, column }) {
+  const model = app.findModel(column.model);
+  const used = usedTokens(app.chat, column.leaf);
+  const limit = app.contextOf(column.model);
+  if (!limit || used < limit) return null;
+  const isEnd = limit === model.max_length;
+  const what = isEnd ? `fills the ${tokens(limit)} that ${model.id} takes` : `is longer than the ${tokens(limit)} that ${model.id} was trained on, so answers get worse`;
+  return html`<p class="note" data-testid="full-note">This conversation ${what}. Begin a new one, or edit an earlier message to go on from there.</p>`;
+}
+
 /** How much of what a model takes in is used, by the figures of the last answer. */
 export function ContextBar({ app, column }) {
   const limit = app.contextOf(column.model);
-  const path = pathTo(app.chat.messages, column.leaf);
-  const stats = path.findLast(({ stats }) => stats?.prompt_tokens)?.stats;
-  const stream = app.talk.streams.get(column.leaf);
-  const used = (stats ? stats.prompt_tokens + stats.completion_tokens : 0) + (stream?.count ?? 0);
+  const used = usedTokens(app.chat, column.leaf) + (app.talk.streams.get(column.leaf)?.count ?? 0);
   if (!used) return null;
   const share = limit ? Math.min(1, used / limit) : 0;
   const label = limit ? `${used} of ${tokens(limit)}` : tokens(used);
@@ -95,7 +105,7 @@ function Composer({ app }) {
   const isBusy = talk.isStreaming(chat);
   useAutoHeight(area, app.draft);
   useLayoutEffect(() => {
-    if (window.innerWidth > 800) area.current.focus();
+    if (!isNarrow()) area.current.focus();
   }, [chat.id]);
   const send = () => {
     talk.send(app.draft);

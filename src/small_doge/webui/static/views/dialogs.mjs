@@ -1,5 +1,7 @@
 // Dialogs: names and folders, deletion, the API key, presets, the list of shortcuts.
 
+import { serverName } from "../core/api.mjs";
+import { MAX_PRESET_NAME } from "../core/presets.mjs";
 import { html, useLayoutEffect, useRef } from "../libs.mjs";
 import { SHORTCUTS } from "../shortcuts.mjs";
 
@@ -30,10 +32,10 @@ function Dialog({ title, testid, onClose, onSubmit, submit, danger = false, chil
 
 function Details({ app, chat }) {
   const close = () => app.closeDialog();
-  const folders = [...new Set(app.chats.map(({ folder }) => folder).filter(Boolean))];
+  const folders = [...new Set(app.library.chats.map(({ folder }) => folder).filter(Boolean))];
   const save = ({ title, folder, tags }) => {
     const list = tags.split(",").map((tag) => tag.trim().slice(0, 64)).filter(Boolean);
-    app.changeSummary(chat, { title: title.trim() || chat.title, folder: folder.trim() || null, tags: [...new Set(list)] });
+    app.library.change(chat, { title: title.trim() || chat.title, folder: folder.trim() || null, tags: [...new Set(list)] });
     close();
   };
   return html`<${Dialog} title="Rename and sort" testid="details" submit="Save" onClose=${close} onSubmit=${save}>
@@ -48,7 +50,7 @@ function Delete({ app, chat }) {
   const close = () => app.closeDialog();
   const remove = () => {
     close();
-    app.deleteChat(chat);
+    app.library.remove(chat);
   };
   return html`<${Dialog} title="Delete this conversation?" testid="delete-dialog" submit="Delete" danger onClose=${close} onSubmit=${remove}>
     <p>“${chat.title}” will be gone for good. Export it first to keep a copy.</p>
@@ -61,25 +63,26 @@ function Key({ app, wasRefused, answer }) {
     answer(key);
   };
   return html`<${Dialog} title="API key" testid="key-dialog" submit="Use this key" onClose=${() => close()} onSubmit=${({ key }) => close(key.trim())}>
-    <p>${wasRefused ? "The server refused this key. Enter another one, which" : "This server needs an API key, which"} is kept until this tab is closed.</p>
+    <p>${wasRefused ? `${serverName()} refused this key. Enter another one` : `${serverName()} needs an API key`}: the one of its --api-key or
+      SMALLDOGE_API_KEY. It is kept until this tab is closed.</p>
     <label>Key <input name="key" type="password" autocomplete="off" required data-testid="key" /></label>
   <//>`;
 }
 
-function Preset({ app, save }) {
+function Preset({ app, save, name: given = "" }) {
   const close = () => app.closeDialog();
-  const submit = ({ name }) => {
+  const submit = async ({ name }) => {
+    close();
     try {
-      save(name.trim().slice(0, 60));
-      close();
+      await save(name.trim());
     } catch (error) {
-      close();
-      app.tell(error.message);
+      app.tell(`Not saved: ${error.message}`, "Save again", () => app.openDialog("preset", { save, name }));
     }
   };
   return html`<${Dialog} title="Save as a preset" testid="preset-dialog" submit="Save" onClose=${close} onSubmit=${submit}>
-    <p>The system prompt and the sampling settings, for other conversations.</p>
-    <label>Name <input name="name" required maxlength="60" data-testid="preset-name" /></label>
+    <p>The system prompt and the sampling settings, for other conversations. Presets are kept ${app.store.place}.</p>
+    <label>Name <input name="name" required maxlength=${MAX_PRESET_NAME} value=${given} pattern=".*[^. ].*"
+      title="A name with a letter or a digit" data-testid="preset-name" /></label>
   <//>`;
 }
 

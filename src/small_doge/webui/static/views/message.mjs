@@ -4,8 +4,8 @@ import { copyText, fill, toBlocks } from "../core/markdown.mjs";
 import { splitThinking } from "../core/thinking.mjs";
 import { siblingsOf } from "../core/tree.mjs";
 import { html, useLayoutEffect, useRef, useState } from "../libs.mjs";
-import { canContinue } from "../talk.mjs";
-import { IconButton, tokens, useAutoHeight, waitingText } from "./parts.mjs";
+import { canContinue, waitingText } from "../talk.mjs";
+import { IconButton, tokens, useAutoHeight } from "./parts.mjs";
 
 function Block({ markup }) {
   const ref = useRef(null);
@@ -72,9 +72,9 @@ function Branches({ app, column, message }) {
   const place = siblings.findIndex(({ id }) => id === message.id);
   const go = (step) => app.talk.switchBranch(column, message, step);
   return html`<span class="branches" role="group" aria-label="Branches">
-    <${IconButton} icon="left" label="Branch before" testid="branch-left" disabled=${place === 0} onClick=${() => go(-1)} />
-    <span data-testid="branch-place">${place + 1}/${siblings.length}</span>
-    <${IconButton} icon="right" label="Next branch" testid="branch-right" disabled=${place === siblings.length - 1} onClick=${() => go(1)} />
+    <${IconButton} icon="left" label="Branch before" testid="branch-left" inert=${place === 0} onClick=${() => go(-1)} />
+    <span data-testid="branch-place" aria-label=${`${place + 1} of ${siblings.length}`} role="img">${place + 1}/${siblings.length}</span>
+    <${IconButton} icon="right" label="Next branch" testid="branch-right" inert=${place === siblings.length - 1} onClick=${() => go(1)} />
   </span>`;
 }
 
@@ -83,7 +83,7 @@ const REASONS = { length: "cut off at its longest length", aborted: "stopped", e
 function Figures({ app, message, stream }) {
   const [now, stats] = [performance.now(), message.stats];
   if (stream) {
-    if (!stream.first) return html`<span class="figures" data-testid="figures">${waitingText(app, message.model, stream.begun)}</span>`;
+    if (!stream.first) return html`<span class="figures" data-testid="figures">${waitingText(app, message.model, stream)}</span>`;
     const speed = stream.count / Math.max(0.05, (now - stream.first) / 1000);
     return html`<span class="figures" data-testid="figures">${tokens(stream.count)} · ${tokens(Math.round(speed))}/s</span>`;
   }
@@ -91,7 +91,9 @@ function Figures({ app, message, stream }) {
   const parts = [tokens(stats.completion_tokens)];
   if (stats.tokens_per_second) parts.push(`${tokens(Math.round(stats.tokens_per_second))}/s`);
   if (stats.first_token_seconds !== null) parts.push(`first after ${Math.round(stats.first_token_seconds * 1000)} ms`);
-  if (REASONS[stats.finish_reason]) parts.push(REASONS[stats.finish_reason]);
+  const end = (stats.prompt_tokens ?? 0) + stats.completion_tokens;
+  if (stats.finish_reason === "length" && end >= app.findModel(message.model)?.max_length) parts.push("cut off, as the context is full");
+  else if (REASONS[stats.finish_reason]) parts.push(REASONS[stats.finish_reason]);
   const cached = stats.cached_tokens ? `, ${stats.cached_tokens} of them from the cache` : "";
   const title = stats.prompt_tokens ? `${tokens(stats.prompt_tokens)} of prompt${cached}` : "";
   return html`<span class="figures" data-testid="figures" title=${title}>${parts.join(" · ")}</span>`;

@@ -23,6 +23,7 @@ const PATHS = {
   columns: "M4 5h16v14H4zM12 5v14",
   theme: "M20 14.500A8.500 8.500 0 0 1 9.500 4 8.500 8.500 0 1 0 20 14.500Z",
   close: "M6 6l12 12M18 6 6 18",
+  archive: "M4 5h16v4H4zM6 9v10h12V9M10 13h4",
   pin: "M12 15v6M8 4h8l-1 6 3 5H6l3-5z",
   help: "M9 9a3 3 0 1 1 4.500 2.600c-1 .6-1.500 1.200-1.500 2.400M12 17.500h.01",
   eye: "M2.500 12S6 5.500 12 5.500 21.500 12 21.500 12 18 18.500 12 18.500 2.500 12 2.500 12ZM12 15a3 3 0 1 0 0-6 3 3 0 0 0 0 6Z",
@@ -34,17 +35,24 @@ export function Icon({ name }) {
   return html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
 }
 
-/** A button with an icon, whose label is read and shown as a tip. */
-export function IconButton({ icon, label, testid, onClick, pressed, disabled, extra = "" }) {
+const toText = (value) => (value === undefined ? undefined : String(value));
+
+/**
+ * A button with an icon, whose label is read and shown as a tip. `pressed` and `expanded` tell its state; one that is `inert`
+ * does nothing, and keeps the focus that it has.
+ */
+export function IconButton({ icon, label, testid, onClick, pressed, expanded, disabled, inert, extra = "" }) {
   return html`<button
     type="button"
     class=${`icon-button ${extra}`}
     aria-label=${label}
     title=${label}
     data-testid=${testid}
-    aria-pressed=${pressed === undefined ? undefined : String(pressed)}
+    aria-pressed=${toText(pressed)}
+    aria-expanded=${toText(expanded)}
+    aria-disabled=${inert ? "true" : undefined}
     disabled=${disabled}
-    onClick=${onClick}
+    onClick=${inert ? undefined : onClick}
   ><${Icon} name=${icon} /></button>`;
 }
 
@@ -77,6 +85,7 @@ export function Menu({ label, testid, items, icon = "dots" }) {
     const buttons = [...box.current.querySelectorAll("[role=menuitem]")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) buttons[(buttons.indexOf(document.activeElement) + step + buttons.length) % buttons.length].focus();
+    else if (event.key === "Home" || event.key === "End") buttons.at(event.key === "Home" ? 0 : -1).focus();
     else if (event.key === "Escape") finish();
     else if (event.key === "Tab") return setOpen(false);
     else return;
@@ -91,7 +100,7 @@ export function Menu({ label, testid, items, icon = "dots" }) {
     <button type="button" class="icon-button" aria-label=${label} title=${label} aria-haspopup="menu" aria-expanded=${String(isOpen)}
       data-testid=${testid} onClick=${() => setOpen(!isOpen)}><${Icon} name=${icon} /></button>
     ${isOpen && html`<span role="menu" aria-label=${label}>${items.map(
-      (item) => html`<button type="button" role="menuitem" data-testid=${item.testid} class=${item.danger ? "danger" : ""}
+      (item) => html`<button type="button" role="menuitem" tabindex="-1" data-testid=${item.testid} class=${item.danger ? "danger" : ""}
         onClick=${() => run(item.action)}>${item.label}</button>`,
     )}</span>`}
   </span>`;
@@ -120,15 +129,6 @@ export function useAutoHeight(ref, text) {
 /** A number of tokens in words. */
 export const tokens = (count) => `${count} ${count === 1 ? "token" : "tokens"}`;
 
-/** What a generation waits for before its first token: its model, which may not be loaded yet, or the server. */
-export function waitingText(app, id, begun) {
-  const seconds = `${Math.floor((performance.now() - begun) / 1000)} s`;
-  const model = app.findModel(id);
-  if (model?.loaded !== false) return `waiting ${seconds}`;
-  const hint = model.path_kind === "checkpoint" ? ". A checkpoint is exported the first time, which takes a while." : "";
-  return `Preparing the model ${id} … ${seconds}${hint}`;
-}
-
 export const percent = (logprob) => {
   const value = 100 * Math.exp(logprob);
   if (value < 0.001) return "< 0.001%";
@@ -137,3 +137,17 @@ export const percent = (logprob) => {
 
 /** A token's text with its spaces visible. */
 export const visible = (text) => text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "␣") || "∅";
+
+/** Move the focus into a panel that opens, and back to where it was when the panel closes. */
+export function usePanelFocus(panel, isWanted = true) {
+  useLayoutEffect(() => {
+    if (!isWanted) return;
+    const before = document.activeElement;
+    panel.current.querySelector("button").focus({ preventScroll: true });
+    const box = panel.current;
+    return () => {
+      if (!box.contains(document.activeElement)) return; // it went elsewhere meanwhile
+      queueMicrotask(() => before?.isConnected && before.focus()); // what lies behind may be reached when all is drawn
+    };
+  }, []);
+}

@@ -1,8 +1,10 @@
 // The raw text: each token is coloured by its probability; a click shows what else was likely, and what heads keep.
 
+import { isNarrow } from "../core/screen.mjs";
 import { html, useLayoutEffect, useRef } from "../libs.mjs";
 import { InsideView } from "./inside.mjs";
-import { Icon, IconButton, percent, tokens, visible, waitingText } from "./parts.mjs";
+import { waitingText } from "../talk.mjs";
+import { Icon, IconButton, percent, tokens, visible } from "./parts.mjs";
 
 /** The text behind the text area, which is transparent: the same letters at the same places, on coloured ground. */
 function Ground({ raw }) {
@@ -79,7 +81,7 @@ function RawFigures({ app, raw }) {
   const known = raw.tokens.filter(({ id }) => id !== null).length;
   const limit = app.contextOf(app.chat.model);
   const { stats } = raw;
-  if (raw.waitsSince) return html`<span class="figures" data-testid="raw-figures">${waitingText(app, app.chat.model, raw.waitsSince)}</span>`;
+  if (raw.waits) return html`<span class="figures" data-testid="raw-figures">${waitingText(app, app.chat.model, raw.waits)}</span>`;
   return html`<span class="figures" data-testid="raw-figures">
     ${known > 0 && (limit ? `${known} of ${tokens(limit)}` : tokens(known))}
     ${stats?.speed && ` · ${tokens(Math.round(stats.speed))}/s`}
@@ -97,7 +99,7 @@ export function RawView({ app }) {
   const paper = useRef(null);
   const area = useRef(null);
   useLayoutEffect(() => {
-    if (window.innerWidth > 800) area.current.focus();
+    if (!isNarrow()) area.current.focus();
   }, []);
   useLayoutEffect(() => {
     const scroller = paper.current.parentElement;

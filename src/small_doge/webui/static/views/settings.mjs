@@ -1,31 +1,35 @@
 // The panel of settings: presets, system prompt, sampling.
 
-import { BUILT_IN, FIELDS, allPresets, deletePreset, isChanged, savePreset } from "../core/presets.mjs";
-import { html } from "../libs.mjs";
-import { IconButton, tokens } from "./parts.mjs";
+import { BUILT_IN, FIELDS, isBuiltIn, isChanged } from "../core/presets.mjs";
+import { html, useRef } from "../libs.mjs";
+import { IconButton, tokens, usePanelFocus } from "./parts.mjs";
 
 const OTHER = ""; // what no preset is
 
 function Presets({ app }) {
-  const { chat } = app;
+  const { chat, library } = app;
   const { preset, sampling } = chat.settings;
-  const isOwn = preset && !BUILT_IN.some(({ name }) => name === preset);
+  const isOwn = preset && !isBuiltIn(preset);
   const choose = (name) => {
-    const found = allPresets().find((candidate) => candidate.name === name);
+    const found = library.presets.find((candidate) => candidate.name === name);
     if (found) app.applyPreset(found);
   };
-  const save = (name) => {
-    savePreset({ name, system_prompt: chat.system_prompt, sampling: { ...sampling } });
+  const save = async (name) => {
+    await library.savePreset({ name, system_prompt: chat.system_prompt, sampling: { ...sampling } });
     chat.settings.preset = name;
-    app.saveFields(chat, ["settings"]);
+    app.saver.saveFields(chat, ["settings"]);
     app.changed();
   };
-  const remove = () => {
-    deletePreset(preset);
-    choose(BUILT_IN[0].name);
+  const remove = async () => {
+    try {
+      await library.removePreset(preset);
+      choose(BUILT_IN[0].name);
+    } catch (error) {
+      app.tell(`Not deleted: ${error.message}`, "Try again", remove);
+    }
   };
-  const names = allPresets().map(({ name }) => name);
-  const found = allPresets().find(({ name }) => name === preset);
+  const names = library.presets.map(({ name }) => name);
+  const found = library.presets.find(({ name }) => name === preset);
   const other = found ? `${preset}, changed` : preset || "Own settings";
   const isOther = !found || isChanged(found, chat);
   return html`<fieldset>
@@ -38,6 +42,9 @@ function Presets({ app }) {
       <button type="button" data-testid="preset-save" onClick=${() => app.openDialog("preset", { save })}>Save as …</button>
       ${isOwn && names.includes(preset) && html`<button type="button" data-testid="preset-delete" onClick=${remove}>Delete</button>`}
     </div>
+    ${library.presetsError
+      ? html`<p class="error" role="alert">Your presets could not be read: ${library.presetsError}</p>`
+      : html`<small data-testid="presets-place">Your own presets are kept ${app.store.place}, and exported with the conversations.</small>`}
   </fieldset>`;
 }
 
@@ -50,7 +57,7 @@ function Field({ app, field }) {
     sampling[name] = value === null ? null : Math.min(max, Math.max(min, value));
     app.changed();
   };
-  const save = () => app.saveFields(app.chat, ["settings"]);
+  const save = () => app.saver.saveFields(app.chat, ["settings"]);
   const shared = { min, max, step, onChange: save };
   return html`<div class="field">
     <label for=${`field-${name}`}>${label}</label>
@@ -81,19 +88,17 @@ function ModelFacts({ app }) {
 
 export function Settings({ app }) {
   const { chat } = app;
-  const close = () => {
-    app.panel = false;
-    app.changed();
-  };
+  const panel = useRef(null);
+  usePanelFocus(panel);
   const theme = document.documentElement.dataset.theme ?? "";
-  return html`<aside class="settings" aria-label="Settings" data-testid="settings">
+  return html`<aside class="settings" aria-label="Settings" data-testid="settings" ref=${panel}>
     <div class="settings-head"><h2>Settings</h2>
-      <${IconButton} icon="close" label="Close settings" testid="settings-close" onClick=${close} /></div>
+      <${IconButton} icon="close" label="Close settings" testid="settings-close" onClick=${() => app.toggle("panel", false)} /></div>
     <${Presets} app=${app} />
     ${chat.settings.mode !== "raw" && html`<fieldset>
       <legend><label for="system-prompt">System prompt</label></legend>
       <textarea id="system-prompt" rows="4" data-testid="system-prompt" placeholder="Such as: Answer in one sentence." value=${chat.system_prompt}
-        onInput=${(event) => (chat.system_prompt = event.target.value)} onChange=${() => app.saveFields(chat, ["system_prompt"])}></textarea>
+        onInput=${(event) => (chat.system_prompt = event.target.value)} onChange=${() => app.saver.saveFields(chat, ["system_prompt"])}></textarea>
     </fieldset>`}
     <fieldset><legend>Sampling</legend>
       ${FIELDS.map((field) => html`<${Field} key=${field.name} app=${app} field=${field} />`)}
