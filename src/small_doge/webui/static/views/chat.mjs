@@ -61,7 +61,7 @@ function Welcome({ app }) {
       app.loadModels();
       app.library.refresh();
     };
-    return html`<div class="welcome"><h2>No model yet</h2><p class="error" role="alert" data-testid="models-error">${app.modelsError}</p>
+    return html`<div class="welcome"><h2>${app.modelsError === app.engine.noModels ? "No model yet" : "No model can be reached"}</h2><p class="error" role="alert" data-testid="models-error">${app.modelsError}</p>
       <p><button type="button" onClick=${tryAgain}>Try again</button></p></div>`;
   }
   return html`<div class="welcome" data-testid="welcome">
