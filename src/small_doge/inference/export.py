@@ -18,7 +18,8 @@ from .detokenizer import Tokenizer
 from .export_card import build_card, collect_facts
 from .export_checks import Quality, check_quality, make_references, refuse_bad_quality, tokenize_held_out
 from .loading import FORMAT_VERSION, GRAPH, RUNTIME, find_end_ids
-from .onnx_backend import OnnxBackend, import_onnxruntime
+from .onnx_backend import OnnxBackend
+from .onnx_session import import_onnxruntime
 
 
 MADE_BY = "small-doge export"

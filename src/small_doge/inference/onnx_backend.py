@@ -9,6 +9,7 @@ import numpy as np
 
 from ..utils.errors import UserError
 from .backend import KeptKeys, sort_keys
+from .onnx_session import HIDDEN_STATES, LOGITS, OnnxSession
 from .sampling_options import check_integer
 
 
@@ -17,44 +18,6 @@ SPARE_KEYS = 256
 INITIAL_KEYS = 256
 # Tokens that are computed in the time that a call takes beside them, about.
 TOKENS_PER_CALL = 32
-# Outputs of the graph, of which a call asks for one.
-LOGITS, HIDDEN_STATES = "logits", "hidden_states"
-NUM_KEYS = "num_keys"  # an input that older exports do not have
-
-
-def import_onnxruntime() -> Any:
-    """Import ONNX Runtime, with its warnings turned off.
-
-    Raises:
-        UserError: it is not installed; the message says how to install it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("this needs ONNX Runtime: pip install 'small-doge[export]'") from error
-    onnxruntime.set_default_logger_severity(3)
-    return onnxruntime
-
-
-@dataclass
-class _Buffers:
-    """Inputs and the output of one shape, which stay bound between calls, with the values that bind them."""
-
-    ids: np.ndarray
-    positions: np.ndarray
-    keep: np.ndarray
-    num_keys: np.ndarray
-    output: np.ndarray
-    values: list[Any]
-
-
-@dataclass
-class _Binding:
-    """What is bound for a range of slots and an output: their caches, and the buffers of the last shape."""
-
-    binding: Any
-    caches: list[Any]
-    buffers: _Buffers | None = None
 
 
 @dataclass
@@ -100,7 +63,6 @@ class OnnxBackend:
     def __init__(
         self, graph: str | Path | bytes, settings: dict[str, Any], num_slots: int = 8, threads: int | None = None
     ) -> None:
-        self.runtime = import_onnxruntime()
         self.graph = graph if isinstance(graph, bytes) else str(graph)
         self.num_layers: int = settings["num_hidden_layers"]
         self.num_kv_heads: int = settings["num_key_value_heads"]
@@ -113,7 +75,6 @@ class OnnxBackend:
         self.chunk_size = SPARE_KEYS
         self.tokens_per_call = TOKENS_PER_CALL
         self.keep_first = np.zeros(1, dtype=np.int64)  # `logits_to_keep` of a single token
-        self.widths = {LOGITS: self.vocab_size}
         self.num_keys = [0] * num_slots  # keys in each slot, evicted ones included
         self.lengths = [0] * num_slots  # tokens of each slot's sequence
         # Positions [L K, n] of the keys of each slot when it was last compacted; see `read_keys`.
@@ -122,11 +83,7 @@ class OnnxBackend:
         self.latest: tuple[int, int, Any] | None = None
         self.key_capacity = min(INITIAL_KEYS, self._get_max_keys())
         self.cache, self.scores = self._make_cache(self.key_capacity, num_slots=1)
-        self.bindings: dict[tuple[int, int, str], _Binding] = {}
-        self.has_num_keys = False
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
-        self.widths |= {o.name: o.shape[-1] for o in self.session.get_outputs() if o.name == HIDDEN_STATES}
-        self.has_num_keys = NUM_KEYS in {o.name for o in self.session.get_overridable_initializers()}
 
     def _get_max_keys(self) -> int:
         """Return how many keys per head a slot can hold."""
@@ -135,14 +92,11 @@ class OnnxBackend:
 
     # Threads.
 
-    def _open(self, threads: int) -> Any:
+    def _open(self, threads: int) -> OnnxSession:
         """Open a session."""
-        options = self.runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        return self.runtime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
+        return OnnxSession(self.graph, self.num_layers, self.vocab_size, threads)
 
-    def _choose_threads(self) -> tuple[int, Any]:
+    def _choose_threads(self) -> tuple[int, OnnxSession]:
         """Halve the threads as long as that is faster: small models lose more by waiting than they gain by sharing."""
         import psutil
 
@@ -160,17 +114,16 @@ class OnnxBackend:
             best, best_time = (threads, session), seconds
         return best
 
-    def _time_decode(self, session: Any) -> float:
+    def _time_decode(self, session: OnnxSession) -> float:
         """Measure how many seconds the first token of a sequence takes, the best of twelve."""
         self.session, best = session, float("inf")
-        self.bindings = {}
         for _ in range(12):
             self.clear(0)
             start = time.perf_counter()
             self.decode(1, np.zeros(1, dtype=np.int64))
             best = min(best, time.perf_counter() - start)
         self.clear(0)
-        self.bindings = {}
+        session.unbind()
         return best
 
     # Computation.
@@ -213,7 +166,7 @@ class OnnxBackend:
     @property
     def hidden_size(self) -> int | None:
         """Return the size of a hidden state; None if the graph gives none, as those of older exports."""
-        return self.widths.get(HIDDEN_STATES)
+        return self.session.widths.get(HIDDEN_STATES)
 
     def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
         """Append token ids [T] as `prefill` does; return the last hidden states [T, D], after the final norm.
@@ -237,10 +190,10 @@ class OnnxBackend:
         self._reserve(first, count, num_new)
         slots = slice(first, first + count)
         num_keys = max(self.num_keys[slots])  # -inf stands in place of the scores that shorter sequences lack
-        if not self.has_num_keys:  # then keys of this score do
+        if not self.session.has_num_keys:  # then keys of this score do
             self.num_keys[slots] = [num_keys] * count
         # 2. Bind caches and buffers, which stay bound as long as shapes stay the same, and fill the buffers.
-        bound, buffers = self._bind(first, count, num_new, len(keep), wanted)
+        bound, buffers = self.session.bind(self.cache, first, count, num_new, len(keep), wanted)
         buffers.ids[:], buffers.keep[:], buffers.num_keys[:] = ids, keep, self.num_keys[slots]
         np.add(np.array(self.lengths[slots])[:, None], np.arange(num_new), out=buffers.positions)
         # 3. Hand over the scores; those of the last call are within the runtime already.
@@ -248,52 +201,12 @@ class OnnxBackend:
             scores = self.latest[2]
         else:
             self._sync_scores()
-            scores = self.runtime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(self.scores[slots, :, :num_keys]))
-        bound.binding.bind_ortvalue_input("past_scores", scores)
-        bound.binding.bind_output("present_scores")
+            scores = self.session.take_in(self.scores[slots, :, :num_keys])
         # 4. Run, and take note of the new scores, keys and lengths.
-        self.session.run_with_iobinding(bound.binding)
-        present_scores = bound.binding.get_outputs_as_ortvaluevector()[2 * self.num_layers + 1]
-        self.latest = (first, count, self.runtime.OrtValue(present_scores))
+        self.latest = (first, count, self.session.run(bound, scores))
         self.num_keys[slots] = [number + num_new for number in self.num_keys[slots]]
         self.lengths[slots] = [length + num_new for length in self.lengths[slots]]
         return buffers.output
-
-    def _bind(self, first: int, count: int, num_new: int, num_kept: int, wanted: str) -> tuple[_Binding, _Buffers]:
-        """Bind the caches of some slots in place, and buffers for `num_new` tokens and `num_kept` rows of logits."""
-        bound = self.bindings.get((first, count, wanted))
-        if bound is None:
-            bound = self.bindings[first, count, wanted] = self._bind_caches(first, count)
-        buffers = bound.buffers
-        if buffers is None or buffers.positions.shape[1] != num_new or len(buffers.keep) != num_kept:
-            bound.buffers = None  # an interruption must not leave buffers that are no longer bound
-            buffers = bound.buffers = self._bind_buffers(bound.binding, count, num_new, num_kept, wanted)
-        return bound, buffers
-
-    def _bind_caches(self, first: int, count: int) -> _Binding:
-        """Bind the keys and values of some slots as inputs and outputs, so that nothing is copied."""
-        binding, caches = self.session.io_binding(), []
-        for index in range(2 * self.num_layers):
-            name = f"{'value' if index % 2 else 'key'}.{index // 2}"
-            value = self.runtime.OrtValue.ortvalue_from_numpy(self.cache[index, first : first + count])
-            binding.bind_ortvalue_input(f"past_{name}", value)
-            binding.bind_ortvalue_output(f"present_{name}", value)
-            caches.append(value)
-        return _Binding(binding, caches)
-
-    def _bind_buffers(self, binding: Any, count: int, num_new: int, num_kept: int, wanted: str) -> _Buffers:
-        """Bind new buffers for the other inputs, the scores excepted, and for the output that is wanted."""
-        ids, positions = np.zeros((2, count, num_new), dtype=np.int64)
-        keep, num_keys = np.zeros(num_kept, dtype=np.int64), np.zeros(count, dtype=np.int64)
-        num_rows = num_kept if wanted == LOGITS else num_new
-        output = np.zeros((count, num_rows, self.widths[wanted]), dtype=np.float32)
-        buffers = (ids, positions, keep, num_keys, output)
-        *inputs, result = values = [self.runtime.OrtValue.ortvalue_from_numpy(array) for array in buffers]
-        for name, value in zip(("input_ids", "position_ids", "logits_to_keep", NUM_KEYS), inputs, strict=True):
-            if name != NUM_KEYS or self.has_num_keys:
-                binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_output(wanted, result)
-        return _Buffers(*buffers, values)
 
     # Memory.
 
@@ -310,7 +223,7 @@ class OnnxBackend:
         cache[:, : self.cache.shape[1], :, : self.key_capacity] = self.cache
         scores[: self.cache.shape[1], :, : self.key_capacity] = self.scores
         self.cache, self.scores, self.key_capacity = cache, scores, key_capacity
-        self.bindings = {}
+        self.session.unbind()
 
     def _reserve(self, first: int, count: int, num_new: int) -> None:
         """Make room for `num_new` more keys in the slots from `first` to `first + count - 1`."""
@@ -430,5 +343,5 @@ class OnnxBackend:
 
     def close(self) -> None:
         """Free the session and all slots."""
-        self.bindings, self.latest = {}, None
+        self.latest = None
         del self.session, self.cache, self.scores

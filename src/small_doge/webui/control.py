@@ -81,12 +81,15 @@ class LocalControl:
 
     async def collect_metrics(self) -> tuple[str, list[Metric]]:
         """Return what was counted, with the name of this replica."""
+        return self.name, await run_in_threadpool(self._collect)
+
+    def _collect(self) -> list[Metric]:
         for entry in self.registry.entries.values():
             worker = entry.worker if entry.is_loaded else None
             self.metrics.memory.labels(entry.name).set(entry.count_bytes() if worker else 0)
             self.metrics.unfinished.labels(entry.name).set(worker.num_unfinished if worker else 0)
             self.metrics.waiting.labels(entry.name).set(worker.num_waiting if worker else 0)
-        return self.name, list(self.metrics.registry.collect())
+        return list(self.metrics.registry.collect())
 
 
 class ControlPlane:

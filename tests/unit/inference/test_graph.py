@@ -164,7 +164,7 @@ def test_export_that_knows_no_numbers_of_keys_goes_on(make_backend, monkeypatch)
     model = build_model(keep_window_size=8)
     backend, alone = make_backend(model), make_backend(model)
     monkeypatch.setattr("small_doge.inference.onnx_backend.SPARE_KEYS", 16)
-    monkeypatch.setattr(backend, "has_num_keys", False)
+    monkeypatch.setattr(backend.session, "has_num_keys", False)
     texts = [distinct_tokens(length, 97, seed=length) for length in (3, 14, 11)]
     for slot, text in enumerate(texts):
         backend.prefill(slot, text)

@@ -221,7 +221,7 @@ def test_logits_that_are_not_finite_are_told(make_engine, monkeypatch):
 def test_an_older_export_says_that_it_has_no_embeddings(make_backend, monkeypatch):
     backend = make_backend(build_model())
     engine = Engine(backend, None, [3], "the model")
-    del backend.widths["hidden_states"]
+    del backend.session.widths["hidden_states"]
     with pytest.raises(UserError, match="export the model again"):
         engine.embed([1, 2])
     with pytest.raises(UserError, match="export the model again"):
