@@ -98,11 +98,20 @@ async def _load_once(registry: ModelRegistry) -> None:
 
 
 def _start_ray(ray: Any, settings: ServeSettings) -> None:
-    """Join the cluster that `RAY_ADDRESS` names, or start one of this machine."""
+    """Join the cluster that `RAY_ADDRESS` names, or start one of this machine.
+
+    Raises:
+        UserError: it does not start, or can't be reached.
+    """
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": settings.debug}
     if not os.environ.get("RAY_ADDRESS"):
         options.update(num_cpus=1, include_dashboard=False, object_store_memory=OBJECT_STORE)
-    ray.init(**options)
+    try:
+        ray.init(**options)
+    except Exception as error:  # Ray has no narrower one for processes that do not start in time
+        raise UserError(
+            f"Ray did not start: {error} Try again when the machine is less busy; RAY_ADDRESS names a cluster that runs already"
+        ) from error
 
 
 def _deploy(serve: Any, settings: ServeSettings) -> Any:

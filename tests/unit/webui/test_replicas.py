@@ -143,6 +143,19 @@ def test_without_ray_it_is_said_how_to_get_it(models_dir, monkeypatch):
         run_server(settings, lambda text: None)
 
 
+def test_ray_that_does_not_start_is_told(models_dir, monkeypatch):
+    ray = pytest.importorskip("ray")
+
+    def time_out(**options):
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(ray, "init", time_out)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    settings = ServeSettings(models=(str(models_dir / "doge"),), engine="ray", port=0, threads=1)
+    with pytest.raises(UserError, match="Ray did not start: The current node timed out"):
+        run_server(settings, lambda text: None)
+
+
 def test_replicas_listen_on_one_port(models_dir):
     settings = ServeSettings(models=(str(models_dir / "doge"),), engine="ray")
     with pytest.raises(UserError, match="--frontend-port"):
