@@ -127,8 +127,8 @@ SCALES = {
     "smoke": Scale({"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]}, max_steps=4, batch=8, lr=3e-3, test_rows=16),
     "cpu": Scale(
         {
-            "length": [Task(32, 8, 4, 64), Task(64, 16, 4, 64)],
-            "width": [Task(32, 8, 4, 32), Task(32, 8, 4, 64)],
+            "length": [Task(32, 8, 4, 64), Task(64, 16, 4, 64), Task(128, 32, 4, 64)],
+            "width": [Task(32, 8, 4, 32), Task(32, 8, 4, 64), Task(32, 8, 4, 128)],
             "window": [Task(32, 4, 8, 64), Task(32, 8, 8, 64), Task(32, 16, 8, 64)],
             "noise": [Task(32, 8, 4, 64), Task(32, 8, 4, 64, "alike")],
         },
