@@ -37,6 +37,7 @@ class Scale:
 
     tasks: dict[str, list[Task]]
     max_steps: int
+    more_steps: int  # dynamic mask attention is trained once more, for so many: it learns what to keep slowly
     batch: int
     lr: float
     layers: int = 2
@@ -110,11 +111,11 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
     points = train(
         model,
         draw_batches(task, scale.batch, setting["seed"]),
-        scale.max_steps,
+        setting["max_steps"],
         scale.lr,
         device=device,
         evaluate=lambda: measure(model, check, task.window, device),
-        every=max(1, scale.max_steps // 20),
+        every=max(1, setting["max_steps"] // 20),
         # Of one layer's sliding window nothing past the window can be asked.
         stop=lambda point: point["near" if one_window else "all"] >= SOLVED,
         label=f"{setting['attention']} T={task.length} w={task.window} D={task.width}",
@@ -124,7 +125,9 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
 
 
 SCALES = {
-    "smoke": Scale({"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]}, max_steps=4, batch=8, lr=3e-3, test_rows=16),
+    "smoke": Scale(
+        {"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]}, max_steps=4, more_steps=8, batch=8, lr=3e-3, test_rows=16
+    ),
     "cpu": Scale(
         {
             "length": [Task(32, 8, 4, 64), Task(64, 16, 4, 64), Task(128, 32, 4, 64)],
@@ -133,6 +136,7 @@ SCALES = {
             "noise": [Task(32, 8, 4, 64), Task(32, 8, 4, 64, "alike")],
         },
         max_steps=400,
+        more_steps=1600,
         batch=16,
         lr=3e-3,
         layers=1,
@@ -146,6 +150,7 @@ SCALES = {
             "noise": [Task(512, 128, 16, 128), Task(512, 128, 16, 128, "alike")],
         },
         max_steps=20_000,
+        more_steps=80_000,
         batch=64,
         lr=1e-3,
     ),
@@ -153,14 +158,16 @@ SCALES = {
 
 
 def list_settings(scale: Scale, seeds: list[int]) -> list[dict]:
-    """Every run; a whole seed before the next, so that a study cut short has whole seeds."""
-    fixed = {name: value for name, value in asdict(scale).items() if name != "tasks"}
-    tasks = dict.fromkeys(task for tasks in scale.tasks.values() for task in tasks)
+    """Every run, the longer ones last; a whole seed before the next, so that a study cut short has whole seeds."""
+    fixed = {name: value for name, value in asdict(scale).items() if name not in ("tasks", "more_steps")}
+    tasks = list(dict.fromkeys(task for tasks in scale.tasks.values() for task in tasks))
+    kinds = [(attention, scale.max_steps) for attention in ATTENTIONS]
     return [
-        {**asdict(task), **fixed, "attention": attention, "seed": seed}
+        {**asdict(task), **fixed, "attention": attention, "max_steps": steps, "seed": seed}
+        for kinds in (kinds, [("dma", scale.more_steps)])
         for seed in seeds
         for task in tasks
-        for attention in ATTENTIONS
+        for attention, steps in kinds
     ]
 
 
@@ -174,10 +181,13 @@ def make_panels(scale: Scale, rows: list[dict]) -> dict[str, dict]:
         if axis == "length":
             fixed = f"w = T / {tasks[0].length // tasks[0].window}, pairs {tasks[0].pairs}, width {tasks[0].width}"
         mine = [row for row in rows if Task(**{name: row[name] for name in Task.__dataclass_fields__}) in tasks]
-        values = group_rows(mine, ("attention", axis), "far")
+        values = group_rows(mine, ("attention", "max_steps", axis), "far")
+        lines = dict.fromkeys((row["attention"], row["max_steps"]) for row in mine)
         panels[f"by {axis}\n({fixed})"] = {
-            ATTENTION_NAMES[attention]: {at: seen for (kind, at), seen in values.items() if kind == attention}
-            for attention in ATTENTIONS
+            f"{ATTENTION_NAMES[attention]}, {steps:,} steps": {
+                at: seen for (*line, at), seen in values.items() if line == [attention, steps]
+            }
+            for attention, steps in lines
         }
     return panels
 
@@ -187,15 +197,17 @@ def main(argv: list[str] | None = None) -> None:
     scale = SCALES[args.scale]
     study = Study("mqar", args, argv)
     rows = study.run_all(list_settings(scale, args.seeds), lambda setting: run(setting, scale, args.device))
+    order = list(Task.__dataclass_fields__)
+    rows.sort(key=lambda row: [row[name] for name in order])
     parts = [
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"
         f"{scale.layers} layer{'s' * (scale.layers > 1)}{SHIFTED * scale.shifted}, heads of {HEAD_DIM}, {SYMBOLS} keys, {SYMBOLS} values and {SYMBOLS} tokens of noise; {scale.batch} "
-        f"rows a step, learning rate {scale.lr:g}, at most {scale.max_steps:,} steps, fewer where {SOLVED:.1%} of 128 rows' answers are "
+        f"rows a step, learning rate {scale.lr:g}, at most `max_steps` steps, fewer where {SOLVED:.1%} of 128 rows' answers are "
         f"right (of a single layer's sliding window: those within the window). Measured on {scale.test_rows} rows that no training saw. `far` counts queries whose value stands w or more tokens "
         "back, `near` the others. Mean ± standard deviation of the seeds. A model that knows which values stand in the row and "
         "guesses among them has one right answer in as many as there are pairs.",
-        study.show_picture(make_panels(scale, rows), "tokens", "accuracy past w", y_range=(0, 1.05)),
-        summary_table(rows, [*Task.__dataclass_fields__, "attention"], {"all": 3, "near": 3, "far": 3, "steps": 0}),
+        study.show_picture(make_panels(scale, rows), "length, width, window", "accuracy past w", y_range=(0, 1.05)),
+        summary_table(rows, [*order, "attention", "max_steps"], {"all": 3, "near": 3, "far": 3, "steps": 0}),
     ]
     study.write("Multi-query associative recall", parts, [{**row, "curve": None} for row in rows])
 
