@@ -165,3 +165,11 @@ def test_what_is_typed_is_there_after_a_reload(page):
     page.find("composer").fill("Not sent yet")
     page.reload()
     assert page.find("composer").input_value() == "Not sent yet"
+
+
+def test_a_conversation_that_a_program_made_without_a_model_is_answered_by_one(page):
+    chat = fetch(f"{page.url}api/v1/chats", make_chat())
+    page.open(f"#{chat['id']}").set(max_tokens=3)
+    page.click("answer")
+    page.wait_for_answers(1)
+    assert page.saved()["messages"][1]["model"] == "first"

@@ -137,6 +137,7 @@ def test_everything_has_room_at_every_width_with_any_panel(page, columns):
     page.ask("Hello", columns)
     for width in (360, 600, 650, 800, 801, 900, 1100, 1400):
         page.page.set_viewport_size({"width": width, "height": 800})
+        page.settle()  # panels make room when the page hears of the width
         for panels in ((), ("sidebar",), ("settings",), ("sidebar", "settings")):
             for name in ("settings", "sidebar"):
                 if (name in panels) != page.find(name).is_visible():

@@ -178,6 +178,7 @@ export class App {
       if (!chat) return this.tell("This conversation is not here; it may have been deleted.");
       this.saver.ids.add(id);
       this.openChat(chat);
+      if (!chat.model) this.chooseDefaultModel(chat); // made by a program
       if (location.hash.slice(1) !== id) location.hash = id;
       if (!this.library.chats.some((other) => other.id === id)) this.library.refreshSoon(); // it may be new, from elsewhere
     } catch (error) {
