@@ -37,9 +37,11 @@ class Scale:
 
     tasks: dict[str, list[Task]]
     max_steps: int
-    more_steps: int  # dynamic mask attention is trained once more, for so many: it learns what to keep slowly
     batch: int
     lr: float
+    # Dynamic mask attention is trained once more, for longer and with a lower rate: it learns what to keep slowly.
+    more_steps: int
+    lower_lr: float
     layers: int = 2
     shifted: bool = False
     test_rows: int = 512
@@ -112,7 +114,7 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
         model,
         draw_batches(task, scale.batch, setting["seed"]),
         setting["max_steps"],
-        scale.lr,
+        setting["lr"],
         device=device,
         evaluate=lambda: measure(model, check, task.window, device),
         every=max(1, setting["max_steps"] // 20),
@@ -126,7 +128,13 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
 
 SCALES = {
     "smoke": Scale(
-        {"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]}, max_steps=4, more_steps=8, batch=8, lr=3e-3, test_rows=16
+        {"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]},
+        max_steps=4,
+        batch=8,
+        lr=3e-3,
+        more_steps=8,
+        lower_lr=1e-3,
+        test_rows=16,
     ),
     "cpu": Scale(
         {
@@ -136,9 +144,10 @@ SCALES = {
             "noise": [Task(32, 8, 4, 64), Task(32, 8, 4, 64, "alike")],
         },
         max_steps=400,
-        more_steps=1600,
         batch=16,
         lr=3e-3,
+        more_steps=1600,
+        lower_lr=1e-3,
         layers=1,
         shifted=True,
     ),
@@ -150,24 +159,26 @@ SCALES = {
             "noise": [Task(512, 128, 16, 128), Task(512, 128, 16, 128, "alike")],
         },
         max_steps=20_000,
-        more_steps=80_000,
         batch=64,
         lr=1e-3,
+        more_steps=80_000,
+        lower_lr=3e-4,
     ),
 }
 
 
 def list_settings(scale: Scale, seeds: list[int]) -> list[dict]:
     """Every run, the longer ones last; a whole seed before the next, so that a study cut short has whole seeds."""
-    fixed = {name: value for name, value in asdict(scale).items() if name not in ("tasks", "more_steps")}
+    fixed = {name: value for name, value in asdict(scale).items() if name not in ("tasks", "more_steps", "lower_lr")}
     tasks = list(dict.fromkeys(task for tasks in scale.tasks.values() for task in tasks))
-    kinds = [(attention, scale.max_steps) for attention in ATTENTIONS]
+    kinds = [{"attention": attention} for attention in ATTENTIONS]
+    longer = [{"attention": "dma", "max_steps": scale.more_steps, "lr": scale.lower_lr}]
     return [
-        {**asdict(task), **fixed, "attention": attention, "max_steps": steps, "seed": seed}
-        for kinds in (kinds, [("dma", scale.more_steps)])
+        {**asdict(task), **fixed, **kind, "seed": seed}
+        for group in (kinds, longer)
         for seed in seeds
         for task in tasks
-        for attention, steps in kinds
+        for kind in group
     ]
 
 
@@ -192,6 +203,19 @@ def make_panels(scale: Scale, rows: list[dict]) -> dict[str, dict]:
     return panels
 
 
+def make_curves(scale: Scale, rows: list[dict]) -> dict[str, dict]:
+    """How each seed's accuracy came, and went, in the shortest training of the tasks of the window axis."""
+    panels = {}
+    for task in scale.tasks.get("window", []):
+        mine = [row for row in rows if {**row, **asdict(task)} == row and row["max_steps"] == scale.max_steps]
+        panels[f"w = {task.window}, {task.pairs} pairs in {task.length} tokens"] = {
+            f"{ATTENTION_NAMES[row['attention']]}, seed {row['seed']}": {step: [right] for step, right in row["curve"]}
+            for row in sorted(mine, key=lambda row: ATTENTIONS.index(row["attention"]))
+            if row["attention"] == "dma" or row["seed"] == rows[0]["seed"]
+        }
+    return panels
+
+
 def main(argv: list[str] | None = None) -> None:
     args = build_parser("mqar", __doc__).parse_args(argv)
     scale = SCALES[args.scale]
@@ -202,12 +226,17 @@ def main(argv: list[str] | None = None) -> None:
     parts = [
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"
         f"{scale.layers} layer{'s' * (scale.layers > 1)}{SHIFTED * scale.shifted}, heads of {HEAD_DIM}, {SYMBOLS} keys, {SYMBOLS} values and {SYMBOLS} tokens of noise; {scale.batch} "
-        f"rows a step, learning rate {scale.lr:g}, at most `max_steps` steps, fewer where {SOLVED:.1%} of 128 rows' answers are "
+        f"rows a step, at most `max_steps` steps with learning rate `lr`, fewer where {SOLVED:.1%} of 128 rows' answers are "
         f"right (of a single layer's sliding window: those within the window). Measured on {scale.test_rows} rows that no training saw. `far` counts queries whose value stands w or more tokens "
         "back, `near` the others. Mean ± standard deviation of the seeds. A model that knows which values stand in the row and "
         "guesses among them has one right answer in as many as there are pairs.",
         study.show_picture(make_panels(scale, rows), "length, width, window", "accuracy past w", y_range=(0, 1.05)),
-        summary_table(rows, [*order, "attention", "max_steps"], {"all": 3, "near": 3, "far": 3, "steps": 0}),
+        *(
+            [study.show_picture(curves, "steps", "accuracy", suffix="-curves", y_range=(0, 1.05))]
+            if (curves := make_curves(scale, rows))
+            else []
+        ),
+        summary_table(rows, [*order, "attention", "max_steps", "lr"], {"all": 3, "near": 3, "far": 3, "steps": 0}),
     ]
     study.write("Multi-query associative recall", parts, [{**row, "curve": None} for row in rows])
 
