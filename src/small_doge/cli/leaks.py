@@ -85,6 +85,7 @@ def read_items(names: list[str] | None, data_root: Path) -> list[Item]:
         UserError: an unknown task, or none has data.
     """
     try:
+        from ..evaluation.task_data import MissingDataError
         from ..evaluation.task_files import list_tasks, load_task, read_task
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
@@ -94,7 +95,7 @@ def read_items(names: list[str] | None, data_root: Path) -> list[Item]:
     for task in names or [name for name in list_tasks() if not read_task(name)["metadata"].get("embedded")]:
         try:
             rows = load_task(task, data_root, shots=0).rows
-        except UserError:
+        except MissingDataError:
             if names:
                 raise
             missing.append(task)

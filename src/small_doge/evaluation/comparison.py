@@ -41,13 +41,19 @@ class Pairs:
 
     Attributes:
         scores: [2, n], of the first and of the second.
+        groups: [n], the group of each item, such as the subject of MMLU; "" where there are none.
         alone: items that one of them alone was asked, first and second.
         other_prompts: items of one name with different questions, which were left out.
     """
 
     scores: np.ndarray
+    groups: np.ndarray
     alone: tuple[int, int] = (0, 0)
     other_prompts: int = 0
+
+    def split(self) -> list[np.ndarray]:
+        """Return the scores of each group, whose mean is the score of the task."""
+        return [self.scores[:, self.groups == group] for group in np.unique(self.groups)]
 
 
 @dataclass
@@ -119,7 +125,7 @@ def compare_models(models: Sequence[ScoredModel]) -> list[Comparison]:
 def _compare(first: ScoredModel, second: ScoredModel) -> Comparison:
     """Compare two models."""
     found = Comparison(second, notes=_find_differences(first, second))
-    all_parts: list[list[np.ndarray]] = []
+    all_parts: list[list[list[np.ndarray]]] = []  # of each row, of each task, the groups
     rows = {row["row"]: row["tasks"] for row in first.result["rows"]}
     theirs = {row["row"]: row["tasks"] for row in second.result["rows"]}
     for name, owner in [
@@ -133,7 +139,7 @@ def _compare(first: ScoredModel, second: ScoredModel) -> Comparison:
             continue
         parts = [_pair_task(name, task, first, second, found.notes) for task in rows[name]]
         if all(part is not None for part in parts):
-            scores = [part.scores for part in parts]
+            scores = [part.split() for part in parts]
             found.rows[name] = _test([scores])
             all_parts.append(scores)
     if not found.rows:
@@ -147,10 +153,10 @@ def _compare(first: ScoredModel, second: ScoredModel) -> Comparison:
     return found
 
 
-def _test(rows: Sequence[Sequence[np.ndarray]]) -> PairedTest:
-    """Compare the average over rows, each the average of its tasks."""
-    weights = [1 / len(rows) / len(row) for row in rows for _ in row]
-    return compare_pairs([(scores[0], scores[1]) for row in rows for scores in row], weights)
+def _test(rows: Sequence[Sequence[Sequence[np.ndarray]]]) -> PairedTest:
+    """Compare the average over rows, each the average of its tasks, each the average of its groups."""
+    parts = [(1 / len(rows) / len(row) / len(task), scores) for row in rows for task in row for scores in task]
+    return compare_pairs([(scores[0], scores[1]) for _, scores in parts], [weight for weight, _ in parts])
 
 
 def _pair_task(row: str, task: str, first: ScoredModel, second: ScoredModel, notes: list[str]) -> Pairs | None:
@@ -189,7 +195,8 @@ def pair_items(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
     shared = [key for key in a if key in b]
     kept = [key for key in shared if not asked_alike or a[key]["prompt_hash"] == b[key]["prompt_hash"]]
     scores = np.array([[items[key]["score"] for key in kept] for items in (a, b)], dtype=float)
-    return Pairs(scores, (len(a) - len(shared), len(b) - len(shared)), len(shared) - len(kept))
+    groups = np.array([a[key].get("group", "") for key in kept], dtype=str)
+    return Pairs(scores, groups, (len(a) - len(shared), len(b) - len(shared)), len(shared) - len(kept))
 
 
 def _number_items(items: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:

@@ -92,7 +92,7 @@ def _describe_scores(report: dict[str, Any], missing: str | None) -> list[Sectio
     tables = []
     for result in report["scores"] or []:
         head, rows = score_tables.list_cells(result)
-        grey = frozenset(i for i, row in enumerate(result["rows"]) if not row["above_chance"])
+        grey = frozenset(i for i, sure in enumerate(score_tables.list_above_chance(result)) if sure is False)
         rows = [[f"{c} (chance)" if n == 1 and i in grey else c for n, c in enumerate(r)] for i, r in enumerate(rows)]
         empty = {
             n for n in range(len(head)) if all(row[n] == "-" for row in rows)
@@ -202,7 +202,7 @@ def describe_origin(report: dict[str, Any]) -> str:
 def list_highlights(report: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the few figures that stand first."""
     sizes, facts, scores = report["sizes"], report["facts"] or {}, report["scores"] or []
-    rows = [row for result in scores for row in result["rows"]]
+    rows = [row for result in scores for row in result["rows"] if not row["is_further"]]
     fastest = max(row["decode_tok_s"] for row in report["speed"]["rows"])
     found = {
         "parameters": None if sizes["parameters"] is None else f"{sizes['parameters'] / 1e6:,.2f}M",

@@ -65,6 +65,15 @@ def test_tasks_of_a_row_weigh_alike_and_rows_do_in_the_average(tmp_path):
     assert any("Holm" in note for note in found.notes)
 
 
+def test_groups_of_a_task_weigh_alike_as_in_its_score(tmp_path):
+    groups = ["law"] * 8 + ["art"] * 2
+    items = [{**item, "group": group} for item, group in zip(make_items([1] * 8 + [0] * 2), groups, strict=True)]
+    a = write_results(tmp_path / "a", {"mmlu": items})
+    b = write_results(tmp_path / "b", {"mmlu": [{**item, "score": 1} for item in items]}, "two")
+    test = compare(a, b)[0].rows["MMLU"]
+    assert (test.first, test.second, test.n) == (0.5, 1.0, 10) and test.difference == pytest.approx(0.5)
+
+
 def test_what_is_in_one_result_alone_is_left_out_and_said(tmp_path):
     a = write_results(tmp_path / "a", {"arc": [1, 0, 1], "piqa": [1, 0]})
     b = write_results(tmp_path / "b", {"arc": [1, 0], "obqa": [1, 0]}, "two", result={"versions": {"torch": "3"}})
