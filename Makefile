@@ -8,7 +8,10 @@ TORCH := torch==2.13.0
 TORCH_INDEX_URL ?=
 ARGS ?=
 
-.PHONY: setup demo test golden links test-all bench javascript vendor style types format clean
+# lighteval has an environment of its own: it needs an older latex2sympy2_extended than math-verify does.
+LIGHTEVAL := .venv-lighteval
+
+.PHONY: setup demo test golden links test-all bench lighteval javascript vendor style types format clean
 
 setup: $(STAMP)
 
@@ -52,6 +55,19 @@ bench: setup
 	$(BIN)/python benchmarks/bench_data.py
 	$(BIN)/python benchmarks/bench_peers.py
 	$(BIN)/python benchmarks/bench_inference.py
+
+# For evaluation/eval_downstream_tasks.sh.
+lighteval: $(LIGHTEVAL)/.installed
+
+$(LIGHTEVAL)/.installed: $(STAMP) evaluation/lighteval-constraints.txt evaluation/prepare_lighteval.py
+	@test -x $(LIGHTEVAL)/bin/python || { echo "Making $(LIGHTEVAL)"; $(PYTHON) -m venv $(LIGHTEVAL); }
+	@echo "Installing $(TORCH) and lighteval"
+	@$(LIGHTEVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+		$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH)
+	@$(LIGHTEVAL)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c evaluation/lighteval-constraints.txt lighteval langdetect
+	@$(BIN)/python evaluation/prepare_lighteval.py $(LIGHTEVAL)
+	@touch $@
 
 # For examples/javascript; --ignore-scripts leaves out onnxruntime-node's download for GPUs.
 javascript:

@@ -22,6 +22,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "README_zh.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "evaluation" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "recipes" / "doge").glob("*.md")),
 ]
@@ -73,6 +74,10 @@ def test_commands_exist(path):
                 assert set(words) <= targets, line
             elif program == "small-doge":
                 check_small_doge(words)
+            elif program == "bash":
+                settings = (ROOT / words[0]).read_text(encoding="utf-8")
+                named = [w.split("=")[0] for w in shlex.split(line) if re.fullmatch(r"[A-Z_]+=\S*", w)]
+                assert all(f"${{{name}:-" in settings for name in named), line
             elif program == "node":
                 assert (ROOT / words[0]).exists(), line
             elif program == "python" and words[0] == "-m":

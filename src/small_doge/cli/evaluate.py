@@ -13,6 +13,7 @@ from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
 from .default_command import DefaultCommandGroup
+from .prompts import write_what_is_asked
 from .tables import show_table
 
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     help="Score a model on the tasks of the guides' tables.\n\n"
     "[bold]small-doge eval MODEL[/] is short for [bold]small-doge eval run MODEL[/].",
 )
+app.command("prompts")(write_what_is_asked)
 console = Console()
 
 

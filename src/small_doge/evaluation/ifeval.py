@@ -32,7 +32,7 @@ def load_checkers() -> ModuleType:
         nltk.data.find(PUNKT)
     except LookupError:
         with tempfile.TemporaryDirectory() as folder:
-            _write_punkt(Path(folder) / PUNKT)
+            write_punkt(Path(folder) / PUNKT)
             nltk.data.path.append(folder)
             try:
                 return _import_checkers()
@@ -50,7 +50,7 @@ def _import_checkers() -> ModuleType:
     return utils
 
 
-def _write_punkt(folder: Path) -> None:
+def write_punkt(folder: Path) -> None:
     """Write NLTK's English splitter in its own form of files, from the package that carries the same numbers.
 
     Raises:

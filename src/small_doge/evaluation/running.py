@@ -160,7 +160,7 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     before, start = own.notes.as_dict() if own else None, time.perf_counter()
     if own:
         own.ends_turn, own.has_ended = bool(task.metadata.get("chat")), []
-    samples = _evaluate(lm, task, chat)
+    samples = evaluate_task(lm, task, chat)
     ended = own.has_ended if own else []
     prompts = "".join(sample["prompt_hash"] for sample in samples)
     return {
@@ -180,7 +180,7 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     }
 
 
-def _evaluate(lm: LM, task: LoadedTask, chat: bool) -> list[dict[str, Any]]:
+def evaluate_task(lm: LM, task: LoadedTask, chat: bool) -> list[dict[str, Any]]:
     """Let the harness ask a task; return its samples in the order of the rows.
 
     This is `lm_eval.simple_evaluate` without the list of what is installed, which takes a second a task.

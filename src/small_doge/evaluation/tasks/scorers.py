@@ -1,22 +1,10 @@
 """How answers are scored, for the task files; the harness finds these functions by their names."""
 
-import re
-import string
 from typing import Any
 
+from small_doge.evaluation.tasks.matching import first_line, match_alias, match_exactly  # noqa: F401 (for task files)
 from small_doge.processor.data_config import DEFAULT_THINKING_TAGS
 from small_doge.utils.answers import find_fault, is_right, says, split_thought
-
-
-def match_alias(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Tell whether the first line of an answer is one of the names of the right one."""
-    said = _strip(results[0])
-    return {"exact_match": float(any(said == _strip(name) for name in [doc["answer"], *doc["aliases"]]))}
-
-
-def match_exactly(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Tell whether the first line of an answer is the target, but for white space around it."""
-    return {"exact_match": float(_first_line(results[0]) == doc["target"].strip())}
 
 
 def verify_value(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
@@ -43,7 +31,7 @@ def average_lists(items: list[list[float]]) -> float:
 
 def answer_question(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Tell whether the words of the right answer, or its value, stand in the first line after any thought."""
-    said = _first_line(drop_thought(results[0]))
+    said = first_line(drop_thought(results[0]))
     if doc["kind"] == "sum":
         return {"exact_match": float(is_right(said, doc["short_answer"]))}
     return {"exact_match": float(says(said.split(" is ", 1)[-1], doc["short_answer"]))}
@@ -51,7 +39,7 @@ def answer_question(doc: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def solve_problem(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Tell whether the first line after any thought states the value of the right answer."""
-    return {"exact_match": float(is_right(_first_line(drop_thought(results[0])), doc["final"]))}
+    return {"exact_match": float(is_right(first_line(drop_thought(results[0])), doc["final"]))}
 
 
 def prefer_chosen(doc: dict[str, Any], results: list[tuple[float, bool]]) -> dict[str, float]:
@@ -69,13 +57,3 @@ def is_direct(answer: str, has_ended: bool) -> bool:
 def drop_thought(answer: str) -> str:
     """Return an answer without the thought before it."""
     return split_thought(answer, DEFAULT_THINKING_TAGS)[1].strip()
-
-
-def _first_line(text: str) -> str:
-    return text.strip().split("\n")[0].strip()
-
-
-def _strip(text: str) -> str:
-    """Return the first line without case, punctuation, articles and doubled spaces."""
-    bare = _first_line(text).lower().translate(str.maketrans("", "", string.punctuation))
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
