@@ -12,6 +12,7 @@ from small_doge.utils.suggest import unknown_name_message
 
 ATTENTION_NAMES = {"dma": "dynamic mask", "full": "full attention", "window": "sliding window"}
 ATTENTIONS = tuple(ATTENTION_NAMES)
+BIASED = "biased"  # dynamic mask attention with a window of the whole length: a bias, and nothing dropped
 
 
 class UnscoredAttention(DogeAttention):
@@ -48,21 +49,21 @@ def build_model(
     """A Doge with random weights for sequences of `length` tokens.
 
     Args:
-        attention: `dma` keeps `window` keys by their score, `window` the last `window`, `full` all.
+        attention: `dma` keeps `window` keys by their score, `window` the last `window`, `full` and `biased` all.
         shifted: let each token know the one before it (`ShiftedEmbedding`).
         sizes: other fields of the configuration.
     """
-    if attention not in ATTENTIONS:
-        raise UserError(unknown_name_message("attention", attention, ATTENTIONS))
+    if attention not in (*ATTENTIONS, BIASED):
+        raise UserError(unknown_name_message("attention", attention, (*ATTENTIONS, BIASED)))
     config = DogeConfig(
         max_position_embeddings=length,
-        keep_window_size=length if attention == "full" else window,
+        keep_window_size=length if attention in ("full", BIASED) else window,
         tie_word_embeddings=True,
         use_cache=False,
         **sizes,
     )
     model = DogeForCausalLM(config)
-    if attention != "dma":
+    if attention not in ("dma", BIASED):
         for layer in model.model.layers:
             layer.self_attn.__class__ = UnscoredAttention
             for parameter in (layer.self_attn.A, *layer.self_attn.dt_proj.parameters()):

@@ -1,7 +1,8 @@
 """Language modelling on real texts: the same Doge with dynamic mask attention, full attention or a sliding window.
 
-All see the same tokens in the same order, from the same initial weights. The loss on held-out rows
-is told by position: within the first w tokens all three can see everything, past them two of the three can't.
+All see the same tokens in the same order, from the same initial weights. The loss on held-out rows is told by position: within the
+first w tokens every attention keeps all keys. `biased` is the dynamic mask with w = T: the scores bias the softmax, and nothing is
+dropped.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,12 +10,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from benchmarks.studies.attention import ATTENTION_NAMES, ATTENTIONS, build_model
+from benchmarks.studies.attention import ATTENTION_NAMES, BIASED, build_model
 from benchmarks.studies.common import Study, build_parser, train
 from benchmarks.studies.presenting import group_rows, summary_table
 from benchmarks.studies.token_rows import draw_batches, read_tokens
 
 from small_doge.utils.model_folder import load_tokenizer
+
+
+NAMES = {**ATTENTION_NAMES, BIASED: "dynamic mask, w = T"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = [
         {**asdict(scale), "data": args.data, "vocab_size": vocab_size, "attention": attention, "seed": seed}
         for seed in args.seeds
-        for attention in ATTENTIONS
+        for attention in NAMES
     ]
     rows = subtract_full(study.run_all(settings, lambda setting: run(setting, scale, data, vocab_size, args.device)))
     curve = [
@@ -123,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         groups = group_rows(curve, ("attention", "tokens"), part)
         panels[title] = {
             name: {tokens: found for (kind, tokens), found in groups.items() if kind == attention}
-            for attention, name in ATTENTION_NAMES.items()
+            for attention, name in NAMES.items()
         }
     summary = [{name: value for name, value in row.items() if name not in ("curve", "data")} for row in rows]
     differences = [row for row in summary if row["attention"] != "full"]

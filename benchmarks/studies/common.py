@@ -218,7 +218,9 @@ def _commit() -> str:
     """The commit that runs, marked where its files were changed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True).stdout.strip()
+    source = ["--", ":/src", ":/benchmarks", ":(top,exclude)benchmarks/results"]
+    status = [*git, "status", "--porcelain", *source]
+    changed = subprocess.run(status, capture_output=True, text=True).stdout.strip()
     return (commit or "unknown") + ("+changes" if changed else "")
 
 

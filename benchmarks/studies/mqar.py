@@ -39,7 +39,7 @@ class Scale:
     max_steps: int
     batch: int
     lr: float
-    # Dynamic mask attention is trained once more, for longer and with a lower rate: it learns what to keep slowly.
+    # On the window axis, dynamic mask attention is trained once more, for longer and with a lower rate.
     more_steps: int
     lower_lr: float
     layers: int = 2
@@ -168,16 +168,16 @@ SCALES = {
 
 
 def list_settings(scale: Scale, seeds: list[int]) -> list[dict]:
-    """Every run, the longer ones last; a whole seed before the next, so that a study cut short has whole seeds."""
+    """Every run, the longer ones first; a whole seed before the next, so that a study cut short has whole seeds."""
     fixed = {name: value for name, value in asdict(scale).items() if name not in ("tasks", "more_steps", "lower_lr")}
     tasks = list(dict.fromkeys(task for tasks in scale.tasks.values() for task in tasks))
     kinds = [{"attention": attention} for attention in ATTENTIONS]
     longer = [{"attention": "dma", "max_steps": scale.more_steps, "lr": scale.lower_lr}]
     return [
         {**asdict(task), **fixed, **kind, "seed": seed}
-        for group in (kinds, longer)
+        for group, members in ((longer, scale.tasks.get("window", tasks)), (kinds, tasks))
         for seed in seeds
-        for task in tasks
+        for task in members
         for kind in group
     ]
 

@@ -109,6 +109,6 @@ def test_a_study_runs_end_to_end_and_again_from_what_it_kept(study, tmp_path, mo
         assert (tmp_path / picture.partition("](")[2].rstrip(")")).exists()
     num_runs = len(kept.read_text().splitlines())
     rows = json.loads(capsys.readouterr().out.splitlines()[-2])["rows"]
-    assert {row["attention"] for row in rows} == {"dma", "full", "window"} and {row["seed"] for row in rows} == {0, 1}
+    assert {row["attention"] for row in rows} >= {"dma", "full", "window"} and {row["seed"] for row in rows} == {0, 1}
     study.main(command)
     assert output.read_text(encoding="utf-8") == text and len(kept.read_text().splitlines()) == num_runs

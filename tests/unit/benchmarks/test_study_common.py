@@ -113,6 +113,13 @@ def test_attentions_without_scores_are_plain_causal_attention_and_a_sliding_wind
         torch.testing.assert_close(output[0], layer.o_proj(means))
 
 
+def test_a_biased_model_keeps_every_key_and_learns_its_scores():
+    model = build_model("biased", 8, 3, **SIZES)
+    layer = model.model.layers[0].self_attn
+    assert layer.keep_window_size == 8 and layer.A.requires_grad
+    assert not build_model("full", 8, 3, **SIZES).model.layers[0].self_attn.A.requires_grad
+
+
 def test_unknown_attentions_name_the_near_miss():
     with pytest.raises(UserError, match="did you mean 'window'"):
         build_model("windows", 8, 4, **SIZES)
