@@ -1,5 +1,6 @@
 """Replicas of Ray Serve: one dies under load, and the server goes on."""
 
+import asyncio
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 from tests.webui import run_app
 
 from small_doge.utils.errors import UserError
+from small_doge.webui.errors import ApiError
 from small_doge.webui.serving import listen, run_server
 from small_doge.webui.settings import ServeSettings
 
@@ -141,6 +143,58 @@ def test_without_ray_it_is_said_how_to_get_it(models_dir, monkeypatch):
     settings = ServeSettings(models=(str(models_dir / "doge"),), engine="ray")
     with pytest.raises(UserError, match=r"pip install 'small-doge\[scale\]'"):
         run_server(settings, lambda text: None)
+
+
+class Handle:
+    """Stands for Ray Serve's handle: every replica has an answer, or an exception in its place."""
+
+    def __init__(self, answers):
+        self.answers, self.asked = answers, None
+
+    def broadcast(self, *asked):
+        self.asked = asked
+        return self
+
+    async def results_async(self, timeout_s, return_exceptions):
+        assert return_exceptions
+        if self.answers is None:
+            raise TimeoutError
+        return self.answers
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Asks replicas that have some answers."""
+    pytest.importorskip("ray")
+    from small_doge.webui import replicas
+
+    def run(answers):
+        handle = Handle(answers)
+        monkeypatch.setattr(replicas, "_find_replicas", lambda: handle)
+        result = asyncio.run(replicas.ask_replicas("cancel", "chatcmpl-1"))
+        assert handle.asked == ("perform", "cancel", "chatcmpl-1")
+        return result
+
+    return run
+
+
+def test_replicas_that_die_meanwhile_answer_nothing(ask):
+    from ray.exceptions import RayActorError
+
+    refusal = ApiError(409, "in use")
+    assert ask([True, RayActorError(), refusal]) == [True, refusal]
+
+
+@pytest.mark.parametrize("answers", [None, []])
+def test_replicas_that_do_not_answer_are_told(ask, answers):
+    with pytest.raises(ApiError, match="did not answer in time") as caught:
+        ask(answers)
+    assert caught.value.status == 503
+
+
+def test_failure_of_a_replica_is_raised(ask):
+    with pytest.raises(KeyError):
+        ask([True, KeyError("x")])
 
 
 def test_ray_that_does_not_start_is_told(models_dir, monkeypatch):
