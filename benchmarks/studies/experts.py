@@ -26,7 +26,7 @@ from small_doge.utils.model_folder import load_tokenizer
 from small_doge.utils.suggest import unknown_name_message
 
 
-KINDS = ("dense", "moe", "cdmoe", "pkm", "peer")
+KINDS = ("dense", "moe", "cdmoe", "cdmoe-balanced", "pkm", "peer")
 # `retrieved` counts the neurons of experts that a token meets; PKM, whose values have half a neuron's weights, meets
 # twice as many. `query_dim` is of each of the `heads` of PKM and PEER.
 SIZES = {
@@ -58,21 +58,29 @@ SIZES = {
 WARMUP, DECAY = 0.05, 0.2  # shares of the steps
 TIMED_STEPS = 30
 FEWEST_STEPS = 5
-BALANCE_WEIGHT = 0.01  # of the plain mixture's balance loss, as in arXiv:2101.03961
+BALANCE_WEIGHT = 0.01  # of the balance loss, as in arXiv:2101.03961
 
 
 class WithBalance(nn.Module):
-    """A model whose loss in training has the balance losses of its plain mixtures too."""
+    """A model whose loss in training has a balance loss too, of a plain mixture or, if asked for, of CDMoE."""
 
-    def __init__(self, model: DogeForCausalLM) -> None:
+    def __init__(self, model: DogeForCausalLM, balance_cdmoe: bool = False) -> None:
         super().__init__()
         self.model = model
         self.mixtures = [module for module in model.modules() if isinstance(module, TopKMoE)]
+        self.router_logits: dict[DogeCDMoE, torch.Tensor] = {}
+        for module in model.modules() if balance_cdmoe else []:
+            if isinstance(module, DogeCDMoE):
+                module.register_forward_hook(lambda layer, _, outputs: self.router_logits.update({layer: outputs[1]}))
 
     def forward(self, **batch: torch.Tensor):
         outputs = self.model(**batch)
-        for mixture in self.mixtures if self.training else []:
-            outputs.loss = outputs.loss + BALANCE_WEIGHT * mixture.balance_loss / len(self.mixtures)
+        if self.training:
+            losses = [mixture.balance_loss for mixture in self.mixtures]
+            for layer, logits in self.router_logits.items():
+                losses.append(ops.compute_load_balancing_loss((logits,), layer.top_k))
+            if losses:
+                outputs.loss = outputs.loss + BALANCE_WEIGHT * torch.stack(losses).mean()
         return outputs
 
 
@@ -123,7 +131,7 @@ def build_layer(kind: str, experts: int, sizes: dict, budget: int) -> nn.Module:
 
     def build(width: int) -> nn.Module:
         fields = {**sizes["model"], "intermediate_size": width}
-        if kind == "cdmoe":
+        if kind.startswith("cdmoe"):
             return DogeCDMoE(DogeConfig(**fields, is_moe=True, num_experts=experts, num_experts_per_tok=retrieved))
         layer = PKM if kind == "pkm" else PEER
         top_k = (2 if kind == "pkm" else 1) * retrieved // sizes["heads"]
@@ -191,7 +199,8 @@ class Experts:
         self.vocab_size = len(load_tokenizer(args.tokenizer))
 
     def build(self, setting: dict) -> WithBalance:
-        return WithBalance(build_model(setting["variant"], self.sizes, self.vocab_size)).to(self.device)
+        model = build_model(setting["variant"], self.sizes, self.vocab_size)
+        return WithBalance(model, setting["variant"].startswith("cdmoe-balanced")).to(self.device)
 
     def measure_step(self, setting: dict) -> dict:
         """The least seconds of a step: other work on the machine can only add to them."""

@@ -64,6 +64,17 @@ def test_the_balance_loss_joins_the_loss_in_training_alone():
     torch.testing.assert_close(trained, evaluated + 0.01 * balance)
 
 
+def test_cdmoe_is_balanced_if_asked_for():
+    torch.manual_seed(0)
+    model = experts.build_model("cdmoe-balanced:16", experts.SIZES["smoke"], 32)
+    plain, balanced = experts.WithBalance(model).train(), experts.WithBalance(model, balance_cdmoe=True).train()
+    ids = torch.randint(0, 32, (2, 8))
+    loss = balanced(input_ids=ids, labels=ids).loss
+    ((layer, logits),) = balanced.router_logits.items()
+    expected = ops.compute_load_balancing_loss((logits,), layer.top_k)
+    torch.testing.assert_close(loss, plain(input_ids=ids, labels=ids).loss + 0.01 * expected)
+
+
 @pytest.mark.parametrize("variant", ["moe:4", "cdmoe:16", "pkm:16", "peer:16"])
 def test_use_is_the_share_of_experts_that_the_rows_choose(variant):
     torch.manual_seed(0)
