@@ -336,6 +336,14 @@ def test_pages_that_are_allowed_may_call(locked):
     assert httpx.options(f"{address}/v1/models", headers={**headers, "Origin": "https://x.example"}).status_code == 403
 
 
+def test_other_pages_may_see_that_the_server_is_there_and_nothing_more(address):
+    kinds = {path: httpx.get(f"{address}{path}").headers["Cross-Origin-Resource-Policy"] for path in PATHS}
+    assert {path for path, kind in kinds.items() if kind == "cross-origin"} == {"/health"}
+    refused = httpx.get(f"{address}/health", headers={"Origin": "https://evil.example"})
+    assert refused.status_code == 403 and refused.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert "Access-Control-Allow-Origin" not in refused.headers
+
+
 def test_head_is_answered_where_get_is(server):
     with httpx.Client(base_url=server) as client:
         for path in ("/health", "/v1/models", "/docs", "/"):

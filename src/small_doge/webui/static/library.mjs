@@ -3,6 +3,8 @@
 import { BUILT_IN, isBuiltIn } from "./core/presets.mjs";
 import { MAX_IMPORT_BYTES, download, readExport, toJson, toMarkdown } from "./core/transfer.mjs";
 
+const UNDO_SECONDS = 20;
+
 export class Library {
   constructor(app) {
     this.app = app;
@@ -71,7 +73,7 @@ export class Library {
   archive(summary, archived) {
     const { app } = this;
     this.change(summary, { archived });
-    if (archived) app.tell("Archived.", "Undo", () => this.change(summary, { archived: false }));
+    if (archived) app.tell("Archived.", "Undo", () => this.change(summary, { archived: false }), UNDO_SECONDS);
     else app.tell("Out of the archive.");
   }
 

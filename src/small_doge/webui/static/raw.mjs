@@ -1,6 +1,7 @@
 // The raw text of a conversation in raw mode: tokens with their probabilities, that a base model goes on with.
 
 import { makeMessage, titleOf } from "./core/tree.mjs";
+import { SPOKEN_LENGTH } from "./talk.mjs";
 
 const KEPT_STEPS = 200;
 const MAX_SAVED_TOKENS = 3000; // more than this do not fit into the figures of a message
@@ -183,7 +184,9 @@ export class RawText {
 
   /** Let screen readers hear what was written. */
   speak(count) {
-    if (count) this.app.say(this.tokens.slice(-count).map(({ text }) => text).join(""));
+    if (!count) return;
+    const text = this.tokens.slice(-count).map(({ text }) => text).join("");
+    this.app.say(text.length > SPOKEN_LENGTH ? `${text.slice(0, SPOKEN_LENGTH)} … The rest stands in the text.` : text);
   }
 
   /** Ask for the probability of every token, and for what each head keeps. */

@@ -275,15 +275,16 @@ export class App {
     this.changed();
   }
 
-  tell(text, label = null, action = null) {
+  /** Say something in words, with what can be done about it; it goes after a while, or stays until it is answered. */
+  tell(text, label = null, action = null, seconds = action ? Infinity : 6) {
     this.say(text);
-    this.showNotice(text, label, action);
+    this.showNotice(text, label, action, seconds);
   }
 
-  showNotice(text, label = null, action = null) {
+  showNotice(text, label = null, action = null, seconds = 6) {
     this.notice = { text, label, action };
     clearTimeout(this.noticeTimer);
-    if (!action) this.noticeTimer = setTimeout(() => this.closeNotice(), 6000);
+    if (Number.isFinite(seconds)) this.noticeTimer = setTimeout(() => this.closeNotice(), 1000 * seconds);
     this.changed();
   }
 

@@ -4,7 +4,7 @@ import { splitThinking } from "./core/thinking.mjs";
 import { childrenOf, findMessage, makeMessage, newestLeaf, pathTo, siblingsOf, titleOf } from "./core/tree.mjs";
 
 const SPOKEN_EVERY_MS = 3000;
-const SPOKEN_LENGTH = 1500; // characters of an answer that screen readers are given at its end; the rest is read in its place
+export const SPOKEN_LENGTH = 1500; // characters of an answer that screen readers are given at its end; the rest is read in its place
 const NEARLY_FULL = 0.8; // of the context: an error then is likely one of its size
 
 /**
