@@ -225,10 +225,11 @@ class Engine(Texts):
 
     @property
     def nbytes(self) -> int:
-        """Count the bytes of weights, slots and prefix cache; 0 once the engine is closed."""
-        if self.scheduler.is_closed:
-            return 0
-        return self.backend.weight_nbytes + self.backend.nbytes + self.scheduler.prefix_cache.nbytes
+        """Count the bytes of weights, slots and prefix cache; 0 once the engine is closed. Any thread may ask."""
+        with self.scheduler.lock:
+            if self.scheduler.is_closed:
+                return 0
+            return self.backend.weight_nbytes + self.backend.nbytes + self.scheduler.prefix_cache.nbytes
 
     def close(self) -> None:
         """Free weights and slots. Unfinished requests fail, and later ones are refused; a second call does nothing.
@@ -236,9 +237,10 @@ class Engine(Texts):
         Raises:
             UserError: called from within a step.
         """
-        if self.scheduler.close():
-            self.grammars = None
-            self.backend.close()
+        with self.scheduler.lock:
+            if self.scheduler.close():
+                self.grammars = None
+                self.backend.close()
 
     # Checks.
 

@@ -98,7 +98,7 @@ def export_once(name: str | Path, quantize: str, tell: Callable[[str], None]) ->
     folder = _choose_parent(source, name) / f"{title}-{'float32' if quantize == 'none' else quantize}"
     if _is_current(folder, source, quantize):
         return folder
-    with _lock(folder):
+    with _lock(folder, tell):
         if not _is_current(folder, source, quantize):  # another process may have made it meanwhile
             _export(name, source, folder, quantize, title, tell)
     return folder
@@ -108,8 +108,7 @@ def _export(
     name: str | Path, source: Path, folder: Path, quantize: str, title: str, tell: Callable[[str], None]
 ) -> None:
     """Write the export, and then the record of what it was made of."""
-    for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    _remove_leftovers(folder)
     stamp = _stamp(source, quantize)  # before the checkpoint is read: a change during the export makes another
     model, tokenizer = open_checkpoint(name)
     try:
@@ -117,8 +116,25 @@ def _export(
     except UserError as error:
         raise NotExportableError(str(error)) from error
     tell(f"Exporting {name} once, for the fast engine, to {folder}; this can take a minute")
-    export_onnx(model, tokenizer, folder, quantize, name=title, overwrite=True)
-    write_json(_find_record(folder), stamp)
+    try:
+        export_onnx(model, tokenizer, folder, quantize, name=title, overwrite=True)
+        write_json(_find_record(folder), stamp)
+    except UserError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and "(os error " not in str(error):  # which tokenizers raise
+            raise
+        _remove_leftovers(folder)
+        raise NotExportableError(f"its export can't be kept in {folder.parent} ({error})") from error
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote the export, or its record."""
+    for leftover in folder.parent.glob(f".{folder.name}.*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _is_current(folder: Path, source: Path, quantize: str) -> bool:
@@ -133,8 +149,8 @@ def _find_record(folder: Path) -> Path:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing the same export; the lock of a process that is killed goes with it.
+def _lock(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes from writing the same export, or wait for them; the lock of a killed one goes with it.
 
     Raises:
         NotExportableError: nothing can be written there.
@@ -147,7 +163,11 @@ def _lock(folder: Path) -> Iterator[None]:
         raise NotExportableError(f"its export can't be kept in {path.parent} ({error.strerror})") from error
     with file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                tell(f"Waiting for another process that exports to {folder}")
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -84,6 +84,8 @@ class OnnxBackend:
         self.key_capacity = min(INITIAL_KEYS, self._get_max_keys())
         self.cache, self.scores = self._make_cache(self.key_capacity, num_slots=1)
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
+        # The bytes of the graph, nearly all of which are weights; its file may be replaced later.
+        self.weight_nbytes = len(graph) if isinstance(graph, bytes) else Path(graph).stat().st_size
 
     def _get_max_keys(self) -> int:
         """Return how many keys per head a slot can hold."""
@@ -335,11 +337,6 @@ class OnnxBackend:
     def nbytes(self) -> int:
         """Count the bytes of all slots' keys, values and scores."""
         return self.cache.nbytes + self.scores.nbytes
-
-    @property
-    def weight_nbytes(self) -> int:
-        """Count the bytes of the graph, nearly all of which are weights."""
-        return len(self.graph) if isinstance(self.graph, bytes) else Path(self.graph).stat().st_size
 
     def close(self) -> None:
         """Free the session and all slots."""

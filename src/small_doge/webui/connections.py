@@ -22,17 +22,18 @@ class Connections:
         limit: connections that may be open at the same time, as far as some of them have no request.
 
     Attributes:
-        open: the open connections by the addresses of their clients, the oldest first.
+        open: the open connections by the addresses of both ends, the oldest first: a client may use one port of its own
+            for several of the server's.
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app = app
         self.limit = limit
-        self.open: dict[tuple[str, int], _Connection] = {}
+        self.open: dict[tuple[Any, ...], _Connection] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application; meanwhile the connection is in use."""
-        connection = self.open.get(tuple(scope.get("client") or ()))
+        connection = self.open.get((*(scope.get("client") or ()), *(scope.get("server") or ())))
         if connection is None:
             await self.app(scope, receive, send)
             return
@@ -69,15 +70,15 @@ class Connections:
                 self.remove(idle)
                 idle.transport.abort()
         connection = _Connection(transport)
-        self.open[connection.client] = connection
+        self.open[connection.ends] = connection
         connection.wait()
         return connection
 
     def remove(self, connection: "_Connection") -> None:
         """Forget a connection."""
         connection.stop_waiting()
-        if self.open.get(connection.client) is connection:
-            del self.open[connection.client]
+        if self.open.get(connection.ends) is connection:
+            del self.open[connection.ends]
 
 
 class _Connection:
@@ -90,7 +91,8 @@ class _Connection:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self.transport = transport
-        self.client: tuple[Any, ...] = tuple((transport.get_extra_info("peername") or ())[:2])
+        names = (transport.get_extra_info(name) or () for name in ("peername", "sockname"))
+        self.ends: tuple[Any, ...] = tuple(part for name in names for part in name[:2])
         self.timer: asyncio.TimerHandle | None = None
         self.num_bytes = 0
         self.num_requests = 0

@@ -4,7 +4,9 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 from starlette.concurrency import run_in_threadpool
@@ -26,6 +28,8 @@ logger = get_logger(__name__)
 
 GIB = 2**30
 
+T = TypeVar("T")
+
 
 class ModelRegistry:
     """The models of a server.
@@ -44,6 +48,7 @@ class ModelRegistry:
         self.entries: dict[str, ModelEntry] = {}  # replaced, never changed: several threads read it
         self._entries_lock = threading.Lock()
         self._loading = asyncio.Lock()  # one at a time, so that the budget is kept
+        self._is_closing = False
         free = psutil.virtual_memory().available
         self.budget = int(settings.memory_budget * GIB) if settings.memory_budget else free // 2
         for source in settings.models:
@@ -121,23 +126,36 @@ class ModelRegistry:
         """Return a loaded model that stays loaded until its `release` is called, or the block ends that it is used as.
 
         Raises:
-            ApiError: there is no such model, or no memory for it.
+            ApiError: there is no such model, no memory for it, or the server is shutting down.
             UserError: it can't be loaded.
         """
         entry = self.find(name)
         entry.num_users += 1
         try:
             if not entry.is_loaded:
-                if entry.loading is None:
-                    entry.loading = asyncio.create_task(self._load(entry))
-                    # Whoever waited for it may be gone when it fails.
-                    entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
-                await asyncio.shield(entry.loading)  # a client that leaves does not end what others may wait for
+                await self._wait_until_loaded(entry)
         except BaseException:
             entry.num_users -= 1
             raise
         entry.last_used = time.monotonic()
         return entry
+
+    async def _wait_until_loaded(self, entry: ModelEntry) -> None:
+        """Load a model, unless it is being loaded already, and wait for it."""
+        shutting_down = ApiError(503, "the server is shutting down", code="shutting_down")
+        if self._is_closing:
+            raise shutting_down
+        if entry.loading is None:
+            entry.loading = asyncio.create_task(self._load(entry))
+            # Whoever waited for it may be gone when it fails.
+            entry.loading.add_done_callback(lambda task: task.cancelled() or task.exception())
+        loading = entry.loading
+        try:
+            await asyncio.shield(loading)  # a client that leaves does not end what others may wait for
+        except asyncio.CancelledError:
+            if loading.cancelled():
+                raise shutting_down from None
+            raise
 
     async def _load(self, entry: ModelEntry) -> None:
         entry.status, entry.error = "loading", None
@@ -146,7 +164,7 @@ class ModelRegistry:
             async with self._loading:
                 await self._make_room(entry)
                 start = time.perf_counter()
-                engine = await run_in_threadpool(self._open, entry)
+                engine = await _run_in_daemon(lambda: self._open(entry))
                 if not entry.created:  # it was downloaded just now
                     entry.note_change()
                 entry.attach(EngineWorker(engine, self.settings.max_queue, self.settings.request_timeout))
@@ -222,13 +240,18 @@ class ModelRegistry:
         Raises:
             ApiError: requests use it now, or it is being loaded.
         """
+        self._check_unused(entry)
+        if entry.is_loaded:
+            async with self._loading:
+                self._check_unused(entry)  # a request may have come since
+                await self._free(entry)
+
+    def _check_unused(self, entry: ModelEntry) -> None:
+        """Refuse to unload a model that requests use, or wait for."""
         if entry.num_users:
             raise ApiError(409, f"{entry.name} answers {entry.num_users} requests now; try again later", code="in_use")
         if entry.loading is not None:
             raise ApiError(409, f"{entry.name} is being loaded; try again later", code="in_use")
-        if entry.is_loaded:
-            async with self._loading:
-                await self._free(entry)
 
     async def _free(self, entry: ModelEntry) -> None:
         """Free the memory of a loaded model, while no other is loaded: the budget counts it until it is gone."""
@@ -239,14 +262,43 @@ class ModelRegistry:
         await run_in_threadpool(_close, worker, 0.0)
         self.tell(f"Unloaded {entry.name}")
 
+    def hurry(self) -> None:
+        """End running requests now, while `close` waits for them."""
+        for entry in self._list_loaded():
+            entry.worker.shorten(0.0)
+
     async def close(self, grace: float) -> None:
-        """Let running requests finish for up to `grace` seconds, and free all models."""
+        """Let running requests finish for up to `grace` seconds, and free all models. What is being loaded is given up."""
+        self._is_closing = True
         loading = [entry.loading for entry in self.entries.values() if entry.loading is not None]
+        for task in loading:
+            task.cancel()
         await asyncio.gather(*loading, return_exceptions=True)
         workers = [entry.worker for entry in self._list_loaded()]
         await asyncio.gather(*(run_in_threadpool(_close, worker, grace) for worker in workers))
         for entry in self._list_loaded():
             entry.attach(None)
+
+
+async def _run_in_daemon(function: Callable[[], T]) -> T:
+    """Run a function in a thread that does not outlive the process: an export may take minutes, and nobody waits for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def settle(settle_future: Callable[[Any], None], value: Any) -> None:
+        if not future.done():
+            settle_future(value)
+
+    def run() -> None:
+        try:
+            outcome: tuple[Callable[[Any], None], Any] = (future.set_result, function())
+        except BaseException as error:  # noqa: BLE001 (it is raised where the function is waited for)
+            outcome = (future.set_exception, error)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await future
 
 
 def _close(worker: EngineWorker, grace: float) -> None:

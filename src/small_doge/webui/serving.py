@@ -1,6 +1,7 @@
 """Running the server: listening, loading the first model, and ending in order."""
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -45,7 +46,9 @@ def run_server(settings: ServeSettings, tell: Callable[[str], None], extra_ports
 
             run_replicas(settings, tell)
             return
-        sockets.extend(listen(settings.host, port) for port in dict.fromkeys((settings.port, *extra_ports)))
+        sockets.append(listen(settings.host, settings.port, "--frontend-port" if settings.page_only else "--port"))
+        further = [port for port in extra_ports if port != settings.port or not port]
+        sockets.extend(listen(settings.host, port, "--frontend-port") for port in further)
         app = create_app(settings, tell)
         asyncio.run(_serve(app, settings, sockets, tell))
     except KeyboardInterrupt:  # uvicorn raises the signal again when it has ended in order
@@ -57,24 +60,34 @@ def run_server(settings: ServeSettings, tell: Callable[[str], None], extra_ports
             listener.close()
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     """Open a listening socket.
 
+    Args:
+        host: address of this machine.
+        port: port; 0 takes a free one.
+        option: what gave the port, for messages.
+
     Raises:
-        UserError: the port is taken, or the address is not this machine's.
+        UserError: the port is taken or may not be used, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    set_patience(listener)
+    listener = None
     try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        set_patience(listener)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:
-        listener.close()
-        raise UserError(
-            f"can't listen on {host} port {port} ({error.strerror}); stop what listens there, or choose another with --port"
-        ) from error
+        if listener is not None:
+            listener.close()
+        remedies = {
+            errno.EADDRINUSE: f"stop what listens there, or choose another port with {option}",
+            errno.EACCES: f"choose a port above 1023 with {option}",
+        }
+        remedy = remedies.get(error.errno or 0, "give an address of this machine with --host")
+        raise UserError(f"can't listen on {host} port {port} ({error.strerror}); {remedy}") from error
     return listener
 
 
@@ -92,10 +105,18 @@ class _Server(uvicorn.Server):
         self.announce()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop. What is not finished in time ends with an error that says so."""
+        """Stop. What is not finished in time, or when a second SIGINT comes, ends with an error that says so."""
         closing = asyncio.create_task(self.registry.close(GRACE))
+        hurrying = asyncio.create_task(self._hurry())
         await super().shutdown(sockets)
         await closing
+        hurrying.cancel()
+
+    async def _hurry(self) -> None:
+        """Wait for a second SIGINT, and leave running requests no more time."""
+        while not self.force_exit:
+            await asyncio.sleep(0.05)
+        self.registry.hurry()
 
 
 async def _serve(
@@ -164,5 +185,6 @@ def announce(
     content, path = ('"messages": [{"role": "user", "content": "Hello"}]', "chat/completions")
     if not entry.describe()["can_chat"]:
         content, path = ('"prompt": "Once upon a time"', "completions")
-    tell(f"Or ask from a shell:\n  curl {base}/v1/{path}{key} -H 'Content-Type: application/json' -d '{{{content}}}'")
+    address = f"'{base}/v1/{path}'" if "[" in base else f"{base}/v1/{path}"  # brackets mean something to some shells
+    tell(f"Or ask from a shell:\n  curl {address}{key} -H 'Content-Type: application/json' -d '{{{content}}}'")
     tell(f"Models: {', '.join(registry.entries)}. API: {base}/docs. Ctrl-C stops the server.")

@@ -178,16 +178,20 @@ class EngineWorker:
 
     def close(self, grace: float) -> None:
         """Let running requests finish for up to `grace` seconds, end the others, and stop the thread."""
-        deadline = time.monotonic() + grace
+        with self._count_lock:
+            self._is_closing = True
+            self.shorten(grace)
+        self._thread.join(grace + 10)
+
+    def shorten(self, seconds: float) -> None:
+        """Leave the requests that run or wait no more than some seconds."""
+        deadline = time.monotonic() + seconds
 
         def shorten() -> None:
             for stream in self._streams:
                 stream.deadline = min(stream.deadline, deadline)
 
-        with self._count_lock:
-            self._is_closing = True
-            self.run_soon(shorten)
-        self._thread.join(grace + 10)
+        self.run_soon(shorten)
 
     def _estimate_wait(self) -> int:
         """Estimate the seconds until a place in the queue is free."""

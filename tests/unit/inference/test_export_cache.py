@@ -1,9 +1,15 @@
 """An export of a checkpoint is made once, and made again when it no longer fits."""
 
+import errno
+import os
+import signal
+import threading
+import time
+
 import pytest
 from tests.unit.inference.conftest import build_model
 
-from small_doge.inference import export_cache
+from small_doge.inference import export, export_cache
 from small_doge.inference.export_cache import export_once, open_fast_engine
 from small_doge.utils.errors import UserError
 
@@ -64,6 +70,82 @@ def test_a_folder_that_can_not_be_written_to_leaves_the_export_to_the_users_cach
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     engine = open_fast_engine(model, 1, 1, "none", told.append)
     assert "runs on PyTorch, which is slower" in told[0] and type(engine).__name__ == "TorchEngine"
+
+
+EXPORT = """
+import os, sys, time
+from functools import partial
+from small_doge.inference import export, export_cache
+
+place = sys.argv[3]
+
+def stop(*arguments):
+    open(sys.argv[2], "w").write(str(os.getpid()))
+    time.sleep(600)
+
+setattr(export if place == "write_manifest" else export_cache, place, stop)
+export_cache.export_onnx = partial(export.export_onnx, max_perplexity_increase=10)
+export_cache.export_once(sys.argv[1], "none", print)
+"""
+
+
+@pytest.mark.parametrize("place", ["write_manifest", "write_json"])
+def test_an_export_whose_process_is_killed_is_made_again_and_nothing_is_left(
+    model, exports, tmp_path, warm_python, place
+):
+    run = threading.Thread(target=warm_python.run, args=("-c", EXPORT, str(model), str(tmp_path / "pid"), place))
+    run.start()
+    kept = model.parent / ".small-doge"
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert run.is_alive()
+        time.sleep(0.05)
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    run.join()
+    assert [path for path in kept.iterdir() if path.name.startswith(".")] or place == "write_json"
+    open_fast_engine(model, 1, 1, "none").close()
+    assert exports == ["doge-float32"]
+    assert {path.name for path in kept.iterdir()} == {"doge-float32", "doge-float32.json", "doge-float32.lock"}
+
+
+def test_two_who_export_at_once_make_one_export(model, exports):
+    told, found = [], []
+    threads = [
+        threading.Thread(target=lambda: found.append(export_once(model, "none", told.append))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(exports) == 1 and len(set(found)) == 1 and len(found) == 3
+    assert sum("Waiting for another process" in line for line in told) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), Exception("No space left on device (os error 28)")],
+    ids=["of Python", "of the tokenizers"],
+)
+@pytest.mark.parametrize("place", ["write_manifest", "_save_tokenizer"])
+def test_a_full_disk_is_told_and_pytorch_used(model, exports, monkeypatch, error, place):
+    def fail(*arguments):
+        raise error
+
+    told = []
+    with monkeypatch.context() as patch:
+        patch.setattr(export, place, fail)
+        engine = open_fast_engine(model, 1, 1, "none", told.append)
+    assert type(engine).__name__ == "TorchEngine" and "No space left" in told[-1] and "PyTorch" in told[-1]
+    assert [path.name for path in (model.parent / ".small-doge").iterdir()] == ["doge-float32.lock"]
+    assert type(open_fast_engine(model, 1, 1, "none", told.append)).__name__ == "OnnxEngine"
+
+
+def test_a_mistake_of_ours_is_not_taken_for_a_full_disk(model, monkeypatch):
+    def fail(*arguments, **options):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(export_cache, "export_onnx", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        export_once(model, "none", lambda text: None)
 
 
 def test_an_adapter_is_refused_before_anything_is_told(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +193,41 @@ def test_dropped_connections_leave_nothing_behind(app):
     assert exchange(address, head(address, ASK)).endswith(b"0\r\n\r\n")
 
 
+class Transport:
+    """A connection of which only the addresses matter."""
+
+    def __init__(self, **names):
+        self.names = names
+
+    def get_extra_info(self, name):
+        return self.names[name]
+
+    def is_closing(self):
+        return False
+
+    def abort(self):
+        raise AssertionError("a connection in use was closed")
+
+
+def test_connections_of_one_client_port_to_two_ports_of_the_server_are_kept_apart():
+    async def run():
+        client, servers = ("127.0.0.1", 5), (("127.0.0.1", 8000), ("127.0.0.1", 7860))
+        waiting = {}
+
+        async def answer(scope, receive, send):
+            waiting.update({kept.ends[3]: kept.timer is not None for kept in (first, second)})
+
+        watched = connections.Connections(answer, 9)
+        first, second = (watched.add(Transport(peername=client, sockname=server)) for server in servers)
+        await watched({"client": client, "server": servers[0]}, None, None)
+        assert waiting == {8000: False, 7860: True}
+        watched.remove(first)
+        assert list(watched.open.values()) == [second]
+        watched.remove(second)
+
+    asyncio.run(run())
+
+
 def test_client_that_never_reads_is_bounded_and_others_go_on(app):
     address, application = app
     entry = application.state.server.registry.find(None)
@@ -297,6 +333,47 @@ def test_paths_do_not_lead_out(address, path):
     answer = exchange(address, head(address, b"", path, "GET"))
     assert int(answer[9:12]) in (400, 404)
     assert b"root:" not in answer and b"def create_app" not in answer
+
+
+@pytest.mark.parametrize("action", ["status", "load", "unload"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../other",
+        "..%2fother",
+        "%2e%2e%2fother",
+        "%2E%2E/other",
+        "..%5cother",
+        "doge%2f..%2fother",
+        "doge%2f",
+        "%2fdoge",
+        "%2fetc%2fpasswd",
+        "doge%00",
+        "doge%0d%0aX-Other:1",
+        "%ff",
+        "%252e%252e%252fother",
+        "",
+        "/",
+        ".",
+        "doge?name=",
+        "a" * 5000,
+        "doge/status",
+    ],
+)
+def test_names_of_models_in_paths_are_names_alone(address, name, action):
+    method = "GET" if action == "status" else "POST"
+    answer = exchange(address, head(address, b"", f"/api/v1/models/{name}/{action}", method))
+    assert int(answer[9:12]) in (400, 404, 405), answer
+    assert b"root:" not in answer and b"\r\nX-Other" not in answer
+
+
+def test_a_name_with_a_slash_is_found_plain_and_encoded(models_dir, tmp_path):
+    shutil.copytree(models_dir / "doge", tmp_path / "in" / "ner")
+    with run_app(models_dir=str(tmp_path), threads=1) as (address, _):
+        for name in ("in/ner", "in%2Fner", "in%2fner:latest"):
+            for method, action in (("POST", "load"), ("GET", "status"), ("POST", "unload")):
+                answer = exchange(address, head(address, b"", f"/api/v1/models/{name}/{action}", method))
+                assert int(answer[9:12]) == 200 and b'"id":"in/ner"' in answer
 
 
 @pytest.fixture(scope="module")

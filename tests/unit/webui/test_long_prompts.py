@@ -26,6 +26,7 @@ def long_server(models_dir):
         ("/v1/completions", {"prompt": "<|begin_of_text|>" + TEXT}, 400),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": TEXT}]}, 400),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": f"<|begin_of_text|> {TEXT}"}]}, 400),
+        ("/apply-template", {"messages": [{"role": "user", "content": TEXT[: 2**20]}]}, 200),
     ],
 )
 def test_long_prompt_holds_nobody_up(long_server, path, body, status):

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import shutil
+import threading
+import time
 
 import pytest
 
@@ -86,6 +88,54 @@ def test_a_model_that_is_replaced_while_loaded_is_told_and_taken_after_an_unload
             shutil.rmtree(folder / "doge")
             registry.rescan()
             assert registry.find("doge") is entry and entry.describe()["changed"] is True
+
+    run(work, registry)
+
+
+def test_a_load_that_takes_long_does_not_hold_up_the_end(folder, monkeypatch):
+    registry, go_on = build(folder), threading.Event()
+    monkeypatch.setattr(registry, "_open", lambda entry: go_on.wait(30))
+
+    async def work():
+        waiting = asyncio.create_task(registry.acquire("doge"))
+        while registry.find("doge").status != "loading":
+            await asyncio.sleep(0.01)
+        start = time.monotonic()
+        await registry.close(5)
+        for asked in (waiting, registry.acquire("other")):
+            with pytest.raises(ApiError, match="shutting down") as caught:
+                await asked
+            assert caught.value.status == 503
+        assert time.monotonic() - start < 4 and registry.find("doge").num_users == 0
+
+    asyncio.run(work())
+    go_on.set()
+
+
+def test_a_model_that_a_request_waits_for_is_not_unloaded(folder):
+    registry = build(folder)
+
+    async def work():
+        with await registry.acquire("doge") as entry:
+            pass
+        async with registry._loading:
+            unloading = asyncio.create_task(registry.unload(entry))
+            await asyncio.sleep(0)
+            held = await registry.acquire("doge")
+        with held, pytest.raises(ApiError, match="answers 1 requests now"):
+            await unloading
+        assert entry.is_loaded and not entry.num_users
+
+    run(work, registry)
+
+
+def test_a_loaded_model_whose_files_are_gone_is_still_described(folder):
+    registry = build(folder)
+
+    async def work():
+        with await registry.acquire("doge") as entry:
+            shutil.rmtree(folder / "doge")
+            assert entry.count_bytes() > 0 and entry.describe()["loaded"] is True
 
     run(work, registry)
 

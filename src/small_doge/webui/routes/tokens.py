@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
 
-from ..errors import ApiError
+from ..errors import ApiError, to_json
 from ..model_entry import ModelEntry
 from ..state import ServerState
 from ..streaming import respond
@@ -92,7 +92,9 @@ def _tokenize(entry: ModelEntry, body: TokenizeBody) -> Response:
         ids = engine.render(messages, tools, add_generation_prompt=body.add_generation_prompt)
     else:
         ids = engine.encode(body.content or "", add_special_tokens=body.add_special_tokens)
-    piece = cache(engine.piece)
-    tokens = [{"id": token_id, "piece": piece(token_id)} for token_id in ids]
-    # Written here, outside the event loop: long texts make large answers.
-    return respond({"tokens": tokens, "count": len(ids), "max_length": engine.backend.max_length}, body.check_fields())
+    # Written here, outside the event loop, and token by token: the encoder of all at once would let no other thread run.
+    write = cache(lambda token_id: to_json({"id": token_id, "piece": engine.piece(token_id)}))
+    tokens = ",".join([write(token_id) for token_id in ids])
+    facts = to_json({"count": len(ids), "max_length": engine.backend.max_length}).removeprefix("{")
+    content = f'{{"tokens":[{tokens}],{facts}'
+    return Response(content, media_type="application/json", headers=body.check_fields())
