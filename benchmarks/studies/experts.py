@@ -39,10 +39,10 @@ SIZES = {
     "cpu": {
         "model": {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2},
         "heads": 2, "query_dim": 64, "retrieved": 16,
-        "length": 256, "batch": 2, "steps": 800, "train_rows": 1800, "held_out_rows": 96, "lr": 3e-3,
+        "length": 256, "batch": 2, "steps": 500, "train_rows": 1800, "held_out_rows": 96, "lr": 3e-3,
         "variants": [
             "dense", "moe:16", "moe:64", "cdmoe:16", "cdmoe:256", "cdmoe:4096", "cdmoe:65536",
-            "pkm:4096", "pkm:65536", "peer:4096", "peer:65536",
+            "cdmoe-balanced:4096", "pkm:4096", "pkm:65536", "peer:4096", "peer:65536",
         ],
     },
     "gpu": {
@@ -51,7 +51,7 @@ SIZES = {
         "length": 1024, "batch": 32, "steps": 10000, "train_rows": 200000, "held_out_rows": 512, "lr": 1e-3,
         "variants": [
             "dense", "moe:16", "moe:256", "cdmoe:16", "cdmoe:256", "cdmoe:4096", "cdmoe:65536",
-            "pkm:256", "pkm:4096", "pkm:65536", "peer:256", "peer:4096", "peer:65536",
+            "cdmoe-balanced:4096", "cdmoe-balanced:65536", "pkm:256", "pkm:4096", "pkm:65536", "peer:256", "peer:4096", "peer:65536",
         ],
     },
 }  # fmt: skip
