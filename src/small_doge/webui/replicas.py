@@ -109,8 +109,9 @@ def _start_ray(ray: Any, settings: ServeSettings) -> None:
     try:
         ray.init(**options)
     except Exception as error:  # Ray has no narrower one for processes that do not start in time
+        reason = str(error).strip().split("\n")[0]  # what follows are logs
         raise UserError(
-            f"Ray did not start: {error} Try again when the machine is less busy; RAY_ADDRESS names a cluster that runs already"
+            f"Ray did not start: {reason} Try again when the machine is less busy; RAY_ADDRESS names a cluster that runs already"
         ) from error
 
 

@@ -201,13 +201,14 @@ def test_ray_that_does_not_start_is_told(models_dir, monkeypatch):
     ray = pytest.importorskip("ray")
 
     def time_out(**options):
-        raise Exception("The current node timed out during startup.")
+        raise Exception("The current node timed out during startup.\nTraceback of Ray")
 
     monkeypatch.setattr(ray, "init", time_out)
     monkeypatch.setattr(os, "environ", {**os.environ})
     settings = ServeSettings(models=(str(models_dir / "doge"),), engine="ray", port=0, threads=1)
-    with pytest.raises(UserError, match="Ray did not start: The current node timed out"):
+    with pytest.raises(UserError, match="Ray did not start: The current node timed out") as caught:
         run_server(settings, lambda text: None)
+    assert "\n" not in str(caught.value)
 
 
 def test_replicas_listen_on_one_port(models_dir):
