@@ -6,9 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from small_doge.cli import evaluate
 from small_doge.cli.main import app
 from small_doge.evaluation.comparison import compare_models, describe_comparisons, pair_items, read_scores
 from small_doge.evaluation.comparison_tables import judge, list_cells, name_models, write_markdown
+from small_doge.evaluation.provenance import hash_model
+from small_doge.evaluation.results import run_suite
+from small_doge.evaluation.running import plan_suite
 from small_doge.utils.errors import UserError
 
 
@@ -42,6 +46,21 @@ def write_results(folder, scores, model="one", suite="base", rows=None, result=N
 
 def compare(*folders):
     return compare_models([read_scores(folder) for folder in folders])
+
+
+def test_results_of_a_suite_have_the_scores_of_their_table(rigged, tmp_path):
+    rows = [{"task": "object_counting", "input": f"{i}?", "target": "1"} for i in range(3)]
+    rows.append({"task": "navigate", "input": "Back?\nOptions:\n- Yes\n- No", "target": "Yes"})
+    (tmp_path / "bbh_3.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    plan = plan_suite("base", tmp_path, ["bbh"], shots=[0])
+    results = {
+        name: run_suite(rigged(*texts), name, plan, tmp_path / name, batch_size=1)
+        for name, texts in (("one", ["Q: Back?\nOptions:\n- Yes\n- No\nA: Yes\n"]), ("two", ["Q: 1?\nA: 1\n"]))
+    }
+    (found,) = compare(tmp_path / "one", tmp_path / "two")
+    test = found.rows["BBH"]
+    assert (test.first, test.second) == tuple(results[name]["rows"][0]["score"] for name in ("one", "two"))
+    assert test.first == 0.5 and (test.only_first, test.only_second, test.n) == (1, 1, 4)
 
 
 def test_items_are_paired_by_their_names_whatever_their_order(tmp_path):
@@ -155,6 +174,27 @@ def test_three_results_are_shown_and_written_against_the_first(tmp_path):
     assert kept["others"][0]["rows"]["ARC"]["p_value"] == 1.0 and kept["first"]["weight_bytes"] is None
     text = (out / "comparison.md").read_text()
     assert "# float against int8, int4, base suite" in text and "| ARC | 4 | 75.0 | 75.0 | +0.0 |" in text
+
+
+def test_models_are_scored_unless_whole_results_of_their_weights_are_there(tmp_path, monkeypatch):
+    models = [tmp_path / name for name in ("one", "two")]
+    for model in models:
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps({"name": model.name}))
+    scored = []
+
+    def score(name, suite, *settings):
+        scored.append(name)
+        digest = {"model_hash": hash_model(name)}
+        return write_results(models[scored.index(name)] / "eval-base", {"arc": [1, 0]}, name, result=digest), {}
+
+    monkeypatch.setattr(evaluate, "score_model", score)
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["eval", "compare", *map(str, models)], catch_exceptions=False)
+        assert done.exit_code == 0 and scored == list(map(str, models))
+    (models[1] / "config.json").write_text("{}")  # other weights
+    with pytest.raises(FileExistsError):  # from `write_results`: it is scored again
+        CliRunner().invoke(app, ["eval", "compare", *map(str, models)], catch_exceptions=False)
 
 
 def test_one_result_alone_is_refused(tmp_path):
