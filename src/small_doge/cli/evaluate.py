@@ -89,14 +89,14 @@ def evaluate_model(
         model, suite, tasks, data_root, limit, shots, batch_size, threads, output_dir, chat, skip_missing, controls,
         check_with_hf,
     )  # fmt: skip
-    from ..evaluation.score_tables import SHOWN, list_above_chance, list_cells, list_warnings
+    from ..evaluation.score_tables import HEAD, list_above_chance, list_cells, list_warnings
 
     head, rows = list_cells(result)
     for cells, sure in zip(rows, list_above_chance(result), strict=True):
         cells[1] += " (chance)" if sure is False else ""
-    columns = [*range(SHOWN), *range(SHOWN + 1, SHOWN + 1 + len(result["controls"]))]  # the files have the rest
+    shown = len(HEAD) + len(result["controls"])  # the files have the rest
     title = f"{result['model']}, {suite} suite"
-    show_table(console, [head[i] for i in columns], [[cells[i] for i in columns] for cells in rows], title=title)
+    show_table(console, head[:shown], [cells[:shown] for cells in rows], title=title)
     for warning in list_warnings(result):
         console.print(warning, style="yellow", soft_wrap=True, highlight=False)
     console.print(f"Written: {folder}/results.json, .md, .html", soft_wrap=True, highlight=False)

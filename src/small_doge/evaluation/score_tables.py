@@ -7,8 +7,7 @@ from typing import Any
 from .published import PUBLISHED, SPEED, find_figure
 
 
-HEAD = ("task", "score", "95% interval", "standard error", "chance", "items", "shots", "form")
-SHOWN = HEAD.index("form")  # columns of a terminal; the files have the rest
+HEAD = ("task", "score", "95% interval", "standard error", "chance", "items", "shots")
 NOTE = (
     "Scores are percentages, unless their row says otherwise. A score in grey, or with (chance), is not above guessing at "
     "95%: it tells nothing. Columns with * are published figures, on other items of the same tasks, and were not run again; "
@@ -18,27 +17,34 @@ CONTROL_NOTE = "Columns with + were run here, on the same items, by the harness'
 STYLE = (
     "body{font-family:sans-serif;margin:2em}.wide{overflow-x:auto}table{border-collapse:collapse}"
     "td,th{padding:.3em .7em;text-align:right;border-bottom:1px solid #ddd;white-space:nowrap}"
-    "td:first-child,th:first-child{text-align:left}.sure{font-weight:bold}.chance{color:#888}li{margin:.2em 0}"
+    "td:first-child,th:first-child,td:last-child,th:last-child{text-align:left}"
+    "td:last-child{white-space:normal;min-width:24em}.sure{font-weight:bold}.chance{color:#888}li{margin:.2em 0}"
 )
 
 
 def list_cells(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return the headings and the rows of a table; the score is the second cell."""
+    """Return the headings and the rows of a table: the model's own cells, those of other models, and how it was asked."""
     published, controls = PUBLISHED[result["suite"]], result.get("controls", [])
     rows = [
         [
             *_write_row(row),
             *(_write_control(control, row) for control in controls),
             *(find_figure(entry, row["row"], row["shots"]) for entry in published.values()),
+            f"{row['form']}: {row['prompt']}; {'chat' if row['chat'] else 'plain'}, {row['metric']}",
         ]
         for row in result["rows"]
     ]
-    head = [*HEAD, *(f"{_shorten(control['model'])}+" for control in controls), *(f"{name}*" for name in published)]
+    head = [
+        *HEAD,
+        *(f"{_shorten(control['model'])}+" for control in controls),
+        *(f"{name}*" for name in published),
+        "form",
+    ]
     speed = result.get("speed")
     if speed:
         figures = ["-" if entry["speed"] is None else str(entry["speed"]) for entry in published.values()]
-        own = ["tokens / s", f"{speed['tokens_per_second']:,.0f}", *["-"] * (len(HEAD) - 3), "decoding one text"]
-        rows.append([*own, *["-"] * len(controls), *figures])
+        own = ["tokens / s", f"{speed['tokens_per_second']:,.0f}", *["-"] * (len(HEAD) - 2)]
+        rows.append([*own, *["-"] * len(controls), *figures, "decoding one text"])
     return head, rows
 
 
@@ -49,7 +55,6 @@ def list_above_chance(result: dict[str, Any]) -> list[bool | None]:
 
 def _write_row(row: dict[str, Any]) -> list[str]:
     """Write the cells of a row that are the model's own."""
-    form = f"{row['form']}: {row['prompt']}; {'chat' if row['chat'] else 'plain'}, {row['metric']}"
     return [
         row["row"],
         _write(row, "score"),
@@ -58,7 +63,6 @@ def _write_row(row: dict[str, Any]) -> list[str]:
         _write(row, "chance"),
         f"{row['n']:,}",
         str(row["shots"]),
-        form,
     ]
 
 
