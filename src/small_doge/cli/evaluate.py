@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..inference import open_engine
+from ..inference.export_cache import open_fast_engine
 from ..utils.errors import UserError
 from ..utils.files import check_output_path, write_text
 from ..utils.logging import quiet_libraries
@@ -130,17 +130,18 @@ def score_model(
     name = resolve_model(model)
     folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / f"eval-{suite}"
     check_output_path(folder)
-    engine = open_engine(name, num_slots=batch_size or 8, threads=threads)
+    engine = open_fast_engine(name, batch_size or 8, threads, tell=_say)
     try:
-        result = run_suite(
-            engine, name, plan, folder, batch_size, _split(controls), check_with_hf,
-            say=lambda text: console.print(text, style="dim", soft_wrap=True, highlight=False),
-        )  # fmt: skip
+        result = run_suite(engine, name, plan, folder, batch_size, _split(controls), check_with_hf, _say)
     finally:
         engine.close()
     write_text(folder / "results.md", write_markdown(result))
     write_text(folder / "results.html", write_html(result))
     return folder, result
+
+
+def _say(text: str) -> None:
+    console.print(text, style="dim", soft_wrap=True, highlight=False)
 
 
 def _split(text: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..evaluation.model_report import REPORT, collect_report
 from ..evaluation.report_page import write_figures, write_markdown, write_page
-from ..inference import open_engine
+from ..inference.export_cache import open_fast_engine
 from ..trainer.finishing import PICTURE
 from ..utils.errors import UserError
 from ..utils.files import CARD, check_output_path, is_own_file, record_files, write_json, write_text
@@ -57,8 +57,8 @@ def report_model(
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {page} must end in .html; .md is written beside it")
     check_output_path(page.parent)
-    engine = open_engine(name, num_slots=1, threads=threads)
     with console.status("") as status:
+        engine = open_fast_engine(name, 1, threads, tell=status.update)
         report = collect_report(folder, engine, prompt, chat, fresh, status.update)
     engine.close()
     write_json(folder / REPORT, report)

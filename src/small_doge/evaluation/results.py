@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..inference import Engine
+from ..inference import Engine, OnnxEngine
 from ..inference.benchmark import measure_engine
 from ..utils.files import write_json
 from ..utils.hardware import describe_device
@@ -54,6 +54,7 @@ def run_suite(
         "model_hash": hash_model(model),
         "chat_template_hash": hash_template(model, getattr(engine.tokenizer, "chat_template", None), plan),
         "max_length": lm.max_length,
+        "engine": "ONNX Runtime" if isinstance(engine, OnnxEngine) else "PyTorch",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": find_commit(),
     }
@@ -64,7 +65,7 @@ def run_suite(
         "limit": plan.limit,
         **facts,
         **make_content(plan, parts),
-        "speed": measure_speed(engine, facts["model_hash"], output_dir / "speed.json", say),
+        "speed": measure_speed(engine, facts["model_hash"], facts["engine"], output_dir / "speed.json", say),
         "controls": run_controls(controls, plan, facts, output_dir, batch_size, say),
         "check": check_with_hf(lm, model, plan, parts, facts, output_dir, say) if check else [],
     }
@@ -72,17 +73,22 @@ def run_suite(
     return result
 
 
-def measure_speed(engine: Engine, model_hash: str, path: Path, say: Say) -> dict[str, Any]:
+def measure_speed(engine: Engine, model_hash: str, engine_name: str, path: Path, say: Say) -> dict[str, Any]:
     """Measure how many tokens a second the model writes, one sequence at a time, or read what was measured before.
 
     Args:
         engine: of the model, which must be idle.
         model_hash: of the model.
+        engine_name: what the engine runs on.
         path: where the measurement is kept.
         say: told what is being done.
     """
     machine = describe_device()
-    key = {"model_hash": model_hash, "machine": f"{machine['processor']}, {machine['cores']} cores"}
+    key = {
+        "model_hash": model_hash,
+        "engine": engine_name,
+        "machine": f"{machine['processor']}, {machine['cores']} cores",
+    }
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         if all(known.get(name) == value for name, value in key.items()):

@@ -101,7 +101,7 @@ def list_facts(result: dict[str, Any]) -> list[str]:
     for row in result["rows"]:
         facts += _tell_row(row)
     facts.append(
-        f"Model {result['model_hash']}, at most {result['max_length']:,} tokens a text, chat template "
+        f"Model {result['model_hash']} on {result['engine']}, at most {result['max_length']:,} tokens a text, chat template "
         f"{result['chat_template_hash'] or 'not used'}, commit {result['commit'] or 'unknown'}, "
         f"{', '.join(f'{name} {v}' for name, v in result['versions'].items())}."
     )

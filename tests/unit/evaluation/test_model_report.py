@@ -66,7 +66,15 @@ def add_scores(folder, digest=None):
     guess = {**row, "row": "PIQA", "score": 0.26, "above_chance": False}
     content = {"model": str(folder), "suite": "base", "limit": None, "model_hash": digest or hash_model(str(folder))}
     content |= {"chat_template_hash": None, "commit": None, "versions": {"torch": "2"}, "rows": [row, guess]}
-    content |= {"max_length": 256, "skipped": [], "notes": [], "controls": [], "check": [], "speed": None}
+    content |= {
+        "engine": "PyTorch",
+        "max_length": 256,
+        "skipped": [],
+        "notes": [],
+        "controls": [],
+        "check": [],
+        "speed": None,
+    }
     write_json(folder / "eval-base" / "results.json", content)
 
 

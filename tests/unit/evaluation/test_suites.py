@@ -197,3 +197,25 @@ def test_a_model_that_does_not_suit_is_told_before_anything_is_computed(rigged, 
 def test_the_command_names_the_nearest_task_before_it_opens_a_model():
     found = CliRunner().invoke(app, ["eval", "no-such-model", "--tasks", "winogrand"])
     assert "did you mean 'winogrande'" in str(found.exception)
+
+
+def test_a_checkpoint_is_scored_by_the_fast_engine_and_as_on_pytorch(tiny_engine, data, tmp_path):
+    folder = tmp_path / "model"
+    tiny_engine.backend.model.save_pretrained(folder)
+    tiny_engine.tokenizer.save_pretrained(folder)
+    words = [
+        "eval",
+        str(folder),
+        "--tasks",
+        "openbookqa",
+        "--data-root",
+        str(data),
+        "--output-dir",
+        str(tmp_path / "f"),
+    ]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "Exporting" in done.output and " on ONNX Runtime" in (tmp_path / "f" / "results.md").read_text()
+    fast = json.loads((tmp_path / "f" / "results.json").read_text())
+    slow = run(tiny_engine, data, tmp_path, names=["openbookqa"])
+    assert (fast["engine"], slow["engine"]) == ("ONNX Runtime", "PyTorch")
+    assert fast["rows"][0]["score"] == slow["rows"][0]["score"]
