@@ -55,5 +55,5 @@ def test_a_page_alone_tells_that_it_is_alive():
     with run_app(page_only=True, backend="http://127.0.0.1:9") as (address, _):
         assert httpx.get(f"{address}/health").json()["status"] == "ok"
         assert "smalldoge_http_responses" in httpx.get(f"{address}/metrics").text
-        assert httpx.get(f"{address}/config.json").json()["base"] == "http://127.0.0.1:9"
+        assert httpx.get(f"{address}/config.json").json()["base"] == "http://127.0.0.1:9/"
         assert httpx.get(f"{address}/v1/models").status_code == 404
