@@ -1,5 +1,8 @@
 """Presets: kept beside conversations, and part of their exports."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from fastapi.testclient import TestClient
 from tests.unit.webui.chats_server import make_app
@@ -53,6 +56,17 @@ def test_what_is_no_preset_is_refused(client, name, body, param):
     answer = client.put(f"{PATH}/{name}", json=body)
     assert answer.status_code == 400 and answer.json()["error"]["param"] == param
     assert list_presets(client) == []
+
+
+def test_a_file_that_stays_locked_is_no_fault_of_the_name(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("small_doge.webui.chat_tables.BUSY_SECONDS", 0.1)
+    client = TestClient(make_app(tmp_path / "locked.db"), raise_server_exceptions=False)
+    with closing(sqlite3.connect(tmp_path / "locked.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        answer = client.put(f"{PATH}/a", json={})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "storage_failed")
+        other.execute("ROLLBACK")
+    assert client.put(f"{PATH}/a", json={}).status_code == 201
 
 
 def test_unknown_fields_are_named_in_a_header(client):

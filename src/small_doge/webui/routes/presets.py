@@ -34,9 +34,10 @@ def make_presets_router(store: PresetStore) -> APIRouter:
     def save_preset(response: Response, name: PresetName, change: Annotated[PresetChange, Body()]) -> PresetView:
         """Keep a preset, in the place of one of the same name."""
         try:
-            preset, is_new = store.save_preset(check_name(name), change)
+            check_name(name)
         except ValueError as error:
             raise ApiError(400, str(error), "name", "invalid_request") from error
+        preset, is_new = store.save_preset(name, change)
         response.status_code = 201 if is_new else 200
         ignored = list_names(change.list_ignored())
         if ignored:
