@@ -5,6 +5,7 @@ part and puts the parts together. A server without Ray Serve is its own only rep
 """
 
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client import Metric
@@ -66,11 +67,15 @@ class LocalControl:
 
         Args:
             model: its name.
-            only_idle: whether one that requests use stays loaded without an error.
+            only_idle: whether one that requests use, or that would have to wait for another to load, stays loaded without
+                an error.
         """
         entry = self.registry.find(model)
-        if not (only_idle and entry.num_users):
+        if not only_idle:
             await self.registry.unload(entry)
+        elif not self.registry.is_loading:
+            with suppress(ApiError):  # requests use it, or came while it waited
+                await self.registry.unload(entry)
         return await run_in_threadpool(describe_status, entry)
 
     async def list_models(self) -> list[dict[str, Any]]:
@@ -132,7 +137,7 @@ class ControlPlane:
 
         Args:
             model: its name.
-            only_idle: whether replicas that use the model keep it without an error.
+            only_idle: whether replicas that use the model, or load another, keep it without an error.
 
         Raises:
             ApiError: there is no such model, or a replica uses it.

@@ -234,6 +234,11 @@ class ModelRegistry:
     def _list_loaded(self) -> list[ModelEntry]:
         return [entry for entry in self.entries.values() if entry.is_loaded]
 
+    @property
+    def is_loading(self) -> bool:
+        """Tell whether a model is being loaded, for which an unload would wait."""
+        return any(entry.loading is not None for entry in self.entries.values())
+
     async def unload(self, entry: ModelEntry) -> None:
         """Free the memory of a model.
 

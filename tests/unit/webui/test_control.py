@@ -4,12 +4,16 @@ import asyncio
 import json
 import pickle
 import re
+import shutil
+import threading
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 
 from small_doge.webui.app import create_app
+from small_doge.webui.errors import ApiError
 from small_doge.webui.settings import ServeSettings
 
 
@@ -109,6 +113,41 @@ def test_a_model_that_another_replica_uses_is_not_said_to_be_unloaded(run):
             assert registries[1].find("other").is_loaded
 
     run(work)
+
+
+def test_an_answer_is_whole_though_its_model_can_t_be_unloaded_after_it(run, monkeypatch):
+    async def work(first, second, registries):
+        registry = registries[0]
+        await registry.acquire("doge")
+        registry.find("doge").release()
+        go_on, open_model = threading.Event(), registry._open
+        monkeypatch.setattr(registry, "_open", lambda entry: go_on.wait(30) and open_model(entry))
+        loading = asyncio.create_task(registry.acquire("other"))
+        while registry.find("other").loading is None:
+            await asyncio.sleep(0)
+        ask = {"model": "doge", "prompt": "Ada", "options": {"num_predict": 1}, "keep_alive": 0, "stream": False}
+        answer = await asyncio.wait_for(first.post("/api/generate", json=ask), 20)  # does not wait for the other model
+        go_on.set()
+        assert answer.json()["done"] and registry.find("doge").is_loaded
+        (await loading).release()
+
+        async def refuse(entry):
+            raise ApiError(409, "a request came meanwhile", code="in_use")
+
+        monkeypatch.setattr(registry, "unload", refuse)
+        assert (await first.post("/api/generate", json=ask)).json()["done"]
+
+    run(work)
+
+
+def test_a_model_whose_folder_was_removed_is_not_found(models_dir, tmp_path):
+    shutil.copytree(models_dir / "doge", tmp_path / "models" / "doge")
+    shutil.copytree(models_dir / "doge", tmp_path / "models" / "gone")
+    settings = ServeSettings(models_dir=str(tmp_path / "models"), threads=1, chats=str(tmp_path / "chats.db"))
+    client = TestClient(create_app(settings, lambda text: None), "http://localhost", raise_server_exceptions=False)
+    assert client.get("/api/v1/models/gone/status").json()["status"] == "unloaded"
+    shutil.rmtree(tmp_path / "models" / "gone")
+    assert client.get("/api/v1/models/gone/status").status_code == 404
 
 
 def test_ollama_loads_and_unloads_everywhere(run):

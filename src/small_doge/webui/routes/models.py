@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 
+from ..errors import ApiError
 from ..state import ServerState
 
 
@@ -20,8 +21,12 @@ def make_models_api_router(state: ServerState) -> APIRouter:
     @router.get("/{name:path}/status")
     async def get_status(name: str) -> dict[str, Any]:
         """Tell whether a model is loaded, and what it needs."""
+        statuses = await state.control.list_models()  # before `find`: it leaves out what was removed
         entry = await run_in_threadpool(state.registry.find, name)
-        return next(status for status in await state.control.list_models() if status["name"] == entry.name)
+        status = next((status for status in statuses if status["name"] == entry.name), None)
+        if status is None:
+            raise ApiError(404, f"model {name!r} has come just now; ask again", "model", "model_not_found")
+        return status
 
     @router.post("/{name:path}/load")
     async def load_model(name: str) -> dict[str, Any]:

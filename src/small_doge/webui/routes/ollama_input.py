@@ -64,7 +64,7 @@ class ModelBody(OllamaBody):
 class KeptBody(OllamaBody):
     """A request that says how long the model stays in memory.
 
-    Here it stays until another needs the memory; 0 unloads it, if no other request uses it.
+    Here it stays until another needs the memory; 0 unloads it, if no other request uses it and none is loaded.
     """
 
     keep_alive: float | str | None = None
