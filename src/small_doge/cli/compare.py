@@ -64,7 +64,9 @@ def compare_results(
         if is_default and has_scores_of(known, name):
             console.print(f"{name}: taken from {known}", style="dim", soft_wrap=True)
             return known
-        return evaluate.score_model(name, suite, tasks, data_root, limit, shots, batch_size, threads)[0]
+        # Results on all items stay: those of a part, or asked in another way, have a folder of their own.
+        part = None if is_default else (folder if folder.is_dir() else Path()) / f"eval-{suite}-part"
+        return evaluate.score_model(name, suite, tasks, data_root, limit, shots, batch_size, threads, part)[0]
 
     folders = [find_results(name) for name in names]
     models = [read_scores(folder) for folder in folders]

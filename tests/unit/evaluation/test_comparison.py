@@ -197,6 +197,24 @@ def test_models_are_scored_unless_whole_results_of_their_weights_are_there(tmp_p
         CliRunner().invoke(app, ["eval", "compare", *map(str, models)], catch_exceptions=False)
 
 
+def test_scores_of_a_part_leave_those_on_all_items_alone(tmp_path, monkeypatch):
+    models = [tmp_path / name for name in ("one", "two")]
+    for model in models:
+        model.mkdir()
+        (model / "config.json").write_text("{}")
+        write_results(model / "eval-base", {"arc": [1, 0]}, model.name)
+
+    def score(name, suite, tasks, data_root, limit, shots, batch_size, threads, folder):
+        return write_results(folder, {"arc": [1]}, name), {}
+
+    monkeypatch.setattr(evaluate, "score_model", score)
+    done = CliRunner().invoke(app, ["eval", "compare", *map(str, models), "--limit", "1"], catch_exceptions=False)
+    assert done.exit_code == 0
+    for model in models:
+        assert (model / "eval-base-part" / "results.json").is_file()
+        assert len(read_scores(model / "eval-base").tasks["arc"]["items"]) == 2
+
+
 def test_one_result_alone_is_refused(tmp_path):
     folder = write_results(tmp_path / "a", {"arc": [1, 0]})
     done = CliRunner().invoke(app, ["eval", "compare", str(folder)])
