@@ -89,8 +89,10 @@ def _apply_aliases(
     port = settings.get("port", 8000) if backend_port is None else backend_port
     page_port = FRONTEND_PORT if frontend_port is None else frontend_port
     if settings.get("page_only"):
-        settings.setdefault("backend", make_address(host, port))
-        settings.update(host=frontend_host or "127.0.0.1", port=page_port)
+        if "backend" not in settings:  # then host and port are those of the server
+            settings.update(backend=make_address(host, port), host="127.0.0.1", port=page_port)
+        settings["host"] = frontend_host or settings.get("host", "127.0.0.1")
+        settings["port"] = settings.get("port", page_port) if frontend_port is None else frontend_port
         return []
     settings.update(host=host, port=port)
     if settings.get("no_page"):  # the page of the other process calls this one

@@ -231,7 +231,7 @@ def _check_origin(origin: str) -> None:
     Raises:
         UserError: no page can have it.
     """
-    if origin in ("*", "null") or re.fullmatch(r"[a-z][a-z\d+.\-]*://[^/\s,]+", origin):
+    if origin in ("*", "null") or re.fullmatch(r"[a-z][a-z\d+.\-]*://[^/\s,A-Z]+", origin):
         return
     raise UserError(
         f"cors_origins has {origin!r}, which is no origin: name scheme, host and port in lower case, and no path, such as "

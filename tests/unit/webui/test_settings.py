@@ -88,6 +88,7 @@ def test_the_page_alone_takes_the_address_of_a_server(backend):
         ({"cors_origins": ["https://example.org/"]}, "no path"),
         ({"cors_origins": ["example.org"]}, "scheme"),
         ({"cors_origins": ["HTTP://Example.org"]}, "lower case"),
+        ({"cors_origins": ["https://Example.org"]}, "lower case"),
     ],
 )
 def test_addresses_that_would_never_match_are_refused(given, words):
@@ -129,5 +130,19 @@ def test_the_guides_options_are_taken(start):
     assert (settings.host, settings.port, ports, settings.debug) == ("localhost", 0, [7861], True)
     settings, _ = start("--frontend-only", "--backend-host", "::1", "--backend-port", "9")
     assert (settings.port, settings.backend) == (7860, "http://[::1]:9")
+    settings, _ = start("--frontend-only", "--frontend-host", "::1", "--frontend-port", "9")
+    assert (settings.host, settings.port, settings.backend) == ("::1", 9, "http://127.0.0.1:8000")
     settings, _ = start("a", "--backend-only")
     assert settings.cors_origins == ["http://127.0.0.1:7860", "http://localhost:7860"]
+
+
+def test_the_page_alone_listens_where_it_is_told(start):
+    alone = ("--frontend-only", "--backend", "http://a:1")
+    for words, address in (
+        ((), ("127.0.0.1", 7860)),
+        (("--host", "::1", "--port", "9"), ("::1", 9)),
+        (("--host", "::1", "--frontend-port", "9"), ("::1", 9)),
+        (("--frontend-host", "localhost", "--host", "::1", "--port", "9"), ("localhost", 9)),
+    ):
+        settings, _ = start(*alone, *words)
+        assert (settings.host, settings.port, settings.backend) == (*address, "http://a:1")
