@@ -181,7 +181,7 @@ class Eviction:
         return self._make_row(b.add("ScatterElements", [scores, leaving, b.add("Add", [worst, self.effect])], axis=2))
 
     def _evict_several(self, scores: str) -> list[str]:
-        """Return bias and scores for several queries of one row."""
+        """Return bias and scores for several queries of one row, or of several rows without keys before."""
         b = self.builder
         leaving = self._find_leaving(scores)
         query = self.query_index  # [1, 1, T, 1]
