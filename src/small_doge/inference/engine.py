@@ -23,6 +23,10 @@ from .scheduler import Scheduler
 from .texts import Texts
 
 
+class PromptTooLongError(UserError):
+    """A prompt has more tokens than the model takes."""
+
+
 class Engine(Texts):
     """Generates text with any backend; `OnnxEngine` and `TorchEngine` open a model for it.
 
@@ -285,12 +289,12 @@ class Engine(Texts):
         ids = check_tokens("prompt", prompt_ids)
         size, limit = self.backend.vocab_size, self.backend.max_length
         if not ids:
-            raise UserError("the prompt is empty; give at least one token, such as the one that begins a text")
+            raise UserError("prompt is empty; give at least one token, such as the one that begins a text")
         outside = next((token_id for token_id in ids if not 0 <= token_id < size), None)
         if outside is not None:
-            raise UserError(f"the prompt holds token {outside}; {self.name} has 0 to {size - 1}: another tokenizer's?")
+            raise UserError(f"prompt holds token {outside}; {self.name} has 0 to {size - 1}: another tokenizer's?")
         if limit is not None and len(ids) + needs_room > limit:
-            raise UserError(
+            raise PromptTooLongError(
                 f"the prompt has {len(ids)} tokens; {self.name} takes {limit}{' with the answer' if needs_room else ''}. "
                 "Shorten the prompt, or "
                 "export the model with a larger --max-length"

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from starlette.concurrency import run_in_threadpool
 
 from ..inference import Engine, Request, SamplingOptions, Token
+from ..inference.engine import PromptTooLongError
 from ..inference.prompt_readers import PromptReader
 from ..processor.token_codec import TooManyTokensError
 from ..utils.errors import UserError
@@ -39,7 +40,7 @@ class GenerationRequest:
         prompts: texts or token ids, each of which has `n` answers; none if there are messages.
         messages: a conversation as the chat template takes it; None if there are prompts.
         options: fields of `SamplingOptions` that the client gave.
-        names: what the client calls options, and `prompt`, where its names differ from ours; errors use them.
+        names: what the client calls options, `prompt` and `messages`, where its names differ from ours; errors use them.
         n: answers to each prompt.
         tools: definitions of functions that the template shows the model.
         continue_final_message: whether the answer goes on with the text of the last message.
@@ -67,7 +68,7 @@ class GenerationRequest:
     @property
     def prompt_name(self) -> str:
         """Name the field that holds the prompt."""
-        return self.get_name("prompt") if self.messages is None else "messages"
+        return self.get_name("prompt" if self.messages is None else "messages")
 
 
 class Generation:
@@ -188,10 +189,7 @@ class Generator:
         try:
             return await self._start(asked)
         except UserError as error:
-            told = rename_option(error, asked.names)
-            if told is None:
-                raise
-            raise told from error
+            raise explain_to_client(error, asked) from error
 
     async def _start(self, asked: GenerationRequest) -> Generation:
         sampling = self._choose_sampling(asked)
@@ -212,7 +210,10 @@ class Generator:
             UserError: the prompt is not right, or too long.
         """
         with await self.registry.acquire(asked.model) as entry:
-            return sum(map(len, await run_in_threadpool(self._encode, entry.engine, asked)))
+            try:
+                return sum(map(len, await run_in_threadpool(self._encode, entry.engine, asked)))
+            except UserError as error:
+                raise explain_to_client(error, asked) from error
 
     def _encode(self, engine: Engine, asked: GenerationRequest) -> list[list[int]]:
         """Make the token ids of each prompt."""
@@ -273,7 +274,7 @@ class Generator:
             prompts = self._encode(engine, asked)
         except TooManyTokensError as error:
             self._check_size(error.least, asked, "at least ")
-            raise ApiError(400, str(error), asked.prompt_name, "context_length_exceeded") from error
+            raise
         requests = []
         for ids in prompts:
             self._check_size(len(ids), asked)
@@ -309,6 +310,13 @@ class Generator:
                 param=asked.prompt_name,
                 code="context_length_exceeded",
             )
+
+
+def explain_to_client(error: UserError, asked: GenerationRequest) -> ApiError | UserError:
+    """Say what is wrong with a request by the names that the client uses, where it is about an option or the prompt."""
+    if isinstance(error, TooManyTokensError | PromptTooLongError):
+        return ApiError(400, str(error), asked.prompt_name, "context_length_exceeded")
+    return rename_option(error, asked.names) or error
 
 
 def rename_option(error: UserError, names: Mapping[str, str]) -> ApiError | None:

@@ -40,8 +40,8 @@ def test_texts_and_conversations_are_looked_into(server, engine, given):
     [
         ({}, "one of tokens"),
         ({"tokens": [5], "content": "Ada"}, "one of tokens"),
-        ({"tokens": []}, "prompt is empty"),
-        ({"tokens": [100_000]}, "token 100000"),
+        ({"tokens": []}, "tokens is empty"),
+        ({"tokens": [100_000]}, "tokens holds token 100000"),
         ({"content": "Ada", "top": -1}, "top"),
         ({"content": "Ada", "top": 101}, "top"),
         ({"content": 3}, "content"),

@@ -5,6 +5,7 @@ from dataclasses import fields
 
 import httpx
 import pytest
+from tests.webui import run_app
 
 from small_doge.inference import SamplingOptions
 
@@ -136,3 +137,28 @@ def test_field_of_a_wrong_type_is_named_without_names_of_types(server, path, giv
     assert (error if isinstance(error, str) else error["message"]).startswith(said)
     if path in OPENAI:
         assert error["param"] == next(iter(given))
+
+
+@pytest.fixture(scope="module")
+def short(models_dir):
+    """Address of a server whose model takes 256 tokens."""
+    with run_app(models=(str(models_dir / "doge"),), threads=1) as (address, application):
+        assert httpx.post(f"{address}/api/v1/models/doge/load", timeout=60).status_code == 200
+        application.state.server.registry.find("doge").engine.backend.max_length = 256
+        yield address
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "param"),
+    [
+        ("/v1/completions", {"prompt": [5] * 300}, "prompt"),
+        ("/v1/embeddings", {"input": [5] * 300}, "input"),
+        ("/v1/responses", {"input": "Ada " * 5000}, "input"),
+        ("/v1/responses/input_tokens", {"input": "Ada " * 5000}, "input"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Ada " * 5000}]}, "messages"),
+        ("/api/v1/inspect", {"tokens": [5] * 300}, "tokens"),
+    ],
+)
+def test_prompt_that_is_too_long_has_the_clients_name_and_a_code_for_programs(short, path, given, param):
+    error = httpx.post(short + path, json=given, timeout=60).json()["error"]
+    assert (error["param"], error["code"]) == (param, "context_length_exceeded"), error

@@ -85,6 +85,7 @@ class ResponseBody(SamplingBody):
             messages = _add_instructions(self.instructions, messages)
         names = {
             "prompt": "input",
+            "messages": "input",
             "max_new_tokens": "max_tokens" if self.max_output_tokens is None else "max_output_tokens",
             "json_schema": "text.format",
             "grammar": "tools",
