@@ -234,14 +234,16 @@ def _find_differences(first: ScoredModel, second: ScoredModel) -> list[str]:
 
 def _note_chance(found: Comparison) -> None:
     """Say how many rows would seem to differ by luck, and which still do when that is taken into account."""
-    tested = {n: t.p_value for n, t in found.rows.items() if t.p_value is not None and n != AVERAGE}
-    if len(tested) < 2:
+    p_values = {name: test.p_value for name, test in found.rows.items() if name != AVERAGE}
+    untested = [name for name, value in p_values.items() if value is None]
+    if len(p_values) < 2 or len(untested) == len(p_values):
         return
-    adjusted = dict(zip(tested, adjust_by_holm(list(tested.values())), strict=True))
-    sure = [name for name, value in adjusted.items() if value < LEVEL]
+    adjusted = adjust_by_holm([1.0 if value is None else value for value in p_values.values()])
+    sure = [name for name, value in zip(p_values, adjusted, strict=True) if value < LEVEL]
     found.notes.append(
-        f"Of {len(tested)} rows of equal models, {len(tested) * LEVEL:.1f} differ by luck. By Holm's correction for that, "
+        f"Of {len(p_values)} rows of equal models, {len(p_values) * LEVEL:.1f} differ by luck. By Holm's correction for that, "
         + (f"these differ: {', '.join(sure)}." if sure else "none differs.")
+        + (f" Without p, and so not corrected: {', '.join(untested)}." if untested else "")
     )
 
 

@@ -11,8 +11,9 @@ from .paired import PairedTest
 
 NOTE = (
     "Scores and differences are in points of a hundred, on the same items. The interval is of 95%, by drawing the items again "
-    "(bootstrap); p is McNemar's exact test, over the items that one model alone has right. A difference is told where the "
-    "interval leaves out 0 and p lies below 0.05. The number of items that are missing is for a difference of this size, to be "
+    "(bootstrap); p is McNemar's exact test, over the items that one model alone has right. It is left out where items weigh "
+    "differently, as in an average of unequal tasks or groups. A difference is told where the interval leaves out 0 and p, "
+    "where there is one, lies below 0.05. The number of items that are missing is for a difference of this size, to be "
     "found in 80 of 100 cases."
 )
 

@@ -27,7 +27,8 @@ class PairedTest:
         high: upper end.
         only_first: items that the first model alone has right; None where scores are not 0 or 1.
         only_second: the same of the second.
-        p_value: of McNemar's exact test, that the models are equally good; None where scores are not 0 or 1.
+        p_value: of McNemar's exact test, that the models are equally good; None where scores are not 0 or 1, or where
+            some items weigh more than others, which the test does not know.
         needed: items with which a difference of this size would be found in 80 of 100 cases; None if there is none.
         detectable: the difference that so many items find in 80 of 100 cases.
     """
@@ -68,11 +69,13 @@ def compare_pairs(
     differences = [second - first for first, second in parts]
     n = sum(map(len, differences))
     difference = _weigh(weights, [d.mean() for d in differences])
-    low, high = bootstrap(differences, weights, seed)
+    drawn, drawn_weights = _pool_single_items(differences, weights)
+    low, high = bootstrap(drawn, drawn_weights, seed)
     is_binary = all(np.isin(scores, (0, 1)).all() for part in parts for scores in part)
     only_first = sum(int((d < 0).sum()) for d in differences) if is_binary else None
     only_second = sum(int((d > 0).sum()) for d in differences) if is_binary else None
-    spread = _find_detectable(differences, weights)
+    weigh_alike = np.allclose(weights, [len(d) / n for d in differences])
+    spread = _find_detectable(drawn, drawn_weights)
     return PairedTest(
         n=n,
         first=_weigh(weights, [first.mean() for first, _ in parts]),
@@ -82,7 +85,7 @@ def compare_pairs(
         high=high,
         only_first=only_first,
         only_second=only_second,
-        p_value=compute_mcnemar(only_first, only_second) if is_binary else None,
+        p_value=compute_mcnemar(only_first, only_second) if is_binary and weigh_alike else None,
         needed=math.ceil(n * (spread / difference) ** 2) if abs(difference) > 1e-12 else None,
         detectable=spread,
     )
@@ -90,6 +93,24 @@ def compare_pairs(
 
 def _weigh(weights: Sequence[float], values: Sequence[float]) -> float:
     return float(sum(weight * value for weight, value in zip(weights, values, strict=True)))
+
+
+def _pool_single_items(
+    differences: Sequence[np.ndarray], weights: Sequence[float]
+) -> tuple[list[np.ndarray], list[float]]:
+    """Make one group of the groups of a single item, whose spread can't be known from themselves.
+
+    A lone one joins the smallest other group. Items are scaled so that each keeps its weight.
+    """
+    order = sorted(range(len(differences)), key=lambda place: len(differences[place]))
+    singles = sum(len(values) == 1 for values in differences)
+    pooled, others = order[: max(2, singles)] if singles else [], order[max(2, singles) if singles else 0 :]
+    found, found_weights = [differences[place] for place in others], [weights[place] for place in others]
+    if pooled:
+        n = sum(len(differences[place]) for place in pooled)
+        scaled = [differences[place] * (weights[place] * n / len(differences[place])) for place in pooled]
+        found, found_weights = [*found, np.concatenate(scaled)], [*found_weights, 1.0]
+    return found, found_weights
 
 
 def compute_mcnemar(only_first: int, only_second: int) -> float:
@@ -108,6 +129,9 @@ def compute_mcnemar(only_first: int, only_second: int) -> float:
 def bootstrap(differences: Sequence[np.ndarray], weights: Sequence[float], seed: int) -> tuple[float, float]:
     """Draw items again, with replacement and task by task; return the 95% interval of the weighted mean difference.
 
+    Means of n drawn items spread by sqrt((n - 1) / n) too little, which is made up for. A single item has no spread: alone,
+    it gets all that scores of 0 to 1 allow.
+
     Args:
         differences: of each task, between the scores of the two models on each item.
         weights: of the tasks.
@@ -115,14 +139,18 @@ def bootstrap(differences: Sequence[np.ndarray], weights: Sequence[float], seed:
     """
     random = np.random.default_rng(seed)
     means = np.zeros(DRAWS)
+    if len(differences) == 1 and len(differences[0]) == 1:
+        return -1.0, 1.0
     for values, weight in zip(differences, weights, strict=True):
         # Equal values are drawn together: how often each comes is what matters.
         distinct, counts = np.unique(values, return_counts=True)
         size = max(1, DRAWN_TOGETHER // len(distinct))
+        widening = math.sqrt(len(values) / max(1, len(values) - 1))
         for start in range(0, DRAWS, size):
             stop = min(DRAWS, start + size)
             drawn = random.multinomial(len(values), counts / len(values), size=stop - start)
-            means[start:stop] += weight * (drawn @ distinct) / len(values)
+            deviations = drawn @ distinct / len(values) - values.mean()
+            means[start:stop] += weight * (values.mean() + widening * deviations)
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 

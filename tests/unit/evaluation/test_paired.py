@@ -34,8 +34,8 @@ def test_the_interval_is_that_of_drawing_the_items_again_one_by_one():
     differences = np.array([1.0] * 12 + [-1.0] * 4 + [0.0] * 34)
     random = np.random.default_rng(1)
     means = random.choice(differences, size=(20_000, 50)).mean(axis=1)
-    expected = np.quantile(means, [0.025, 0.975])
-    assert bootstrap([differences], [1.0], seed=0) == pytest.approx(expected, abs=0.021)
+    low, high = np.quantile((means - 0.16) * (50 / 49) ** 0.5 + 0.16, [0.025, 0.975])
+    assert bootstrap([differences], [1.0], seed=0) == pytest.approx((low, high), abs=0.021)
 
 
 def test_tasks_are_drawn_each_by_itself_and_weigh_as_told():
@@ -43,6 +43,40 @@ def test_tasks_are_drawn_each_by_itself_and_weigh_as_told():
     low, high = bootstrap([even, odd], [0.5, 0.5], seed=0)
     spread = 1.96 * 0.5 / 400**0.5
     assert (low, high) == pytest.approx((0.5 - spread, 0.5 + spread), abs=0.006)
+
+
+def test_groups_of_one_item_each_are_drawn_as_one():
+    first, second = pair(10, 12, 20, 15)  # 57 subjects, an item of each
+    alone = compare_pairs([(first[[i]], second[[i]]) for i in range(57)], [1 / 57] * 57)
+    together = compare_pairs([(first, second)], [1.0])
+    assert alone.low < -0.1 and alone.high > 0.15 and alone.p_value == together.p_value
+    assert (alone.low, alone.high) == pytest.approx((together.low, together.high), abs=0.02)
+    assert alone.needed == together.needed and not alone.is_sure
+
+
+def test_a_lone_item_joins_another_group_and_by_itself_says_nothing():
+    first, second = pair(3, 3, 10, 4)
+    test = compare_pairs([(first, second), (np.array([0.2]), np.array([0.9]))], [0.5, 0.5])
+    assert test.difference == pytest.approx(0.35) and test.low < 0 < test.high
+    one = compare_pairs([(np.array([0.2]), np.array([0.9]))], [1.0])
+    assert (one.low, one.high) == (-1, 1) and not one.is_sure
+
+
+def test_the_interval_of_groups_of_two_holds_the_truth_in_95_of_100_cases():
+    random, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        groups = list(random.normal(0, 1, (20, 2)))
+        low, high = bootstrap(groups, [1 / 20] * 20, seed=1)
+        held += low <= 0 <= high
+    assert held / 200 > 0.9  # by deviations that are not widened it is less
+
+
+def test_mcnemar_is_not_asked_where_items_weigh_differently():
+    parts = [pair(700, 500, 500, 500), pair(10, 60, 0, 30)]  # pooled, the first has more right; weighted, the second
+    test = compare_pairs(parts, [0.5, 0.5])
+    assert test.difference > 0 and test.only_first > test.only_second
+    assert test.p_value is None and test.is_sure == (test.low > 0)
+    assert compare_pairs(parts, [2200 / 2300, 100 / 2300]).p_value is not None
 
 
 def test_a_clear_difference_is_told_and_a_doubtful_one_is_not():
