@@ -82,6 +82,14 @@ def test_problems_are_read_in_the_columns_in_which_they_are_published(data):
         load_task("math", data)
 
 
+def test_rows_need_no_name_and_are_named_by_their_places(data):
+    rows = [{"question": "x", "choices": ["a", "b"], "answer": 0}] * 2
+    for file, name in (("piqa_val.jsonl.gz", "piqa"), ("arc_easy_val.jsonl.gz", "arc_easy")):
+        write_lines(data / file, rows)
+        assert [row["id"] for row in load_task(name, data, 0).rows] == [f"{name}-0", f"{name}-1"]
+    assert not [name for name in list_tasks() if "id" in read_task(name)["metadata"]["columns"]]
+
+
 def test_bad_data_are_told_with_the_remedy(data, tmp_path):
     with pytest.raises(MissingDataError, match=r"needs piqa_val.jsonl.gz.*--data-root.*question.*from: baber/piqa"):
         load_task("piqa", tmp_path)
