@@ -76,7 +76,12 @@ def evaluate_model(
         ),
     ] = False,
     output_dir: Annotated[
-        Path | None, typer.Option("--output-dir", "-o", help="Folder for results; MODEL/eval-SUITE if not set.")
+        Path | None,
+        typer.Option(
+            "--output-dir",
+            "-o",
+            help="Folder for results; if not set, MODEL/eval-SUITE, with what differs from the suite, as in eval-base-limit10.",
+        ),
     ] = None,
     batch_size: BatchSize = None,
     threads: options.Threads = None,
@@ -123,12 +128,15 @@ def score_model(
         from ..evaluation.results import run_suite
         from ..evaluation.running import plan_suite
         from ..evaluation.score_tables import write_html, write_markdown
-        from ..evaluation.suites import parse_shots
+        from ..evaluation.suites import name_settings, parse_shots
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
     plan = plan_suite(suite, data_root, _split(tasks), limit, parse_shots(shots), chat, skip_missing)
     name = resolve_model(model)
-    folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / f"eval-{suite}"
+    # A run that asks less, or in another way, does not take the place of a whole one.
+    chosen = "".join(f"-{part.lower()}" for part in [*_split(tasks), *(f"{count}shot" for count in _split(shots))])
+    own = f"eval-{suite}{chosen}{name_settings(suite, limit, chat)}"
+    folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / own
     check_output_path(folder)
     engine = open_fast_engine(name, batch_size or 8, threads, tell=_say)
     try:

@@ -13,6 +13,7 @@ from ..utils.errors import UserError
 from ..utils.paths import find_near_names
 from .paired import LEVEL, PairedTest, adjust_by_holm, compare_pairs
 from .provenance import hash_model
+from .suites import name_settings
 
 
 RESULTS = "results.json"
@@ -84,12 +85,14 @@ def read_scores(folder: Path) -> ScoredModel:
         result = json.loads(path.read_text(encoding="utf-8"))
         result["rows"] = [row for row in result["rows"] if not row["is_further"]]  # of other metrics of the same items
         files = dict[str, Path]()
+        settings = name_settings(result["suite"], result["limit"], result.get("chat"))
         several = Counter(row["row"] for row in result["rows"])
         for row in result["rows"]:
             # Rows that were asked after several numbers of examples are told apart by these.
             shots = f", {row['shots']}-shot" if several[row["row"]] > 1 else ""
             for name in row["tasks"]:
-                files[name + shots] = folder / "tasks" / f"{result['suite']}-{name}-{row['shots']}shot.json"
+                file = f"{result['suite']}-{name}-{row['shots']}shot{settings}.json"
+                files[name + shots] = folder / "tasks" / file
             row["row"], row["tasks"] = row["row"] + shots, [name + shots for name in row["tasks"]]
         tasks = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:

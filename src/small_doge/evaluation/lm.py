@@ -50,12 +50,14 @@ class EngineLM(TemplateLM):
         engine: with a tokenizer.
         max_length: tokens of the longest text; the length that the model was trained on if not set.
         batch_size: texts that are computed together. If not set, a short measurement finds how many are generated, and as
-            many are scored as the engine has slots.
+            many are scored as the engine has slots. An int4 export then generates one at a time, since its answers depend
+            on what is computed beside them.
         show_progress: show a bar with the time left.
 
     Attributes:
         notes: counts of what could not be asked as it was meant.
         ends_turn: whether an answer to a conversation is scored with the tokens by which the template ends its turn.
+        used_batch_size: texts that were computed together last.
         has_ended: of the answers that were generated last, in the order of their requests, whether each ended by itself or
             by a stop text.
     """
@@ -80,7 +82,9 @@ class EngineLM(TemplateLM):
         limits = [limit for limit in (engine.backend.max_length, max_length or engine.trained_length) if limit]
         self.max_length = min(limits) if limits else 2048
         self.batch_size = batch_size
-        self.found_batch_size: int | None = None
+        is_int4 = getattr(engine, "settings", {}).get("quantize") == "int4"
+        self.found_batch_size: int | None = 1 if is_int4 else None
+        self.used_batch_size: int | None = None
         self.show_progress = show_progress
         self.notes = Notes()
         self.ends_turn = False
@@ -165,6 +169,7 @@ class EngineLM(TemplateLM):
         """Score tokens after tokens."""
         texts = [self._fit(context, continuation) for _, context, continuation in requests]
         self.notes.num_requests += len(texts)
+        self.used_batch_size = self.batch_size or self.engine.backend.num_slots
         with self._progress("scoring", len(texts), disable_tqdm) as bar:
             found = score_texts(self.engine, texts, lambda _: bar.update(), self.batch_size)
         return [(likelihood.total, likelihood.is_greedy) for likelihood in found]
@@ -222,7 +227,7 @@ class EngineLM(TemplateLM):
         self.notes.num_requests += len(made)
         if self.batch_size is None and self.found_batch_size is None and len(made) > 1:
             self.found_batch_size = choose_batch_size(self.engine)
-        size = self.batch_size or self.found_batch_size or 1
+        self.used_batch_size = size = self.batch_size or self.found_batch_size or 1
         with self._progress("generating", len(made), disable_tqdm) as bar:
             for _ in run_together(self.engine, made, size):
                 bar.update()

@@ -63,6 +63,7 @@ def run_suite(
         "model": model,
         "suite": plan.suite,
         "limit": plan.limit,
+        "chat": plan.chat,
         **facts,
         **make_content(plan, parts),
         "speed": measure_speed(engine, facts["model_hash"], facts["engine"], output_dir / "speed.json", say),
@@ -88,6 +89,7 @@ def measure_speed(engine: Engine, model_hash: str, engine_name: str, path: Path,
         "model_hash": model_hash,
         "engine": engine_name,
         "machine": f"{machine['processor']}, {machine['cores']} cores",
+        "threads": getattr(engine, "threads", None),
     }
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
@@ -97,6 +99,6 @@ def measure_speed(engine: Engine, model_hash: str, engine_name: str, path: Path,
         pass  # it was not measured yet
     say("tokens per second")
     (row,) = measure_engine(engine, [0], [1])
-    found = {**key, "tokens_per_second": row["decode_tok_s"], "threads": getattr(engine, "threads", None)}
+    found = {**key, "tokens_per_second": row["decode_tok_s"]}
     write_json(path, found)
     return found

@@ -18,7 +18,7 @@ from ..utils.errors import UserError
 from ..utils.files import write_json
 from .lm import EngineLM
 from .rows import make_rows
-from .suites import CHAT_SUITES, choose_rows, choose_shots
+from .suites import CHAT_SUITES, choose_rows, choose_shots, name_settings
 from .task_data import MissingDataError
 from .task_files import LoadedTask, load_task
 from .tasks.scorers import is_direct
@@ -107,10 +107,11 @@ def run_plan(
 ) -> dict[tuple[str, int], dict[str, Any]]:
     """Run the tasks of a plan with a model of the harness; what an earlier run finished in the folder is read."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
+    settings = name_settings(plan.suite, plan.limit, plan.chat)
     try:
         for number, ((name, count), task) in enumerate(plan.tasks.items(), 1):
             say(f"{name} ({number} of {len(plan.tasks)}), {count}-shot, {len(task.rows):,} items")
-            path = folder / "tasks" / f"{plan.suite}-{name}-{count}shot.json"
+            path = folder / "tasks" / f"{plan.suite}-{name}-{count}shot{settings}.json"
             found[name, count] = _run_or_read(lm, task, is_chat(plan, task), facts, path, say)
     except KeyboardInterrupt:
         say(f"Interrupted: {len(found)} of {len(plan.tasks)} tasks are finished and kept; the same command goes on.")
@@ -171,6 +172,7 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
         "prompt_hash": hashlib.sha256(prompts.encode()).hexdigest()[:16],
         # The harness's own model classes count nothing.
         "notes": {name: value - before[name] for name, value in own.notes.as_dict().items()} if own else None,
+        "batch_size": own.used_batch_size if own else None,
         "data_notes": task.notes,
         "seconds": round(time.perf_counter() - start, 1),
         "items": [

@@ -35,6 +35,12 @@ SUITES = {
 CHAT_SUITES = ("instruct", "reason", "demo")
 
 
+def name_settings(suite: str, limit: int | None, chat: bool | None) -> str:
+    """Name, for files, what differs from how a suite asks: `-limit10`, `-plain`, `-chat`, or nothing."""
+    is_usual = chat is None or chat == (suite in CHAT_SUITES)
+    return (f"-limit{limit}" if limit else "") + ("" if is_usual else "-chat" if chat else "-plain")
+
+
 def choose_rows(suite: str, names: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
     """Choose the rows of a table: those of a suite, or those that are named, by row or by task.
 

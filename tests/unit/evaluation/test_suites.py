@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from small_doge.cli.main import app
 from small_doge.evaluation import running
+from small_doge.evaluation.comparison import read_scores
 from small_doge.evaluation.results import run_suite
 from small_doge.evaluation.running import plan_suite
 from small_doge.evaluation.score_tables import list_warnings, write_html, write_markdown
@@ -140,7 +141,9 @@ def test_instructions_are_scored_by_prompt_and_by_instruction(rigged, data, tmp_
 def test_answers_are_kept_with_whether_they_ended(rigged, data, tmp_path):
     engine = rigged("Who reads Ada", end_after=["Who reads Ada"])
     result = run(engine, tmp_path, tmp_path, "demo", names=["demo_questions"], limit=2, chat=False, batch_size=1)
-    items = json.loads((tmp_path / "out" / "tasks" / "demo-demo_questions-0shot.json").read_text())["items"]
+    items = json.loads((tmp_path / "out" / "tasks" / "demo-demo_questions-0shot-limit2-plain.json").read_text())[
+        "items"
+    ]
     assert [item["ended"] for item in items] == [False, False] and {"answer", "direct"} <= items[0].keys()
     assert "2 answers did not end within their length" in "".join(list_warnings(result))
 
@@ -149,6 +152,44 @@ def test_the_speed_is_measured_once(rigged, data, tmp_path):
     first, again = (run(rigged(), data, tmp_path, names=["openbookqa"]) for _ in range(2))
     assert first["speed"] == again["speed"] and first["speed"]["tokens_per_second"] > 0
     assert "| tokens / s | " in write_markdown(first) and "| 142 | 62 | 28 |" in write_markdown(first)
+
+
+def test_the_speed_is_measured_again_with_other_threads(rigged, data, tmp_path):
+    one, two = rigged(), rigged()
+    one.threads, two.threads = 1, 2
+    found = [run(engine, data, tmp_path, names=["openbookqa"])["speed"]["threads"] for engine in (one, two)]
+    assert found == [1, 2]
+
+
+def test_other_limits_and_ways_to_ask_leave_the_items_of_a_whole_run(rigged, data, tmp_path):
+    for how in ({}, {"limit": 2}, {"chat": True}):
+        run(rigged(), data, tmp_path, names=["openbookqa"], **how)
+        assert len(read_scores(tmp_path / "out").tasks["openbookqa"]["items"]) == (2 if "limit" in how else 4)
+    names = sorted(path.name for path in (tmp_path / "out" / "tasks").iterdir())
+    begin = "base-openbookqa-0shot"
+    assert names == [f"{begin}-chat.json", f"{begin}-limit2.json", f"{begin}.json"]
+
+
+def test_the_batch_is_kept_and_is_one_for_answers_of_int4(rigged, data, tmp_path):
+    for quantize, expected in (("int8", {1, 2, 4}), ("int4", {1})):
+        engine = rigged()
+        engine.settings = {"quantize": quantize}
+        run(engine, data, tmp_path / quantize, names=["triviaqa", "openbookqa"], shots=[0])
+        tasks = read_scores(tmp_path / quantize / "out").tasks
+        assert tasks["triviaqa"]["batch_size"] in expected and tasks["openbookqa"]["batch_size"] == 4
+
+
+def test_the_default_folder_names_what_is_not_the_suites(tiny_engine, data, tmp_path):
+    folder = tmp_path / "model"
+    tiny_engine.backend.model.save_pretrained(folder)
+    tiny_engine.tokenizer.save_pretrained(folder)
+    words = ["eval", str(folder), "--tasks", "openbookqa", "--data-root", str(data)]
+    for more in ([], ["--limit", "2"]):
+        CliRunner().invoke(app, [*words, *more], catch_exceptions=False)
+    assert sorted(path.name for path in folder.glob("eval-*")) == [
+        "eval-base-openbookqa",
+        "eval-base-openbookqa-limit2",
+    ]
 
 
 def test_the_guides_numbers_of_examples_are_kept():
