@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from benchmarks.studies.common import Study, build_parser, train
 from benchmarks.studies.expert_layers import PEER, PKM, TopKMoE, WithDense, count_active_parameters
-from benchmarks.studies.presenting import group_rows, markdown_table, spread
+from benchmarks.studies.presenting import group_rows, spread
 from benchmarks.studies.token_rows import draw_batches, read_tokens
 from torch import nn
 
 from small_doge import DogeConfig, DogeForCausalLM, ops
 from small_doge.models.doge.feed_forward import DogeCDMoE, DogeMLP
 from small_doge.utils.errors import UserError
+from small_doge.utils.markdown import write_table
 from small_doge.utils.model_folder import load_tokenizer
 from small_doge.utils.suggest import unknown_name_message
 
@@ -285,7 +286,7 @@ def show_table(rows: list[dict]) -> str:
         "layer", "active parameters a layer", "parameters in all", "ms a step", "loss, equal tokens", "minus dense",
         "loss, equal time", "minus dense", "steps in equal time", "experts met",
     ]  # fmt: skip
-    return markdown_table(columns, body)
+    return write_table(columns, body)
 
 
 def draw_panels(rows: list[dict]) -> dict[str, dict]:

@@ -1,9 +1,10 @@
 """Tables with spread, and pictures, of the rows of a study."""
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from small_doge.utils.markdown import write_table
 from small_doge.utils.plots import saved_figure
 
 
@@ -36,12 +37,7 @@ def summary_table(rows: list[dict], by: Sequence[str], values: dict[str, int]) -
     body = [
         [*map(str, key), *(spread(groups[n].get(key, []), digits) for n, digits in values.items())] for key in keys
     ]
-    return markdown_table([*by, *values], body)
-
-
-def markdown_table(columns: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table of strings."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in ([*columns], ["---"] * len(columns), *body))
+    return write_table([*by, *values], body)
 
 
 def draw_lines(

@@ -1,7 +1,6 @@
 """A suite as a whole: a model on its tasks, its speed, other models beside it, and `results.json`."""
 
 import importlib.metadata
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from ..utils.hardware import describe_device
 from .controls import check_with_hf, run_controls
 from .lm import EngineLM
 from .provenance import find_commit, hash_model
-from .running import Plan, Say, hash_template, make_content, run_plan
+from .running import Plan, Say, hash_template, make_content, read_kept, run_plan
 
 
 PACKAGES = ("small-doge", "lm-eval", "transformers", "torch", "onnxruntime", "datasets")
@@ -91,12 +90,8 @@ def measure_speed(engine: Engine, model_hash: str, engine_name: str, path: Path,
         "machine": f"{machine['processor']}, {machine['cores']} cores",
         "threads": getattr(engine, "threads", None),
     }
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if all(known.get(name) == value for name, value in key.items()):
-            return known
-    except (OSError, ValueError):
-        pass  # it was not measured yet
+    if known := read_kept(path, key):
+        return known
     say("tokens per second")
     (row,) = measure_engine(engine, [0], [1])
     found = {**key, "tokens_per_second": row["decode_tok_s"]}

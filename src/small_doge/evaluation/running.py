@@ -143,16 +143,21 @@ def hash_template(model: str, template: str | None, plan: Plan) -> str | None:
 def _run_or_read(lm: LM, task: LoadedTask, chat: bool, facts: dict[str, Any], path: Path, say: Say) -> dict[str, Any]:
     """Run a task, or read what a former run of the same found."""
     key = {**facts, "task": task.name, "task_hash": task.task_hash, "shots": task.shots, "chat": chat}
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if all(known.get(name) == value for name, value in key.items()):
-            say(f"{task.name}: taken from {path}")
-            return known
-    except (OSError, ValueError):
-        pass  # there is none, or it was not written whole
+    if known := read_kept(path, key):
+        say(f"{task.name}: taken from {path}")
+        return known
     result = {**key, **run_task(lm, task, chat)}
     write_json(path, result)
     return result
+
+
+def read_kept(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    """Read what was kept under these facts; None if there is nothing, or what was kept is of other facts."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # there is none, or it was not written whole
+    return known if all(known.get(name) == value for name, value in key.items()) else None
 
 
 def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Tables of scores in Markdown and HTML, beside figures that others published."""
 
-from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from ..utils.markdown import write_table
 from .published import PUBLISHED, SPEED, find_figure
 
 
@@ -165,11 +165,10 @@ def _tell_check(part: dict[str, Any]) -> str:
 def write_markdown(result: dict[str, Any]) -> str:
     """Write a table in Markdown; only scores above chance are bold."""
     head, rows = list_cells(result)
-    lines = [f"# {result['model']}, {result['suite']} suite", "", _join(head), _join(["---"] * len(head))]
     for cells, sure in zip(rows, list_above_chance(result), strict=True):
-        score = {True: f"**{cells[1]}**", False: f"{cells[1]} (chance)", None: cells[1]}[sure]
-        lines.append(_join([cells[0], score, *cells[2:]]))
-    return "\n".join([*lines, "", *(f"- {fact}" for fact in list_facts(result)), ""])
+        cells[1] = {True: f"**{cells[1]}**", False: f"{cells[1]} (chance)", None: cells[1]}[sure]
+    facts = (f"- {fact}" for fact in list_facts(result))
+    return "\n".join([f"# {result['model']}, {result['suite']} suite", "", write_table(head, rows), "", *facts, ""])
 
 
 def write_html(result: dict[str, Any]) -> str:
@@ -195,7 +194,3 @@ def _shorten(model: str) -> str:
 
 def _write_cell(cell: str) -> str:
     return f'<td class="chance">{escape(cell)}</td>' if cell.endswith("(chance)") else f"<td>{escape(cell)}</td>"
-
-
-def _join(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
