@@ -1,4 +1,4 @@
-"""The page's modules without a browser: trees, thoughts, imports."""
+"""The page's modules without a browser: trees, thoughts, imports, saving, answers that fail, models that load."""
 
 import json
 import shutil
@@ -14,8 +14,11 @@ pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js"
 
 
 def run(modules, code):
-    """Run JavaScript with these modules of the page's core, and give what `found` holds."""
-    imports = "".join(f"import * as {name} from {json.dumps((CORE / f'{name}.mjs').as_uri())};\n" for name in modules)
+    """Run JavaScript with these modules of the page, by their paths from its core, and give what `found` holds."""
+    imports = "".join(
+        f"import * as {Path(name).name} from {json.dumps((CORE / f'{name}.mjs').resolve().as_uri())};\n"
+        for name in modules
+    )
     script = f"{imports}{code}\nconsole.log(JSON.stringify(found));"
     done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -117,3 +120,47 @@ def test_markdown_holds_the_branch_that_is_shown():
         found.index("Be brief.") < found.index("## You\n\nHi") < found.index("## doge\n\nHello")
         and "Not shown" not in found
     )
+
+
+SAVER = """
+globalThis.document = { documentElement: { dataset: {} } };
+globalThis.history = { replaceState() {} };
+const asked = [];
+const note = (name) => async () => void asked.push(name);
+const store = Object.fromEntries(["create", "append", "change", "changeMessage", "remove"].map((name) => [name, note(name)]));
+store.load = async () => null;
+const told = [];
+const tell = (text, label, action) => told.push({ text, action });
+const app = { store, talk: { streams: new Map(), stop() {} }, library: { refreshSoon() {} }, tell, chat: {} };
+app.saver = new saver.Saver(app);
+const chat = { id: "a", messages: [{ id: "m", content: "Hi" }], current_id: "m", settings: {} };
+"""
+
+
+def test_a_deleted_conversation_does_not_come_back_with_the_answer_that_was_being_written():
+    code = """
+    app.saver.saveMessages(chat, chat.messages);
+    const list = new library.Library(app);
+    list.remove({ id: "a" });
+    app.saver.saveMessages(chat, chat.messages);
+    app.saver.saveAll(chat);
+    app.saver.save(chat, () => store.changeMessage());
+    await app.saver.queue;
+    app.saver.keep("a"); // it was imported again
+    app.saver.saveMessages(chat, chat.messages);
+    await app.saver.queue;
+    const found = asked;"""
+    assert run(["../saver", "../library"], SAVER + code) == ["create", "remove", "append"]
+
+
+def test_a_conversation_that_could_not_be_deleted_is_still_saved_and_deleted_later():
+    code = """
+    app.saver.keep("a");
+    const { remove } = store;
+    store.remove = async () => { throw new Error("no connection"); };
+    await app.saver.remove(chat);
+    await app.saver.saveMessages(chat, chat.messages);
+    store.remove = remove;
+    await told[0].action();
+    const found = { asked, text: told[0].text };"""
+    assert run(["../saver"], SAVER + code) == {"asked": ["append", "remove"], "text": "Not saved: no connection"}

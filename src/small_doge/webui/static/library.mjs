@@ -81,9 +81,8 @@ export class Library {
     const { app } = this;
     app.talk.stop(summary.id);
     this.chats = this.chats.filter(({ id }) => id !== summary.id);
-    app.saver.ids.delete(summary.id);
+    app.saver.remove(summary); // before what is being written ends, and is saved
     if (app.chat.id === summary.id) app.newChat();
-    this.send(summary, () => this.store.remove(summary.id));
   }
 
   /** Let the store make a change, which can be tried again as it is. */

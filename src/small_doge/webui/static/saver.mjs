@@ -4,12 +4,35 @@ export class Saver {
   constructor(app) {
     this.app = app;
     this.ids = new Set(); // of conversations that the store has
+    this.removed = new Set(); // ids of deleted ones, of which nothing is saved any more, as what is still being written
     this.queue = Promise.resolve(); // changes on their way to the store
     this.unsaved = 0; // how many they are
   }
 
   /** Let the store make a change; if it does not, `again` is offered, which saves the whole conversation if not given. */
   save(chat, change, again = () => this.saveAll(chat)) {
+    return this.removed.has(chat.id) ? this.queue : this.send(change, again);
+  }
+
+  /** Delete a conversation. One that the store did not delete is still there, and is saved again. */
+  remove(chat) {
+    this.removed.add(chat.id);
+    this.ids.delete(chat.id);
+    const change = () =>
+      this.app.store.remove(chat.id).catch((error) => {
+        this.keep(chat.id);
+        throw error;
+      });
+    return this.send(change, () => this.remove(chat));
+  }
+
+  /** Note that the store has a conversation. */
+  keep(id) {
+    this.ids.add(id);
+    this.removed.delete(id);
+  }
+
+  send(change, again) {
     this.countUnsaved(1);
     this.queue = this.queue
       .then(change)
@@ -57,6 +80,7 @@ export class Saver {
 
   /** Save new messages, and the conversation itself with its first ones. */
   saveMessages(chat, messages) {
+    if (this.removed.has(chat.id)) return this.queue;
     if (this.ids.has(chat.id)) {
       const { current_id: current, settings } = this.storable(chat);
       const copies = messages.map((message) => structuredClone(message));

@@ -174,9 +174,10 @@ export class App {
     try {
       await this.saver.queue;
       // An answer that is still being written goes on in the object that it began in.
-      const chat = this.talk.chatOf(id) ?? (await this.store.load(id));
+      const writing = this.saver.removed.has(id) ? null : this.talk.chatOf(id);
+      const chat = writing ?? (await this.store.load(id));
       if (!chat) return this.tell("This conversation is not here; it may have been deleted.");
-      this.saver.ids.add(id);
+      this.saver.keep(id);
       this.openChat(chat);
       if (!chat.model) this.chooseDefaultModel(chat); // made by a program
       if (location.hash.slice(1) !== id) location.hash = id;
