@@ -164,3 +164,15 @@ def test_a_conversation_that_could_not_be_deleted_is_still_saved_and_deleted_lat
     await told[0].action();
     const found = { asked, text: told[0].text };"""
     assert run(["../saver"], SAVER + code) == {"asked": ["append", "remove"], "text": "Not saved: no connection"}
+
+
+def test_an_answer_of_a_column_that_was_closed_fails_with_its_reason():
+    code = """
+    const engine = { async *chat() { delete chat.settings.compare; throw new Error("broken"); } };
+    const quiet = { changed() {}, tell() {}, say() {}, canChat: () => true, contextOf: () => 10, watchModels: () => () => {} };
+    const chat = { id: "c", model: "one", system_prompt: "", current_id: "q",
+      settings: { compare: { model: "two", current_id: "q" } }, messages: [{ id: "q", parent_id: null, role: "user", content: "Hi" }] };
+    const talking = new talk.Talk({ ...quiet, engine, chat });
+    await talking.answer(chat, 1);
+    const found = { errors: [...talking.errors], streams: talking.streams.size, count: chat.messages.length };"""
+    assert run(["../talk"], code) == {"errors": [["q", "broken"]], "streams": 0, "count": 1}

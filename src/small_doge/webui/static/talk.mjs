@@ -128,7 +128,7 @@ export class Talk {
     try {
       end = await this.read(this.request(chat, message, goOn, stream), message, stream);
     } catch (error) {
-      this.errors.set(message.content ? message.id : message.parent_id, this.explain(error, chat, column));
+      this.errors.set(message.content ? message.id : message.parent_id, this.explain(error, chat, message));
     }
     stream.unwatch();
     this.streams.delete(message.id);
@@ -169,12 +169,11 @@ export class Talk {
   }
 
   /** The words of an error, with the remedy where the context is the likely cause. */
-  explain({ message, status }, chat, column) {
-    const { model, leaf } = columnsOf(chat)[column];
-    const limit = this.app.contextOf(model);
+  explain({ message: words, status }, chat, message) {
+    const limit = this.app.contextOf(message.model); // not the column's: it may be closed
     const isOfSize = status === undefined || status === 400;
-    const isFull = isOfSize && limit && usedTokens(chat, leaf) > NEARLY_FULL * limit;
-    return isFull ? `${message.replace(/\.$/, "")}. Begin a new conversation, or edit an earlier message to a shorter one.` : message;
+    const isFull = isOfSize && limit && usedTokens(chat, message.id) > NEARLY_FULL * limit;
+    return isFull ? `${words.replace(/\.$/, "")}. Begin a new conversation, or edit an earlier message to a shorter one.` : words;
   }
 
   /** Start the engine; a model without a chat template goes on with the plain text of the conversation. */
