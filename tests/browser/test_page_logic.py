@@ -176,3 +176,16 @@ def test_an_answer_of_a_column_that_was_closed_fails_with_its_reason():
     await talking.answer(chat, 1);
     const found = { errors: [...talking.errors], streams: talking.streams.size, count: chat.messages.length };"""
     assert run(["../talk"], code) == {"errors": [["q", "broken"]], "streams": 0, "count": 1}
+
+
+def test_a_change_of_a_conversation_that_another_tab_deleted_is_an_error():
+    code = """
+    const store = local.createStore();
+    store.chats = async () => ({ get: () => {
+      const request = {};
+      setTimeout(() => request.onsuccess());
+      return request;
+    } });
+    const why = (promise) => promise.then(() => null, (error) => error.message);
+    const found = [await why(store.append("a", [], null)), await why(store.change("a", { title: "x" }))];"""
+    assert all("deleted" in (message or "") for message in run(["../stores/local"], code))

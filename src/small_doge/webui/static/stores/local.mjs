@@ -61,11 +61,12 @@ class LocalStore {
     await result((await this.chats("readwrite")).put(chat));
   }
 
-  /** Change a chat within one transaction, so that two tabs do not undo each other. */
+  /** Change a chat within one transaction, so that two tabs do not undo each other. One that another tab deleted is an error. */
   async update(id, make) {
     const store = await this.chats("readwrite");
     const chat = await result(store.get(id));
-    if (chat) await result(store.put({ updated_at: new Date().toISOString(), ...make(chat) }));
+    if (!chat) throw new Error("this conversation is no longer in this browser; another tab may have deleted it.");
+    await result(store.put({ updated_at: new Date().toISOString(), ...make(chat) }));
   }
 
   change(id, fields) {
