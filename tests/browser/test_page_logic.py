@@ -189,3 +189,33 @@ def test_a_change_of_a_conversation_that_another_tab_deleted_is_an_error():
     const why = (promise) => promise.then(() => null, (error) => error.message);
     const found = [await why(store.append("a", [], null)), await why(store.change("a", { title: "x" }))];"""
     assert all("deleted" in (message or "") for message in run(["../stores/local"], code))
+
+
+def test_model_of_the_browser_is_loaded_when_its_worker_says_so_and_one_that_failed_does_not_count():
+    code = """
+    globalThis.document = { baseURI: "http://127.0.0.1/" };
+    Object.defineProperty(globalThis, "navigator", { value: { hardwareConcurrency: 2, deviceMemory: 1 } });
+    const workers = [];
+    globalThis.Worker = class {
+      constructor() { workers.push(this); this.sent = []; }
+      addEventListener(name, hear) { if (name === "message") this.hear = (data) => hear({ data }); }
+      postMessage(data) { this.sent.push(data); }
+    };
+    const [big, small] = [{ id: "big", path: "b", size_bytes: 2 ** 30 }, { id: "small", path: "s", size_bytes: 1 }];
+    const engine = browser.createEngine({ models: [big, small] });
+    const loaded = async () => (await engine.models()).filter((model) => model.loaded).map(({ id }) => id);
+    const turn = () => new Promise((done) => setTimeout(done));
+    const failing = engine.tokenize({ model: "big" }).catch(({ message }) => message);
+    await turn();
+    const coming = await loaded();
+    workers[0].hear({ id: 1, error: "no room" });
+    const why = await failing;
+    engine.tokenize({ model: "small" });
+    await turn();
+    workers[0].hear({ loaded: ["small"] });
+    const then = await loaded();
+    engine.tokenize({ model: "small" });
+    await turn();
+    const found = { coming, why, then, workers: workers.length };"""
+    found = run(["../engines/browser"], code)
+    assert found == {"coming": [], "why": "no room", "then": ["small"], "workers": 2}

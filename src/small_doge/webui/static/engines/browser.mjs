@@ -64,7 +64,7 @@ class BrowserEngine extends EventTarget {
     if (signal?.aborted) return { finishReason: "aborted", usage: null };
     const { path, size_bytes: size = null } = this.#find(request.model);
     const place = this.#choose(request.model, size);
-    const call = { waiting: [], wake: null, onBegin: () => onWait?.(null) };
+    const call = { model: request.model, waiting: [], wake: null, onBegin: () => onWait?.(null) };
     const id = ++this.count;
     const abort = () => place.worker.postMessage({ id, abort: true });
     if (place.calls.size) onWait?.(this.#reasonToWait());
@@ -107,7 +107,6 @@ class BrowserEngine extends EventTarget {
       other.calls.size - best.calls.size || other.used - best.used < 0 ? other : best,
     );
     place.used = performance.now();
-    place.models.add(model); // it is on its way, and counts
     return place;
   }
 
@@ -115,8 +114,11 @@ class BrowserEngine extends EventTarget {
   #maySpend(size) {
     if (!this.workers.length) return true;
     if (this.workers.length >= Math.min(MOST_WORKERS, navigator.hardwareConcurrency || 1)) return false;
-    const others = this.workers.flatMap(({ models }) => [...models]).map((id) => this.#find(id).size_bytes ?? 0);
-    const needed = BYTES_PER_BYTE * others.reduce((sum, bytes) => sum + bytes, size ?? 0);
+    // Models on their way count, those that failed do not.
+    const coming = (calls) => [...calls].map((id) => this.calls.get(id).model);
+    const others = this.workers.flatMap(({ models, calls }) => [...new Set([...models, ...coming(calls)])]);
+    const sizes = others.map((id) => this.#find(id).size_bytes ?? 0);
+    const needed = BYTES_PER_BYTE * sizes.reduce((sum, bytes) => sum + bytes, size ?? 0);
     return needed <= (navigator.deviceMemory ?? UNKNOWN_MEMORY) * GIB * SHARE_OF_MEMORY;
   }
 
