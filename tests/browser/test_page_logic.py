@@ -70,10 +70,10 @@ def test_imports_are_cut_to_what_is_known_and_ids_are_made_where_they_are_none()
         "tags": ["a", 7, "b" * 200],
         "pinned": "yes",
         "unknown": {"x": 1},
-        "current_id": "two",
+        "current_id": "no. 2",
         "messages": [
-            {"id": "one", "role": "user", "content": "Hi", "evil": True},
-            {"id": "two", "parent_id": "one", "role": "assistant", "content": "Hello", "created_at": "never"},
+            {"id": "no. 1", "role": "user", "content": "Hi", "evil": True},
+            {"id": "no. 2", "parent_id": "no. 1", "role": "assistant", "content": "Hello", "created_at": "never"},
         ],
     }
     (found,) = run(["transfer"], f"const found = transfer.readExport({json.dumps(json.dumps(chat))}).chats;")
@@ -219,3 +219,19 @@ def test_model_of_the_browser_is_loaded_when_its_worker_says_so_and_one_that_fai
     const found = { coming, why, then, workers: workers.length };"""
     found = run(["../engines/browser"], code)
     assert found == {"coming": [], "why": "no room", "then": ["small"], "workers": 2}
+
+
+def test_ids_that_the_server_allows_are_kept_so_that_a_second_import_finds_them():
+    chats = [
+        {"id": name, "messages": [{"id": "m", "role": "user", "content": "Hi"}]} for name in ("a", "export", "b/c")
+    ]
+    found = run(["transfer"], f"const found = transfer.readExport({json.dumps(json.dumps(chats))}).chats;")
+    assert found[0]["id"] == "a" and found[0]["messages"][0]["id"] == "m" and found[0]["current_id"] == "m"
+    assert all(len(chat["id"]) == 36 for chat in found[1:])
+
+
+def test_presets_that_an_import_leaves_out_are_counted_and_long_names_kept():
+    names = ["x" * 300, "Balanced", "", "..", "A\u00a0b\u200d"]
+    text = json.dumps(json.dumps({"presets": [{"name": name} for name in names]}))
+    found = run(["transfer"], f"const found = transfer.readExport({text});")
+    assert [preset["name"] for preset in found["presets"]] == ["x" * 300, "A b"] and found["dropped"] == 3

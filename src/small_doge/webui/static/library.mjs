@@ -139,9 +139,9 @@ export class Library {
   async import(file) {
     try {
       if (file.size > MAX_IMPORT_BYTES) throw new Error(`The file is larger than ${MAX_IMPORT_BYTES / 1e6} MB.`);
-      const content = readExport(await file.text());
+      const { dropped, ...content } = readExport(await file.text());
       const result = await this.store.importAll(content);
-      this.app.tell(describeImport(content, result));
+      this.app.tell(describeImport(content, dropped, result));
       await Promise.all([this.refresh(), this.loadPresets()]);
     } catch (error) {
       this.app.tell(`Not imported: ${error.message}`);
@@ -150,13 +150,14 @@ export class Library {
 }
 
 /** What became of an import, in words. */
-function describeImport({ chats, presets }, { imported, skipped, imported_presets: newPresets, skipped_presets: oldPresets }) {
+function describeImport({ chats, presets }, dropped, { imported, skipped, imported_presets: newPresets, skipped_presets: oldPresets }) {
   const parts = [];
   if (chats.length) parts.push(`${imported} imported${skipped ? `, ${skipped} were there already` : ""}`);
   if (presets.length) {
     const kept = oldPresets ? `, ${oldPresets} left as they are, as their names are taken` : "";
     parts.push(`${newPresets} ${newPresets === 1 ? "preset" : "presets"} imported${kept}`);
   }
+  if (dropped) parts.push(`${dropped} ${dropped === 1 ? "preset" : "presets"} left out, without a usable name or named as a built-in one`);
   const archived = chats.filter((chat) => chat.archived).length;
   if (imported && archived) parts.push("archived ones are in the archive");
   return `${parts.join("; ")}.`;

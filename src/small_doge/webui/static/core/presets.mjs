@@ -36,12 +36,18 @@ export function cleanSampling(sampling) {
   return clean;
 }
 
-export const MAX_PRESET_NAME = 60;
+export const MAX_PRESET_NAME = 300; // as the server allows
 
-/** A preset of a file, of which nothing else is kept; null if it has no name. */
+/** A name as the server takes it: spaces of any kind become plain ones, and what is not printed goes. */
+function cleanName(name) {
+  const printed = name.replace(/[\p{Z}\s]+/gu, " ").replace(/\p{C}/gu, "").trim();
+  return [...printed].slice(0, MAX_PRESET_NAME).join("").trimEnd();
+}
+
+/** A preset of a file, of which nothing else is kept; null if it has no name, or that of a built-in one. */
 export function readPreset(preset) {
-  const name = typeof preset?.name === "string" ? preset.name.trim().slice(0, MAX_PRESET_NAME).trimEnd() : "";
-  if (!name || isBuiltIn(name)) return null;
+  const name = typeof preset?.name === "string" ? cleanName(preset.name) : "";
+  if (["", ".", ".."].includes(name) || isBuiltIn(name)) return null;
   const prompt = typeof preset.system_prompt === "string" ? preset.system_prompt.slice(0, 100_000) : "";
   return { name, system_prompt: prompt, sampling: cleanSampling(preset.sampling) };
 }

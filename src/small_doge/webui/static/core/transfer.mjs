@@ -9,7 +9,8 @@ export const MAX_IMPORT_BYTES = 20_000_000;
 const MAX_CHATS = 5_000;
 const MAX_MESSAGES = 20_000;
 const ROLES = new Set(["system", "user", "assistant", "tool"]);
-const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i;
+const RESERVED = new Set(["export", "import"]);
+const isId = (id) => typeof id === "string" && /^[A-Za-z0-9_-]{1,64}$/.test(id) && !RESERVED.has(id); // as the server allows
 
 export function toJson(chats, presets = []) {
   return JSON.stringify({ format: "small-doge-chats", version: 1, chats, presets }, null, 1);
@@ -29,7 +30,7 @@ export function toMarkdown(chat) {
 /**
  * What a file holds: conversations and presets that this page or the server exported, or one conversation alone.
  * @param {string} text
- * @returns {{chats: object[], presets: object[]}}
+ * @returns {{chats: object[], presets: object[], dropped: number}} `dropped` counts presets that can't be used
  */
 export function readExport(text) {
   if (text.length > MAX_IMPORT_BYTES) throw new Error(`The file is larger than ${MAX_IMPORT_BYTES / 1e6} MB.`);
@@ -39,11 +40,15 @@ export function readExport(text) {
   } catch {
     throw new Error("The file is not JSON. Export conversations as JSON to import them again.");
   }
-  const presets = (Array.isArray(data?.presets) ? data.presets : []).map(readPreset).filter(Boolean);
-  const chats = Array.isArray(data) ? data : (data?.chats ?? (presets.length ? [] : [data]));
-  if (!Array.isArray(chats) || !(chats.length || presets.length)) throw new Error("The file holds no conversations.");
+  const given = Array.isArray(data?.presets) ? data.presets : [];
+  const presets = given.map(readPreset).filter(Boolean);
+  const dropped = given.length - presets.length;
+  const chats = Array.isArray(data) ? data : (data?.chats ?? (given.length ? [] : [data]));
+  if (!Array.isArray(chats) || !(chats.length || presets.length)) {
+    throw new Error(`The file holds no conversations${dropped ? ", and no preset that can be used" : ""}.`);
+  }
   if (chats.length > MAX_CHATS) throw new Error(`The file holds more than ${MAX_CHATS} conversations.`);
-  return { chats: chats.map(readChat), presets };
+  return { chats: chats.map(readChat), presets, dropped };
 }
 
 const string = (value, limit, fallback = "") => (typeof value === "string" ? value.slice(0, limit) : fallback);
@@ -57,7 +62,7 @@ function readChat(chat, index) {
   // Ids are replaced where they are none, in the same way wherever they are named.
   const ids = new Map();
   const idOf = (id) => {
-    if (typeof id === "string" && UUID.test(id)) return id;
+    if (isId(id)) return id;
     if (!ids.has(id)) ids.set(id, newId());
     return ids.get(id);
   };
@@ -77,7 +82,7 @@ function readChat(chat, index) {
   });
   const current = chat.current_id ? idOf(chat.current_id) : null;
   return {
-    id: typeof chat.id === "string" && UUID.test(chat.id) ? chat.id : newId(),
+    id: isId(chat.id) ? chat.id : newId(),
     title: string(chat.title, 200) || "Imported conversation",
     model: string(chat.model, 300, null),
     folder: string(chat.folder, 100, null) || null,
