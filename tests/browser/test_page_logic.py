@@ -235,3 +235,30 @@ def test_presets_that_an_import_leaves_out_are_counted_and_long_names_kept():
     text = json.dumps(json.dumps({"presets": [{"name": name} for name in names]}))
     found = run(["transfer"], f"const found = transfer.readExport({text});")
     assert [preset["name"] for preset in found["presets"]] == ["x" * 300, "A b"] and found["dropped"] == 3
+
+
+def test_presets_of_an_earlier_page_move_one_by_one_and_none_is_lost():
+    code = """
+    const old = [{ name: "Same" }, { name: "Mine", system_prompt: "b" }, { name: "Bad" }, { name: "Balanced" },
+      { name: "A\\u00a0b \\u{1f469}\\u200d\\u{1f373}" }];
+    const kept = { "small-doge.presets": JSON.stringify(old) };
+    globalThis.localStorage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => (kept[key] = value), removeItem: (key) => delete kept[key] };
+    globalThis.sessionStorage = { getItem: () => null };
+    globalThis.location = new URL("http://127.0.0.1:8000/");
+    const has = [{ name: "Same", system_prompt: "" }, { name: "Mine", system_prompt: "a" }];
+    const moved = [];
+    globalThis.fetch = async (url, { method }) => {
+      if (method === "GET") return Response.json({ presets: has });
+      const name = decodeURIComponent(url.pathname.split("/").at(-1));
+      if (name === "Bad") return Response.json({ error: { message: "refused" } }, { status: 400 });
+      moved.push(name);
+      return Response.json({});
+    };
+    const store = (await import(SERVER_STORE)).createStore();
+    const names = (await store.listPresets()).map(({ name }) => name);
+    const found = { names, moved, unmoved: store.unmoved, kept: JSON.parse(kept["small-doge.presets"]).map(({ name }) => name) };"""
+    where = json.dumps((CORE.parent / "stores" / "server.mjs").as_uri())
+    found = run([], code.replace("SERVER_STORE", where))
+    assert found["moved"] == ["Mine 2", "A b \U0001f469\U0001f373"]
+    assert found["names"] == ["Same", "Mine", *found["moved"]] and found["kept"] == ["Bad", "Balanced"]
+    assert "refused" in found["unmoved"][0] and "Balanced" in found["unmoved"][1]

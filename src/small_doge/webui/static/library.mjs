@@ -100,6 +100,9 @@ export class Library {
     try {
       this.ownPresets = await this.store.listPresets();
       this.presetsError = null;
+      const unmoved = this.store.unmoved?.join("; ");
+      if (unmoved && unmoved !== this.toldUnmoved) this.app.tell(`Presets that stay in this browser: ${unmoved}`);
+      this.toldUnmoved = unmoved;
     } catch (error) {
       this.presetsError = error.message;
     }

@@ -52,6 +52,12 @@ export function readPreset(preset) {
   return { name, system_prompt: prompt, sampling: cleanSampling(preset.sampling) };
 }
 
+/** Whether two presets set the same. */
+export function isSame(one, other) {
+  const content = ({ system_prompt: prompt, sampling }) => JSON.stringify([prompt ?? "", cleanSampling(sampling)]);
+  return content(one) === content(other);
+}
+
 export function isBuiltIn(name) {
   return BUILT_IN.some((preset) => preset.name === name);
 }

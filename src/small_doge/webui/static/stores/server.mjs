@@ -1,7 +1,7 @@
 // Conversations kept by the server; what the methods do stands in store.mjs.
 
 import { ApiError, request, requestJson } from "../core/api.mjs";
-import { readPreset } from "../core/presets.mjs";
+import { isSame, readPreset } from "../core/presets.mjs";
 import { readBrowserPresets, writeBrowserPresets } from "./browser-presets.mjs";
 
 const PAGE = 200;
@@ -59,14 +59,33 @@ class ServerStore {
 
   async listPresets() {
     const { presets } = await requestJson("api/v1/presets");
-    // Those of earlier versions of the page move here, unless the server has one of the name.
-    for (const preset of readBrowserPresets().map(readPreset).filter(Boolean)) {
-      if (presets.some(({ name }) => name === preset.name)) continue;
-      await this.savePreset(preset);
-      presets.push(preset);
+    this.unmoved = [];
+    const kept = [];
+    for (const old of readBrowserPresets()) {
+      try {
+        await this.movePreset(old, presets);
+      } catch (error) {
+        kept.push(old);
+        this.unmoved.push(`${old.name} (${error.message})`);
+      }
     }
-    writeBrowserPresets([]);
+    writeBrowserPresets(kept);
     return presets;
+  }
+
+  /** Move a preset of an earlier version of the page here; beside another one of its name it gets a number. */
+  async movePreset(old, presets) {
+    const preset = readPreset(old);
+    if (!preset) throw new Error("its name is that of a built-in one, or none");
+    const { name } = preset;
+    for (let number = 2; ; number++) {
+      const other = presets.find((one) => one.name === preset.name);
+      if (other && isSame(other, preset)) return;
+      if (!other) break;
+      preset.name = `${name} ${number}`;
+    }
+    await this.savePreset(preset);
+    presets.push(preset);
   }
 
   async savePreset({ name, ...preset }) {

@@ -13,6 +13,7 @@
  * @property {(id: string, message: object) => Promise<void>} changeMessage replace the text and figures of a message
  * @property {(id: string) => Promise<void>} remove
  * @property {() => Promise<Preset[]>} listPresets {name, system_prompt, sampling} of those that were saved
+ * @property {string[]} [unmoved] names of presets that `listPresets` could not move from an earlier page's place, with the reasons
  * @property {(preset: Preset) => Promise<void>} savePreset replaces one of the same name
  * @property {(name: string) => Promise<void>} removePreset
  * @property {() => Promise<{chats: Chat[], presets: Preset[]}>} exportAll
