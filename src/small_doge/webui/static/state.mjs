@@ -198,7 +198,7 @@ export class App {
     });
     const { compare: _, ...settings } = structuredClone(this.chat.settings);
     const chat = { ...structuredClone(this.chat), id: newId(), title: `${this.chat.title} (branch)`, settings };
-    this.openChat({ ...chat, pinned: false, messages, current_id: parent });
+    this.openChat({ ...chat, pinned: false, archived: false, messages, current_id: parent });
     location.hash = chat.id;
     this.saver.saveMessages(this.chat, messages);
   }

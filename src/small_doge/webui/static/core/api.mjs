@@ -32,10 +32,10 @@ export function configureApi(settings) {
 /**
  * Fetch a path of the server.
  * @param {string} path such as "v1/models"
- * @param {{method?: string, body?: object, signal?: AbortSignal, keepalive?: boolean}} options a body makes it a POST
+ * @param {{method?: string, body?: object, signal?: AbortSignal}} options a body makes it a POST
  * @returns {Promise<Response>} an answer whose status is good
  */
-export async function request(path, { method, body, signal, keepalive } = {}) {
+export async function request(path, { method, body, signal } = {}) {
   for (;;) {
     const headers = {};
     const key = sessionStorage.getItem(KEY);
@@ -48,7 +48,6 @@ export async function request(path, { method, body, signal, keepalive } = {}) {
         headers,
         body: body === undefined ? undefined : JSON.stringify(body),
         signal,
-        keepalive,
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;
@@ -65,12 +64,12 @@ export async function requestJson(path, options) {
   const response = await request(path, options);
   if (response.status === 204) return null;
   return response.json().catch(() => {
-    throw new ApiError(`${serverName()} answered with something else than JSON. ${isNoServer()}`);
+    throw new ApiError(`${serverName()} answered with something else than JSON. ${hintAtServer()}`);
   });
 }
 
 /** What helps where another program answers. */
-export function isNoServer() {
+export function hintAtServer() {
   if (!isElsewhere()) return "Is it small-doge serve, or does something stand before it?";
   return `If small-doge serve is elsewhere, correct --backend where this page is served.`;
 }

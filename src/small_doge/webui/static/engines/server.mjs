@@ -1,6 +1,6 @@
 // The engine that asks the server; what its methods take and give stands in engine.mjs.
 
-import { ApiError, isNoServer, readEvents, request, requestJson, serverName } from "../core/api.mjs";
+import { ApiError, hintAtServer, readEvents, request, requestJson, serverName } from "../core/api.mjs";
 
 /** Sampling settings without those that are left to the server. */
 function given(sampling) {
@@ -43,7 +43,7 @@ class ServerEngine {
     const answer = await requestJson("v1/models").catch((error) => {
       if (error.status !== 404) throw error;
     });
-    if (!Array.isArray(answer?.data)) throw new ApiError(`${serverName()} answers, but it offers no models. ${isNoServer()}`);
+    if (!Array.isArray(answer?.data)) throw new ApiError(`${serverName()} answers, but it offers no models. ${hintAtServer()}`);
     return answer.data.map(({ id, meta }) => ({ id, ...meta }));
   }
 
