@@ -166,6 +166,7 @@ def test_no_model_says_how_to_get_one_and_nothing_typed_is_lost(page):
     assert page.find("composer").input_value() == "Hello"
     page.page.unroute_all()
     page.page.get_by_role("button", name="Try again").click()
+    page.find("welcome").wait_for()  # the models are asked for again
     page.find("composer").press("Enter")
     page.wait_for_answers(1)
 
