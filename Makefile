@@ -11,7 +11,7 @@ ARGS ?=
 # lighteval has an environment of its own: it needs an older latex2sympy2_extended than math-verify does.
 LIGHTEVAL := .venv-lighteval
 
-.PHONY: setup demo test golden links test-all bench lighteval javascript vendor style types format clean
+.PHONY: setup demo test docs golden links test-all bench lighteval javascript vendor style types format clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n auto $(ARGS)
+
+# The site, in site/; a link that leads nowhere is an error. To read it while writing: .venv/bin/mkdocs serve
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 links: setup
 	$(BIN)/python -m tests.doc_links
@@ -89,4 +93,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf runs site .pytest_cache .ruff_cache .mypy_cache .hypothesis

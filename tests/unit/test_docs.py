@@ -110,6 +110,19 @@ def test_links_and_named_files_lead_somewhere(path):
         assert (ROOT / name).exists(), name
 
 
+def list_anchors(path):
+    """The anchors of a document's headings, as GitHub makes them and `tools/site_hooks.py` lets MkDocs make them."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
+def test_links_to_headings_lead_to_one(path):
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*\.md)?#([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        assert anchor in list_anchors(path.parent / link if link else path), f"{link}#{anchor}"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links_to_lines_lead_to_what_they_name(path):
     assert path.read_text(encoding="utf-8") == move_links(path), "code has moved; run: make links"

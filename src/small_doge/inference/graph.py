@@ -1,7 +1,7 @@
 """The ONNX graph of a Doge model: one graph for prompts and for single tokens.
 
 The attention is ONNX Runtime's GroupQueryAttention, which keeps keys and values in buffers of fixed size and takes the
-scores of dynamic mask attention as `attention_bias`. docs/inference.md names inputs, outputs and what a caller does.
+scores of dynamic mask attention as `attention_bias`. docs/deployment.md names inputs, outputs and what a caller does.
 
 Shapes: B batch, T new tokens, P keys before, S = P + T, L layers, K key-value heads, H heads, d head size, D hidden
 size, V vocabulary, w keep_window_size.

@@ -26,7 +26,7 @@ P keys before, T new ones, S = P + T, and w the window:
 Rows of a batch may differ in `spare`; `num_leaving` is then the largest of them, which for a single query adds 0 to the
 score of a row that is not full. They may also have fewer than P keys: -inf stands in place of the others, and the new score
 is written after the row's own keys, so that a row does not depend on the others. Batches of several queries have one row
-(docs/inference.md).
+(docs/deployment.md).
 """
 
 import numpy as np

@@ -1,7 +1,7 @@
 """The cache of Doge models for `transformers`: the best w keys per key-value head, exact for any length.
 
 The score of a key depends on its token alone, so a key that is not among the w best of a prefix is never again among
-them: what falls out is not needed (docs/architecture.md). How keys are kept and attended to is
+them: what falls out is not needed (docs/models.md). How keys are kept and attended to is
 `small_doge.ops.dynamic_mask_attention.decode`; this module fits it to the interface of `transformers`.
 
 Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w `keep_window_size`.

@@ -6,7 +6,8 @@ import httpx
 from tests.unit.test_docs import ROOT, blocks
 
 
-GUIDE = ROOT / "docs" / "webui.md"
+GUIDE = ROOT / "docs" / "api.md"
+PAGE = ROOT / "docs" / "webui.md"
 
 
 def test_example_runs(server, capsys):
@@ -18,7 +19,7 @@ def test_example_runs(server, capsys):
 
 
 def test_guide_names_every_route(server):
-    text = GUIDE.read_text(encoding="utf-8")
+    text = GUIDE.read_text(encoding="utf-8") + PAGE.read_text(encoding="utf-8")
     for path in httpx.get(f"{server}/openapi.json").json()["paths"]:
         stem = re.sub(r"/?\{.*", "", path)
         assert re.search(rf"`(GET |POST )?{re.escape(stem)}[`/?]", text), path
@@ -31,7 +32,7 @@ def test_table_names_every_field():
     from small_doge.webui.routes.openai_embeddings import EmbeddingBody
     from small_doge.webui.routes.responses_input import ResponseBody
 
-    section = GUIDE.read_text(encoding="utf-8").split("## APIs")[1].split("\n## ")[0]
+    section = GUIDE.read_text(encoding="utf-8").split("## OpenAI's API")[1].split("\n## ")[0]
     for path, body in (
         ("chat/completions", ChatBody),
         ("completions", CompletionBody),

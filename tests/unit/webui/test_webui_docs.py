@@ -17,11 +17,13 @@ from small_doge.webui.settings import ENVIRONMENT, ServeSettings, read_settings_
 
 ROOT = Path(__file__).parents[3]
 GUIDE = ROOT / "docs" / "webui.md"
+HOSTING = ROOT / "docs" / "hosting.md"
+CONTAINER = ROOT / "docs" / "container.md"
 
 
 def test_the_unit_and_the_container_use_options_that_exist():
-    (unit,) = blocks(GUIDE, "ini")
-    (image,) = blocks(GUIDE, "dockerfile")
+    (unit,) = blocks(HOSTING, "ini")
+    (image,) = blocks(CONTAINER, "dockerfile")
     command = shlex.split(re.search(r"ExecStart=(.*)", unit)[1])
     assert Path(command[0]).name == "small-doge"
     check_small_doge(command[1:])

@@ -1,7 +1,7 @@
 """Doge: a decoder with dynamic mask attention and, if wanted, retrieved experts.
 
 Parameter names, shapes and outputs of dense models are those of `transformers.models.doge`. The parts of a layer are
-in `attention`, `feed_forward` and `layers`; what they compute is in `small_doge.ops` (see docs/architecture.md).
+in `attention`, `feed_forward` and `layers`; what they compute is in `small_doge.ops` (see docs/models.md).
 
 Shapes: B batch, T tokens, N tokens so far, D hidden_size, V vocabulary.
 """

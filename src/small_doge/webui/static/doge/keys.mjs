@@ -1,4 +1,4 @@
-// Keys, values and scores of the text so far, which the caller of the graph keeps (docs/inference.md). New keys are
+// Keys, values and scores of the text so far, which the caller of the graph keeps (docs/deployment.md). New keys are
 // appended, the graph marks evicted keys with a score of -Infinity, and when there is no room left, those are squeezed out.
 // So memory and time per token stay the same however long the text gets.
 
