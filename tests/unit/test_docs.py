@@ -135,16 +135,38 @@ def test_the_walks_through_the_code_take_a_dozen_steps_each_at_most():
         assert steps == list(range(1, len(steps) + 1)) and 8 <= len(steps) <= 12
 
 
-def test_both_readmes_have_the_same_commands_snippets_and_tables():
-    english, chinese = (ROOT / name for name in ("README.md", "README_zh.md"))
-    for language in ("bash", "python"):
-        assert blocks(english, language) == blocks(chinese, language)
-    headings = [
-        len(re.findall(r"^## ", p.read_text(encoding="utf-8"), flags=re.MULTILINE)) for p in (english, chinese)
-    ]
-    assert headings[0] == headings[1]
-    rows = [re.findall(r"^\| Doge.*$", p.read_text(encoding="utf-8"), flags=re.MULTILINE) for p in (english, chinese)]
-    assert rows[0] == rows[1]
+TWINS = [
+    (ROOT / "README.md", ROOT / "README_zh.md"),
+    (ROOT / "recipes" / "doge" / "README.md", ROOT / "recipes" / "doge" / "README_zh.md"),
+    *((path.with_name(path.name.replace(".zh", "")), path) for path in sorted((ROOT / "docs").glob("*.zh.md"))),
+]
+
+
+def outline(path):
+    """What both languages of a document share: the levels of headings, code, links and the numbers of tables' cells."""
+    text = path.read_text(encoding="utf-8")
+    code = re.findall(r"^```.*?^```$", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\(([^)\s]+)\)", prose)
+    return {
+        "headings": re.findall(r"^#+(?= )", prose, flags=re.MULTILINE),
+        "code": code,
+        "links": [re.sub(r"(\.zh|_zh)(?=\.md)", "", re.sub(r"#.*", "", link)) for link in links],
+        "tables": [len(re.split(r"(?<!\\)\|", row)) for row in re.findall(r"^\|.*$", prose, flags=re.MULTILINE)],
+        "items": len(re.findall(r"^ *(?:-|\d+\.) ", prose, flags=re.MULTILINE)),
+    }
+
+
+@pytest.mark.parametrize(("english", "chinese"), TWINS, ids=lambda path: path.name)
+def test_both_languages_have_the_same_headings_code_links_and_tables(english, chinese):
+    first, second = outline(english), outline(chinese)
+    for part in first:
+        assert first[part] == second[part], part
+
+
+def test_both_readmes_tell_the_same_sizes():
+    rows = [re.findall(r"^\| Doge.*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE) for path in TWINS[0]]
+    assert rows[0] == rows[1] and len(rows[0]) == 4
 
 
 def test_the_table_of_recipes_says_what_they_hold():
