@@ -257,7 +257,7 @@ def test_page_chats_without_a_server(site, models, page, host):
         page.get_by_test_id("send").click()
         wait_for_end(page)
         answer = page.get_by_test_id("message-assistant")
-        assert "tokens" in answer.get_by_test_id("figures").inner_text() and not page.get_by_test_id("error").count()
+        assert "token" in answer.get_by_test_id("figures").inner_text() and not page.get_by_test_id("error").count()
         page.reload()
         page.get_by_test_id("chat-item").first.click()
         page.get_by_test_id("message-assistant").wait_for()

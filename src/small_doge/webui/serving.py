@@ -111,6 +111,8 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         await closing
         hurrying.cancel()
+        if self.force_exit:  # then uvicorn leaves the application running, and reports its end as an error
+            await self.lifespan.shutdown()
 
     async def _hurry(self) -> None:
         """Wait for a second SIGINT, and leave running requests no more time."""

@@ -179,6 +179,7 @@ def test_answers_have_a_while_to_finish_and_a_second_signal_ends_them_at_once(st
     def follow(address, lines, ends, **asked):
         with httpx.stream("POST", f"{address}/v1/completions", json={**ENDLESS, **asked}, timeout=60) as answer:
             lines.extend(line for line in answer.iter_lines() if line)
+        ends.append(time.monotonic())
 
     for signals in (1, 2):
         with start("small-doge", "serve", *served, "--port", "0", "--num-slots", "1") as server:
