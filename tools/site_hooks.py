@@ -94,7 +94,7 @@ def _describe_parameter(parameter: Any) -> tuple[str, str, str]:
     else:
         names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     default = parameter.default
-    shown = "" if default in (None, False, [], ()) or callable(default) else f"`{default}`"
+    shown = "" if default is None or default is False or default in ([], ()) or callable(default) else f"`{default}`"
     return names, "required" if parameter.required else shown, getattr(parameter, "help", None) or ""
 
 
