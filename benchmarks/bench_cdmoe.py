@@ -3,7 +3,7 @@
 import argparse
 
 import torch
-from common import report, time_in_turn
+from common import add_device, report, time_in_turn
 from torch import nn
 
 from small_doge import DogeConfig, ops
@@ -33,9 +33,10 @@ def main():
     parser.add_argument("--top-k", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=5)
+    add_device(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
-    x = torch.randn(1, args.tokens, args.hidden)
+    x = torch.randn(1, args.tokens, args.hidden, device=args.device)
     rows = []
     for count in args.experts:
         config = DogeConfig(
@@ -46,8 +47,8 @@ def main():
             num_experts=count,
             num_experts_per_tok=args.top_k,
         )
-        ours = DogeCDMoE(config)
-        models = {"ours": ours, "plain": PlainMoE(ours, config)}
+        ours = DogeCDMoE(config).to(args.device)
+        models = {"ours": ours, "plain": PlainMoE(ours, config).to(args.device)}
 
         def forward(model):
             with torch.no_grad():

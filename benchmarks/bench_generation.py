@@ -4,7 +4,7 @@ import argparse
 import time
 
 import torch
-from common import build_pair, report
+from common import add_device, build_pair, finish, report
 from transformers import DynamicCache
 
 from small_doge import DogeConfig, DynamicMaskCache
@@ -16,7 +16,7 @@ PIECE = 1024
 def fill(model, cache, tokens: int) -> None:
     """Run `tokens` through the model in pieces."""
     for start in range(0, tokens, PIECE):
-        ids = torch.randint(0, 32768, (1, min(PIECE, tokens - start)))
+        ids = torch.randint(0, 32768, (1, min(PIECE, tokens - start)), device=model.device)
         with torch.no_grad():
             model.model(ids, past_key_values=cache, use_cache=True)
 
@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--peer-depth", type=int, default=4096, help="deepest for transformers, whose masks grow")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--steps", type=int, default=24)
+    add_device(parser)
     args = parser.parse_args()
     torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 10000.0}
@@ -40,7 +41,7 @@ def main():
     caches = {"ours": DynamicMaskCache(pair["ours"].config), "peer": DynamicCache()}
     rows, depth = [], 0
     for model in pair.values():
-        model.eval()
+        model.eval().to(args.device, torch.bfloat16 if args.device == "cuda" else torch.float32)
     for target in args.depths:
         row = {"depth": target}
         for name, model in pair.items():
@@ -49,9 +50,12 @@ def main():
             fill(model, caches[name], target - depth)
             best = float("inf")
             for _ in range(args.steps):
+                token = torch.randint(0, 32768, (1, 1), device=args.device)
+                finish()
                 start = time.perf_counter()
                 with torch.no_grad():
-                    model(torch.randint(0, 32768, (1, 1)), past_key_values=caches[name], use_cache=True)
+                    model(token, past_key_values=caches[name], use_cache=True)
+                finish()
                 best = min(best, time.perf_counter() - start)
             row |= {f"{name} ms/token": best * 1e3, f"{name} cache MiB": cache_mib(caches[name])}
         depth = target + args.steps

@@ -3,7 +3,7 @@
 import argparse
 
 import torch
-from common import build_peer, measure_once, report, time_in_turn
+from common import add_device, build_peer, measure_on_gpu, measure_once, report, time_in_turn
 
 from small_doge import DogeConfig, DogeForCausalLM
 
@@ -14,13 +14,15 @@ def make_config(layers: int) -> DogeConfig:
     )
 
 
-def prepare(which: str, tokens: int, layers: int):
+def prepare(which: str, tokens: int, layers: int, device: str = "cpu"):
     torch.manual_seed(0)
     config = make_config(layers)
     model = (DogeForCausalLM(config) if which == "ours" else build_peer(config)).eval()
+    if device == "cuda":
+        model.to(device, torch.bfloat16)
     for layer in model.model.layers:
         torch.nn.init.normal_(layer.self_attn.A)
-    ids = torch.randint(0, 32768, (1, tokens))
+    ids = torch.randint(0, 32768, (1, tokens), device=device)
 
     def run():
         with torch.no_grad():
@@ -29,13 +31,30 @@ def prepare(which: str, tokens: int, layers: int):
     return run
 
 
+def compare_on_gpu(args: argparse.Namespace):
+    """Both models in bfloat16, one after the other."""
+    for n in args.lengths:
+        row = {"tokens": n}
+        for name in ("ours", "peer"):
+            row[f"{name} MiB"], row[f"{name} s"] = measure_on_gpu(
+                prepare, name, n, args.layers, "cuda", rounds=args.rounds
+            )
+        row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
+        row["speed ratio"] = row["peer s"] / row["ours s"]
+        print(row, flush=True)
+        yield row
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lengths", nargs="+", type=int, default=[4096, 8192, 16384, 32768])
     parser.add_argument("--peer-length", type=int, default=16384)
+    add_device(parser)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    if args.device == "cuda":
+        return report("long_forward", list(compare_on_gpu(args)))
     seconds = time_in_turn({n: prepare("ours", n, args.layers) for n in args.lengths}, args.rounds)
     rows, before = [], None
     for n in args.lengths:

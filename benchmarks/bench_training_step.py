@@ -1,28 +1,29 @@
 """A training step (forward and backward), ours beside `transformers`: tokens per second and peak memory as ratios."""
 
 import argparse
+import itertools
 import math
 
 import torch
-from common import build_pair, build_peer, measure_once, report, time_in_turn
+from common import add_device, build_pair, build_peer, measure_on_gpu, measure_once, report, time_in_turn
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.utils.hardware import has_fast_bf16
 
 
-def make_batch(kind: str) -> dict[str, torch.Tensor]:
-    """1 x 2048 tokens, or a packed row of 8,192 with 16 documents."""
-    tokens = 2048 if kind == "1x2048" else 8192
-    ids = torch.randint(0, 32768, (1, tokens), generator=torch.Generator().manual_seed(0))
+def make_batch(kind: str, device: str) -> dict[str, torch.Tensor]:
+    """Rows x tokens such as 1x2048, or a packed row of 8,192 with 16 documents."""
+    rows, tokens = (1, 8192) if kind == "packed" else map(int, kind.split("x"))
+    ids = torch.randint(0, 32768, (rows, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     batch = {"input_ids": ids, "labels": ids, "use_cache": False}
     if kind == "packed":
-        batch["position_ids"] = torch.arange(512).repeat(16)[None]
+        batch["position_ids"] = torch.arange(512, device=device).repeat(16)[None]
     return batch
 
 
 def make_step(model, batch, bf16):
     def step():
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast(batch["input_ids"].device.type, torch.bfloat16, enabled=bf16):
             loss = model(**batch).loss
         loss.backward()
         model.zero_grad()
@@ -31,21 +32,44 @@ def make_step(model, batch, bf16):
     return step
 
 
-def prepare(which: str, size: str, kind: str, bf16: bool):
+def prepare(which: str, size: str, kind: str, bf16: bool, device: str = "cpu"):
     torch.manual_seed(0)
-    config = DogeConfig.from_preset(size)
-    model = DogeForCausalLM(config) if which == "ours" else build_peer(config)
-    return make_step(model.train(), make_batch(kind), bf16)
+    backend = which.partition(":")[2]
+    config = DogeConfig.from_preset(size, **({"attn_implementation": backend} if backend else {}))
+    model = build_peer(config) if which == "peer" else DogeForCausalLM(config)
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.A)  # else all scores are equal, and the mask a sliding window
+    return make_step(model.to(device).train(), make_batch(kind, device), bf16)
+
+
+def compare_on_gpu(args: argparse.Namespace):
+    """One after the other, so that each has the whole memory."""
+    for size, precision, kind in itertools.product(args.sizes, args.precisions, args.batches):
+        tokens = make_batch(kind, "cpu")["input_ids"].numel()
+        row = {"model": size, "precision": precision, "batch": kind}
+        for name in ("ours", *(f"ours:{backend}" for backend in args.backends), "peer"):
+            mib, seconds = measure_on_gpu(prepare, name, size, kind, precision == "bf16", "cuda", rounds=args.rounds)
+            row |= {f"{name} tok/s": tokens / seconds, f"{name} MiB": mib}
+        row["speed ratio"] = row["ours tok/s"] / row["peer tok/s"]
+        row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
+        print(row, flush=True)
+        yield row
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["Doge-20M", "Doge-60M"])
     parser.add_argument("--precisions", nargs="+", default=["bf16", "float32"], choices=["bf16", "float32"])
-    parser.add_argument("--batches", nargs="+", default=["1x2048", "packed"], choices=["1x2048", "packed"])
+    parser.add_argument("--batches", nargs="+", default=["1x2048", "packed"], help="ROWSxTOKENS, or packed")
+    parser.add_argument(
+        "--backends", nargs="*", default=[], help="of our attention, on a GPU: beside auto, such as flex"
+    )
+    add_device(parser)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=1)
     args = parser.parse_args()
+    if args.device == "cuda":
+        return report("training_step", list(compare_on_gpu(args)))
     rows = []
     for size in args.sizes:
         for precision in args.precisions:
@@ -55,7 +79,7 @@ def main():
                 if emulated and kind == "packed":
                     print(f"{size}, bf16, packed: left out where bf16 is emulated: the peer takes too long")
                     continue
-                batch = make_batch(kind)
+                batch = make_batch(kind, "cpu")
                 once = {name: measure_once(prepare, name, size, kind, bf16) for name in ("ours", "peer")}
                 memory = {name: mib for name, (mib, _) in once.items()}
                 seconds = {name: took for name, (_, took) in once.items()}

@@ -1,5 +1,7 @@
 """What the benchmarks share: both models with the same weights, times taken in turn, peaks of memory in a process each."""
 
+import argparse
+import gc
 import json
 import math
 import multiprocessing
@@ -33,18 +35,52 @@ def build_peer(config: DogeConfig) -> PeerModel:
     return PeerModel(peer_config)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+
+
 def time_in_turn(runs: dict[str, Callable[[], object]], rounds: int, warmup: int = 1) -> dict[str, float]:
-    """Least seconds of each, run one after the other in every round."""
-    for _ in range(warmup):
-        for run in runs.values():
-            run()
+    """Least seconds of each, run one after the other in every round; NaN for what does not fit on the GPU."""
     best = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
+    for turn in range(-warmup, rounds):
         for name, run in runs.items():
+            if math.isnan(best[name]):
+                continue
             start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
+            try:
+                run()
+            except torch.OutOfMemoryError:
+                best[name] = math.nan
+                continue
+            finish()
+            if turn >= 0:
+                best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def finish() -> None:
+    """Wait for the GPU, if work was given to it."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def measure_on_gpu(prepare: Callable[..., Callable[[], object]], *args: object, rounds: int) -> tuple[float, float]:
+    """MiB of GPU memory that `prepare(*args)()` takes at its peak beyond what preparing took, and its least seconds.
+
+    Both are NaN when the memory does not do.
+    """
+    try:
+        run = prepare(*args)
+        run()
+        finish()
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        seconds = time_in_turn({"it": run}, rounds)["it"]
+        return (torch.cuda.max_memory_allocated() - before) / 2**20, seconds
+    except torch.OutOfMemoryError:
+        return math.nan, math.nan
 
 
 def _peak(queue: multiprocessing.Queue, prepare: Callable, args: tuple) -> None:
@@ -94,7 +130,7 @@ def report(name: str, rows: list[dict]) -> None:
     machine = {
         k: v
         for k, v in describe_device().items()
-        if k in ("processor", "instructions", "cores", "memory_gib", "fast_bf16")
+        if k in ("processor", "instructions", "cores", "memory_gib", "accelerators", "fast_bf16")
     }
     print(
         json.dumps(

@@ -32,12 +32,12 @@ KEPT = Path("runs/studies")
 SCALES = ("smoke", "cpu", "gpu")
 
 
-def build_parser(name: str, description: str) -> argparse.ArgumentParser:
+def build_parser(name: str, description: str, scales: Sequence[str] = SCALES) -> argparse.ArgumentParser:
     """The options of every study; a study adds its own."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.studies.{name}", description=description)
     parser.add_argument("--device", default="cpu", help="cpu, or cuda")
     parser.add_argument(
-        "--scale", default="cpu", choices=SCALES, help="cpu: two cores; gpu: larger; smoke: seconds, says nothing"
+        "--scale", default="cpu", choices=scales, help="cpu: two cores; gpu: larger; smoke: seconds, says nothing"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--output", type=Path, help=f"result file, Markdown; by default in {RESULTS}")

@@ -151,6 +151,17 @@ SCALES = {
         layers=1,
         shifted=True,
     ),
+    "long": Scale(
+        {"length": [Task(length, length // 4, 8, 64) for length in (2048, 1024, 512)]},
+        max_steps=600,
+        batch=16,
+        lr=3e-3,
+        more_steps=0,
+        lower_lr=1e-3,
+        layers=1,
+        shifted=True,
+        test_rows=128,
+    ),
     "gpu": Scale(
         {
             "length": [Task(length, length // 4, 16, 128) for length in (256, 512, 1024, 2048)],
@@ -217,7 +228,7 @@ def make_curves(scale: Scale, rows: list[dict]) -> dict[str, dict]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = build_parser("mqar", __doc__).parse_args(argv)
+    args = build_parser("mqar", __doc__, list(SCALES)).parse_args(argv)
     scale = SCALES[args.scale]
     study = Study("mqar", args, argv)
     rows = study.run_all(list_settings(scale, args.seeds), lambda setting: run(setting, scale, args.device))

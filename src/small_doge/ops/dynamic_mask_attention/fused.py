@@ -13,6 +13,7 @@ ALIGNMENT = 8
 # precision would round it (in bfloat16 by up to 0.016 at a score of 4, in every logit of that key). Three parts, each the
 # rounding of what the parts before it left, hold it whole: a part has 8 bits in bfloat16 and 11 in float16.
 SCORE_PARTS = {torch.float32: 1, torch.float64: 1, torch.bfloat16: 3, torch.float16: 3}
+FLASH_TYPES = (torch.bfloat16, torch.float16)
 
 
 def extend_query(query: torch.Tensor, scale: float) -> torch.Tensor:
@@ -63,18 +64,24 @@ def fused_attention(
     Returns:
         [B, H, T, d].
     """
-    groups = query.shape[1] // key.shape[1]
+    groups, head_dim = query.shape[1] // key.shape[1], value.shape[-1]
     if mask is not None and mask.shape[1] == key.shape[1] != 1:
         mask = mask.repeat_interleave(groups, dim=1)
-    extended_key = extend_key(key, score.to(torch.promote_types(score.dtype, torch.float32)))
+    key = extend_key(key, score.to(torch.promote_types(score.dtype, torch.float32)))
+    value = F.pad(value, (0, key.shape[-1] - head_dim))
+    if groups > 1 and query.is_cuda and (mask is not None or query.dtype not in FLASH_TYPES):
+        # On CUDA only the flash kernel shares keys among a group's heads, and it takes neither masks nor float32;
+        # without a copy per head PyTorch would fall back to products that hold all T x N weights.
+        key, value = (x.repeat_interleave(groups, dim=1) for x in (key, value))
+        groups = 1
     output = F.scaled_dot_product_attention(
         extend_query(query, scale),
-        extended_key,
-        F.pad(value, (0, extended_key.shape[-1] - value.shape[-1])),
+        key,
+        value,
         attn_mask=mask,
         is_causal=is_causal,
         scale=1.0,  # the query is scaled already, and the score must not be
         enable_gqa=groups > 1,
         dropout_p=dropout,
     )
-    return output[..., : value.shape[-1]]
+    return output[..., :head_dim]
