@@ -71,7 +71,7 @@ def iterate_documents(document_ids: torch.Tensor | None, batch: int, num_tokens:
     if document_ids is None:
         return [(slice(0, batch), 0, num_tokens)]
     spans = []
-    for row, ids in enumerate(document_ids):
+    for row, ids in enumerate(document_ids.cpu()):  # moved once: each row read on a GPU would wait for it
         starts = [0, *(torch.nonzero(ids[1:] != ids[:-1]).flatten() + 1).tolist(), num_tokens]
         spans += [(slice(row, row + 1), a, b) for a, b in pairwise(starts)]
     return spans

@@ -81,7 +81,7 @@ def flex_dynamic_mask_attention(
     """
     groups = query.shape[1] // key.shape[1]
     leaving = compute_leaving_index(
-        score, keep_window_size, chunk_size or choose_chunk_size(keep_window_size), document_ids
+        score, keep_window_size, chunk_size or choose_chunk_size(keep_window_size, score), document_ids
     )
     head_leaving = leaving.repeat_interleave(groups, dim=1)
     bias = score.to(torch.promote_types(query.dtype, torch.float32)).repeat_interleave(groups, dim=1)

@@ -4,15 +4,31 @@ Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, M
 C queries in a chunk.
 """
 
+import math
+
 import torch
 
 from .fused import fused_attention
 from .masking import KeptKeys, plan_chunk
 
 
-def choose_chunk_size(keep_window_size: int) -> int:
-    """Choose the queries per chunk: enough for efficient matrix products, few beside the window."""
-    return max(32, min(512, keep_window_size // 8))
+# Planning a chunk counts C x C pairs per head: 2**24 of them take 64 MB, a few times over.
+PAIRS_BUDGET = 2**24
+
+
+def choose_chunk_size(keep_window_size: int, score: torch.Tensor) -> int:
+    """Choose the queries per chunk: enough for efficient matrix products, few beside the window.
+
+    A GPU waits for the many small steps of a chunk, so there a chunk is as long as the window, where memory allows it.
+
+    Args:
+        keep_window_size: w.
+        score: [B, K, T], the scores of the keys.
+    """
+    if not score.is_cuda:
+        return max(32, min(512, keep_window_size // 8))
+    heads = max(1, score.shape[0] * score.shape[1])
+    return max(64, min(2048, max(256, keep_window_size), math.isqrt(PAIRS_BUDGET // heads)))
 
 
 def streaming_attention(
@@ -44,7 +60,7 @@ def streaming_attention(
         Output [B, H, T, d], and the at most w keys that later queries can need.
     """
     num_tokens = query.shape[2]
-    chunk_size = chunk_size or choose_chunk_size(keep_window_size)
+    chunk_size = chunk_size or choose_chunk_size(keep_window_size, score)
     # Contiguous: a cache that takes it over writes into it, and the rows of an expanded view share their memory.
     index = torch.arange(start, start + num_tokens, device=key.device).expand(*score.shape[:2], -1).contiguous()
     new = KeptKeys(key, value, score, index)
