@@ -7,11 +7,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..inference import OnnxEngine, is_exported, open_engine
-from ..inference.benchmark import measure_engine, plot_rows
 from ..utils.errors import UserError
 from ..utils.files import check_output_path, record_files, write_json
-from ..utils.hardware import describe_device
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
@@ -43,6 +40,10 @@ def bench_model(
     ] = None,
 ) -> None:
     """Measure prefill and decoding speed, time to the first token and memory, by depth, threads and batch size."""
+    from ..inference import is_exported
+    from ..inference.benchmark import plot_rows
+    from ..utils.hardware import describe_device
+
     quiet_libraries()
     name = resolve_model(model)
     folder = output or (Path(name) if Path(name).is_dir() else Path())
@@ -82,6 +83,10 @@ def _measure(
     new_tokens: int,
 ) -> list[dict[str, Any]]:
     """Open the model for each number of threads, and measure it while saying what is measured."""
+    from ..inference import OnnxEngine, open_engine
+    from ..inference.benchmark import measure_engine
+    from ..utils.hardware import describe_device
+
     rows: list[dict[str, Any]] = []
     with console.status("") as status:
         for count in thread_counts:

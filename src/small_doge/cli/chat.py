@@ -7,19 +7,22 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..inference import Engine, SamplingOptions
-from ..inference.export_cache import open_fast_engine
+from ..inference.sampling_options import SamplingOptions
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from ..utils.logging import get_logger, quiet_libraries
 from ..utils.paths import resolve_model
 from ..utils.suggest import unknown_name_message
 from . import options
+
+
+if TYPE_CHECKING:
+    from ..inference import Engine
 
 
 logger = get_logger(__name__)
@@ -49,6 +52,8 @@ def chat(
 
     Answers go to standard output, everything else to standard error, so that a pipe gets the answers alone.
     """
+    from ..inference.export_cache import open_fast_engine
+
     quiet_libraries()
     console = Console(highlight=False, stderr=True)  # standard output is for answers
     name = resolve_model(model)
@@ -112,7 +117,7 @@ def _enable_line_editing() -> None:
 class Conversation:
     """A conversation with a model: answers are written to standard output, everything else to `console`."""
 
-    engine: Engine
+    engine: "Engine"
     sampling: SamplingOptions
     console: Console
     system: str | None = None

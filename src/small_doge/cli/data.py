@@ -7,30 +7,14 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from transformers import PreTrainedTokenizerBase
 
-from ..processor.clean import FILTERS, Cleaning
-from ..processor.clean import clean as clean_sources
+from ..processor.choices import DATA_ROOT, FILTERS
 from ..processor.data_config import DataConfig
-from ..processor.download import download as download_source
-from ..processor.download import iterate_catalog
-from ..processor.inspection import (
-    compute_statistics,
-    is_prepared,
-    load_prepared,
-    plot_statistics,
-    split_segments,
-)
-from ..processor.mixing import open_streams
-from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
-from ..processor.report import FAILED
-from ..processor.scale import Cluster, prepare_at_scale
-from ..processor.sources import DATA_ROOT
 from ..trainer.stages import find_stage, list_names
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
@@ -39,6 +23,10 @@ from ..utils.model_folder import load_tokenizer
 from ..utils.paths import resolve_model
 from .field_options import with_field_options
 from .tables import show_table
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 app = typer.Typer(help="Find, fetch, clean, prepare and look at training data.", no_args_is_help=True)
@@ -63,6 +51,8 @@ TokenizerOption = Annotated[
 @app.command("list")
 def list_catalog() -> None:
     """Show the public data sets that are known by a short name."""
+    from ..processor.download import iterate_catalog
+
     columns = ("Name", "Stage", "Hub name and subset", "Split", "Fields", "Licence", "Rows", "GB")
     show_table(console, columns, iterate_catalog())
     console.print(
@@ -83,6 +73,8 @@ def download(
     num_proc: Annotated[int, typer.Option(help="Number of files to fetch at once.")] = 4,
 ) -> None:
     """Fetch data sets into a mirror with the hub's layout. When run again, it continues where it stopped."""
+    from ..processor.download import download as download_source
+
     quiet_libraries()
     root = output or Path(os.environ.get(DATA_ROOT) or "datasets")
     for name in names:
@@ -108,6 +100,11 @@ def prepare_data(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. When run again, it continues where it stopped."""
+    from ..processor.inspection import compute_statistics, plot_statistics
+    from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
+    from ..processor.report import FAILED
+    from ..processor.scale import Cluster, prepare_at_scale
+
     quiet_libraries()
     loaded = _find_tokenizer(tokenizer)
     shares = parse_shares(data)
@@ -149,6 +146,9 @@ def inspect(
     ] = 512,
 ) -> None:
     """Print rows as the model will see them, with special tokens, and the loss mask in colour."""
+    from ..processor.inspection import is_prepared, load_prepared, split_segments
+    from ..processor.mixing import open_streams
+
     quiet_libraries()
     splits = load_prepared(path)
     if splits is not None and is_prepared(splits["train"].column_names):
@@ -204,6 +204,10 @@ def clean(
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
 ) -> None:
     """Drop texts that teach little or stand elsewhere too, each with its reason. Needs the extra `scale`."""
+    from ..processor.clean import Cleaning
+    from ..processor.clean import clean as clean_sources
+    from ..processor.scale import Cluster
+
     quiet_libraries()
     chosen = filters.split(",") if filters else [name for name in FILTERS if against or name != "evaluation_overlap"]
     cleaning = Cleaning(tuple(chosen), text_field, min_words, max_words, tuple(against or ()))
@@ -224,7 +228,7 @@ def clean(
     )
 
 
-def _find_tokenizer(name: str | None, beside: Path | None = None) -> PreTrainedTokenizerBase:
+def _find_tokenizer(name: str | None, beside: Path | None = None) -> "PreTrainedTokenizerBase":
     """Return the tokenizer that is named, that lies beside the data, or the demo's.
 
     Raises:
@@ -266,6 +270,8 @@ def _configure(stage: str, shares: list[dict[str, float]], **settings: Any) -> D
 
 def _check_sources(sources: Sequence[str], output: Path, overwrite: bool) -> None:
     """Refuse a source and an output of which one lies in the other: the next preparation would read what this one wrote."""
+    from ..processor.prepare import PREPARED_BY
+
     check_output(output, PREPARED_BY, overwrite, sources)
     for name in sources:
         if Path(name).is_dir() and Path(name).resolve() in output.resolve().parents:
@@ -274,6 +280,10 @@ def _check_sources(sources: Sequence[str], output: Path, overwrite: bool) -> Non
 
 def show_statistics(path: Path, picture: Path | None = None) -> None:
     """Show a table of the training split, and draw a picture."""
+    from ..processor.inspection import plot_statistics
+    from ..processor.prepare import REPORT
+    from ..processor.report import FAILED
+
     statistics = _statistics_of(path)
     rows = []
     for name, facts in statistics["sources"].items():
@@ -297,6 +307,8 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
 
 
 def _statistics_of(path: Path) -> dict[str, Any]:
+    from ..processor.inspection import compute_statistics, load_prepared
+
     splits = load_prepared(path)
     if splits is None:
         raise UserError(f"{path} is not a prepared data set; make one with: small-doge data prepare")

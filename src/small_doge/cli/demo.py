@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ..evaluation.journey import Result, format_score, measure_stage, read_questions, write_report
-from ..trainer.finishing import PICTURE
-from ..trainer.pipeline import TOKENIZER, Step, read_facts, read_versions, run_pipeline
-from ..trainer.recipe import parse_command_line
 from ..trainer.stages import STAGES
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, find_tiny_recipes
 from .tables import show_table
+
+
+if TYPE_CHECKING:
+    from ..evaluation.journey import Result
+    from ..trainer.pipeline import Step
 
 
 console = Console()
@@ -62,6 +63,8 @@ def run_recipes(
 
     Without --questions, those about the embedded corpus are asked, which only models trained on it can answer.
     """
+    from ..evaluation.journey import read_questions
+
     asked = read_questions(questions) if questions else None
     _go(recipe, output, stages, fresh, context.args, f"Pipeline: {recipe}", asked)
 
@@ -75,6 +78,11 @@ def _go(
     title: str,
     questions: list[tuple[str, str]] | None,
 ) -> None:
+
+    from ..evaluation.journey import format_score, measure_stage, write_report
+    from ..trainer.pipeline import TOKENIZER, Step, read_versions, run_pipeline
+    from ..trainer.recipe import parse_command_line
+
     quiet_libraries()
     _, overrides = parse_command_line(words)
     wanted = [name.strip() for name in stages.split(",") if name.strip()] if stages else None
@@ -98,13 +106,19 @@ def _go(
     console.print(f"Model: {results[-1].picture.parent}   report: {page}", soft_wrap=True)
 
 
-def _read_result(step: Step, questions: list[tuple[str, str]] | None) -> Result:
+def _read_result(step: "Step", questions: list[tuple[str, str]] | None) -> "Result":
+    from ..evaluation.journey import Result, measure_stage
+    from ..trainer.finishing import PICTURE
+    from ..trainer.pipeline import read_facts
+
     found: dict[str, Any] = measure_stage(step.folder, STAGES[step.name].row_format != "text", questions)
     return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / PICTURE)
 
 
-def _make_table(results: Sequence[Result]) -> tuple[list[str], list[list[str]]]:
+def _make_table(results: "Sequence[Result]") -> tuple[list[str], list[list[str]]]:
     """Return headings and rows."""
+    from ..evaluation.journey import format_score
+
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     rows = [
         [result.name, *(format_score(result.scores.get(name), name) for name in names), str(result.seconds)]

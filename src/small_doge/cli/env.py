@@ -6,7 +6,6 @@ import re
 
 from rich.console import Console
 
-from ..utils.hardware import describe_device
 from .tables import show_table
 
 
@@ -27,6 +26,8 @@ def missing_for_extras() -> dict[str, list[str]]:
 
 def show_environment() -> None:
     """Print versions, devices, cores, memory, and what each extra lacks."""
+    from ..utils.hardware import describe_device
+
     console = Console()
     names = ("small-doge", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
     versions = [("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in names)]

@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..inference.export_cache import open_fast_engine
-from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.files import check_output_path, write_text
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -123,14 +122,14 @@ def score_model(
     check_with_hf: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Score a model and write the tables; return their folder, and the content of `results.json`."""
+    from ..inference.export_cache import open_fast_engine
+
     quiet_libraries()
-    try:
+    with needs_extra("small-doge eval", "eval"):
         from ..evaluation.results import run_suite
         from ..evaluation.running import plan_suite
         from ..evaluation.score_tables import write_html, write_markdown
         from ..evaluation.suites import name_settings, parse_shots
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
     plan = plan_suite(suite, data_root, _split(tasks), limit, parse_shots(shots), chat, skip_missing)
     name = resolve_model(model)
     # A run that asks less, or in another way, does not take the place of a whole one.

@@ -7,10 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..inference.checkpoints import open_checkpoint
-from ..inference.export import MADE_BY, export_hf, export_onnx
-from ..inference.export_checks import MAX_PERPLEXITY_INCREASE
-from ..processor.sources import open_source
+from ..inference.choices import MAX_PERPLEXITY_INCREASE
 from ..utils.errors import UserError
 from ..utils.files import OVERWRITE_HELP, check_output
 from ..utils.logging import quiet_libraries
@@ -87,6 +84,9 @@ def export_model(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Export a model as one portable folder, checked against PyTorch, with a card of its quality and speed."""
+    from ..inference.checkpoints import open_checkpoint
+    from ..inference.export import MADE_BY, export_hf, export_onnx
+
     quiet_libraries()
     name = resolve_model(checkpoint)
     label = format.value if format is Format.hf or quantize is Quantize.none else quantize.value
@@ -123,6 +123,8 @@ def _read_texts(name: str) -> list[str]:
     Raises:
         UserError: no row has a text.
     """
+    from ..processor.sources import open_source
+
     source = open_source(name, all_splits=True)
     rows = (record.row for file_range in source.ranges for record in source.read(file_range))
     texts = [row["text"] for row in rows if row and isinstance(row.get("text"), str)]

@@ -1,13 +1,17 @@
 """`small-doge generate`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..inference import Engine, Request, SamplingOptions, open_engine
+from ..inference.sampling_options import SamplingOptions
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
+
+
+if TYPE_CHECKING:
+    from ..inference import Engine, Request
 
 
 @options.with_sampling_options(*options.SAMPLING, "stop", "json_schema", max_new_tokens=60, seed=0)
@@ -25,6 +29,8 @@ def generate_text(
 
     The exit status is 1 if JSON was requested and is not complete.
     """
+    from ..inference import open_engine
+
     quiet_libraries()
     engine = open_engine(resolve_model(model), num_slots=1, threads=threads)
     prompt_ids = engine.render([{"role": "user", "content": prompt}]) if chat else engine.encode(prompt)
@@ -37,7 +43,7 @@ def generate_text(
     _explain_finish(engine, request)
 
 
-def _explain_finish(engine: Engine, request: Request) -> None:
+def _explain_finish(engine: "Engine", request: "Request") -> None:
     """Say on standard error why the text ended unless the model ended it, and whether it can be relied on.
 
     Raises:

@@ -1,28 +1,21 @@
 """`small-doge eval leaks`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from tqdm import tqdm
 
-from ..evaluation.leak_tables import (
-    FILE_HEAD,
-    TASK_HEAD,
-    describe_findings,
-    list_facts,
-    list_file_cells,
-    list_task_cells,
-    write_markdown,
-)
-from ..evaluation.leaks import find_leaks, open_all, read_item
-from ..evaluation.overlaps import Item
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.files import check_output_path, write_json, write_text
 from ..utils.logging import quiet_libraries
 from .tables import show_table
+
+
+if TYPE_CHECKING:
+    from ..evaluation.overlaps import Item
 
 
 console = Console(highlight=False)
@@ -50,6 +43,19 @@ def find_in_data(
 
     The data are read row by row; what is held in memory are the items.
     """
+    from tqdm import tqdm
+
+    from ..evaluation.leak_tables import (
+        FILE_HEAD,
+        TASK_HEAD,
+        describe_findings,
+        list_facts,
+        list_file_cells,
+        list_task_cells,
+        write_markdown,
+    )
+    from ..evaluation.leaks import find_leaks, open_all
+
     quiet_libraries()
     if output_dir is not None:
         check_output_path(output_dir)
@@ -78,17 +84,18 @@ def find_in_data(
         raise typer.Exit(1)
 
 
-def read_items(names: list[str] | None, data_root: Path) -> list[Item]:
+def read_items(names: list[str] | None, data_root: Path) -> "list[Item]":
     """Read the items of tasks; of those that are not named, tasks without data are left out and told.
 
     Raises:
         UserError: an unknown task, or none has data.
     """
-    try:
+    from ..evaluation.leaks import read_item
+    from ..evaluation.overlaps import Item
+
+    with needs_extra("small-doge eval", "eval"):
         from ..evaluation.task_data import MissingDataError
         from ..evaluation.task_files import list_tasks, load_task, read_task
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing; install what eval needs: pip install 'small-doge[eval]'") from error
     items: list[Item] = []
     missing: list[str] = []
     # The embedded questions are held out of the embedded corpus alone; they are looked for if they are named.

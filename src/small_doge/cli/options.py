@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..inference import SamplingOptions
+from ..inference.sampling_options import SamplingOptions
 from ..utils.errors import UserError
 from .field_options import with_field_options
 

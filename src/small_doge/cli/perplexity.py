@@ -6,26 +6,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from tqdm import tqdm
 
-from ..evaluation.attention_kinds import ATTENTIONS
-from ..evaluation.perplexity import discard_kept, measure_perplexity, name_kept, plan_reading
-from ..evaluation.perplexity_tables import (
-    HEAD,
-    SOURCE_HEAD,
-    list_attention_cells,
-    list_facts,
-    list_position_cells,
-    list_source_cells,
-    plot_positions,
-    write_markdown,
-)
-from ..evaluation.provenance import find_commit, hash_model
-from ..evaluation.scored_documents import ROW_FORMATS, DocumentReader, take_tokens
-from ..inference import open_engine
+from ..evaluation.choices import ATTENTIONS, ROW_FORMATS
 from ..utils.errors import UserError
 from ..utils.files import check_output_path, write_json, write_text
-from ..utils.hardware import describe_device
 from ..utils.logging import quiet_libraries
 from . import options
 from .tables import show_table
@@ -76,6 +60,24 @@ def measure_texts(
 
     A run that was stopped goes on after the last attention that was measured whole.
     """
+    from tqdm import tqdm
+
+    from ..evaluation.perplexity import discard_kept, measure_perplexity, name_kept, plan_reading
+    from ..evaluation.perplexity_tables import (
+        HEAD,
+        SOURCE_HEAD,
+        list_attention_cells,
+        list_facts,
+        list_position_cells,
+        list_source_cells,
+        plot_positions,
+        write_markdown,
+    )
+    from ..evaluation.provenance import find_commit, hash_model
+    from ..evaluation.scored_documents import DocumentReader, take_tokens
+    from ..inference import open_engine
+    from ..utils.hardware import describe_device
+
     quiet_libraries()
     folder = output_dir or (Path(model) if Path(model).is_dir() else Path()) / FOLDER
     check_output_path(folder)

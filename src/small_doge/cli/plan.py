@@ -1,28 +1,20 @@
 """`small-doge plan` and `small-doge tune`: what a run will take, and which settings it should have."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from ..trainer.planning import Plan, Probe, make_plan
-from ..trainer.recipe import parse_command_line
 from ..trainer.stages import list_names
-from ..trainer.tuning import (
-    Trial,
-    choose_rate,
-    plot_batches,
-    plot_rates,
-    spread_rates,
-    tune_batch_size,
-    tune_learning_rate,
-)
 from ..utils.files import write_json
-from ..utils.hardware import describe_device
 from ..utils.logging import quiet_libraries
 from .tables import show_table
 from .train import ANY_SETTING
+
+
+if TYPE_CHECKING:
+    from ..trainer.planning import Plan
 
 
 tuning = typer.Typer(help="Find a good batch size or learning rate by trying.", no_args_is_help=True)
@@ -39,6 +31,10 @@ def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = 
 
     A few steps with random tokens are measured on this machine. Settings can follow as --name value.
     """
+    from ..trainer.planning import make_plan
+    from ..trainer.recipe import parse_command_line
+    from ..utils.hardware import describe_device
+
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
     plan = make_plan(config, {"output_dir": "runs/plan", **overrides}, stage)
@@ -51,7 +47,7 @@ def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = 
         console.print("[red]It does not fit into memory[/]: see small-doge tune batch-size", highlight=False)
 
 
-def describe_plan(plan: Plan) -> dict[str, str]:
+def describe_plan(plan: "Plan") -> dict[str, str]:
     """Return the lines of a plan, for people."""
     unknown = "known once the data are prepared; set total_sample_size or max_steps to plan with"
     return {
@@ -82,6 +78,10 @@ def batch_size(
     max_rows: Annotated[int, typer.Option(min=1, help="Largest number of rows to try.")] = 1024,
 ) -> None:
     """Find the largest per_device_train_batch_size that fits into memory, and the fastest one."""
+    from ..trainer.planning import Probe
+    from ..trainer.recipe import parse_command_line
+    from ..trainer.tuning import plot_batches, tune_batch_size
+
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
 
@@ -116,6 +116,9 @@ def learning_rate(
     output: OutputOption = Path("runs/tune/lr"),
 ) -> None:
     """Find a good learning rate by short runs on the recipe's own data. Finished runs are not repeated."""
+    from ..trainer.recipe import parse_command_line
+    from ..trainer.tuning import Trial, choose_rate, plot_rates, spread_rates, tune_learning_rate
+
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
 

@@ -7,10 +7,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..evaluation.model_report import REPORT, collect_report
-from ..evaluation.report_page import write_figures, write_markdown, write_page
-from ..inference.export_cache import open_fast_engine
-from ..trainer.finishing import PICTURE
 from ..utils.errors import UserError
 from ..utils.files import CARD, check_output_path, is_own_file, record_files, write_json, write_text
 from ..utils.logging import quiet_libraries
@@ -48,6 +44,10 @@ def report_model(
     Scores and perplexity are those that small-doge eval left in the folder or beside it. The figures of the model card
     become those of the page.
     """
+    from ..evaluation.model_report import REPORT, collect_report
+    from ..evaluation.report_page import write_markdown, write_page
+    from ..inference.export_cache import open_fast_engine
+
     quiet_libraries()
     name = resolve_model(model)
     folder = Path(name)
@@ -76,6 +76,8 @@ def report_model(
 
 def _find_pictures(folder: Path, beside: Path, report: dict) -> dict[str, str]:
     """Return the pictures of sections, relative to the folder of the page."""
+    from ..trainer.finishing import PICTURE
+
     found = {"Training": folder / PICTURE}
     if report["perplexity"]:
         found["Perplexity"] = Path(report["perplexity"]["file"]).with_suffix(".png")
@@ -84,6 +86,9 @@ def _find_pictures(folder: Path, beside: Path, report: dict) -> dict[str, str]:
 
 def _update_card(folder: Path, report: dict, anew: bool) -> None:
     """Give the model card the figures of the report."""
+    from ..evaluation.report_page import write_figures
+    from ..trainer.finishing import PICTURE
+
     path, figures = folder / CARD, write_figures(report)
     old = path.read_text(encoding="utf-8") if path.is_file() else None
     new = None if old is None else replace_figures(old, figures)

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..inference import SamplingOptions
+from ..inference.sampling_options import SamplingOptions
 from ..utils.errors import UserError, told_errors
+from ..utils.extras import needs_extra
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, resolve_model
 from ..webui.settings import ServeSettings, make_address, read_environment, read_settings_file
@@ -63,10 +64,8 @@ def serve(
     if not settings.get("page_only"):
         _choose_models(settings)
     checked = ServeSettings(**settings)
-    try:
+    with needs_extra("the server", "serve"):
         from ..webui.serving import run_server
-    except ImportError as error:
-        raise UserError(f"the server needs {error.name}: pip install 'small-doge[serve]'") from error
     run_server(checked, lambda text: console.print(text, soft_wrap=True, markup=False), extra_ports)
 
 

@@ -8,9 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ..processor import tokenizer as library
-from ..processor.chat_encoding import encode_text
-from ..processor.corpus import iterate_mixture
+from ..processor.choices import DEFAULT_SAMPLE_BYTES, DEFAULT_VOCAB_SIZE
 from ..processor.data_config import DataConfig
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
@@ -35,17 +33,20 @@ def train(
     ] = None,
     *,
     settings: dict[str, Any],
-    vocab_size: Annotated[int, typer.Option(help="Number of tokens.")] = library.DEFAULT_VOCAB_SIZE,
+    vocab_size: Annotated[int, typer.Option(help="Number of tokens.")] = DEFAULT_VOCAB_SIZE,
     base: Annotated[str | None, typer.Option(help="Tokenizer whose algorithm and chat template to keep.")] = None,
     sample_bytes: Annotated[
         int, typer.Option(help="Bytes of text to train on, which bounds the memory.")
-    ] = library.DEFAULT_SAMPLE_BYTES,
+    ] = DEFAULT_SAMPLE_BYTES,
     max_digits: Annotated[int, typer.Option(help="Maximum number of digits in a token.")] = 3,
     max_length: Annotated[int, typer.Option(help="Trained length of models, stored in the tokenizer.")] = 2048,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 233,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
+    from ..processor import tokenizer as library
+    from ..processor.corpus import iterate_mixture
+
     quiet_libraries()
     check_output(output, library.MADE_BY, overwrite, [*(data or []), *([base] if base else [])])
     texts = library.read_texts(data, DataConfig(**settings)) if data else iterate_mixture(EMBEDDED_TEXTS)
@@ -71,6 +72,9 @@ def inspect(
     ] = "Ada has 12 red balls. def add(a, b): return a + b",
 ) -> None:
     """Show the special tokens, the template, and a text cut into tokens."""
+    from ..processor import tokenizer as library
+    from ..processor.chat_encoding import encode_text
+
     loaded = load_tokenizer(resolve_model(model), "MODEL")
     console = Console()
     for name, value in library.describe_tokenizer(loaded, text).items():

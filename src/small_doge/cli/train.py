@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..trainer.recipe import known_settings, parse_command_line
-from ..trainer.runner import train_stage
 from ..trainer.stages import STAGES, Stage, find_stage, list_names
 from ..utils.logging import quiet_libraries
 from .tables import show_table
@@ -21,6 +19,9 @@ MORE = "Any setting can follow as --name value; `small-doge train settings {name
 
 def _make_command(stage: Stage) -> Callable[..., None]:
     def train(context: typer.Context, config: Recipe = None) -> None:
+        from ..trainer.recipe import parse_command_line
+        from ..trainer.runner import train_stage
+
         quiet_libraries()
         _, overrides = parse_command_line(context.args)
         typer.echo(train_stage(stage.name, config, overrides))
@@ -41,6 +42,8 @@ def settings(
     every: Annotated[bool, typer.Option("--all", help="Show the settings of transformers' Trainer too.")] = False,
 ) -> None:
     """List the settings that recipes and the command line take."""
+    from ..trainer.recipe import known_settings
+
     classes = find_stage(stage).list_arguments()
     own = {
         name

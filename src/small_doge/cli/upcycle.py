@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from ..inference.checkpoints import open_checkpoint
-from ..models import upcycle_to_moe
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -24,6 +22,9 @@ def upcycle(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Grow a dense model into a mixture of experts whose outputs are the same until training goes on."""
+    from ..inference.checkpoints import open_checkpoint
+    from ..models import upcycle_to_moe
+
     quiet_libraries()
     name = resolve_model(model)
     check_output(output, MADE_BY, overwrite, [name])

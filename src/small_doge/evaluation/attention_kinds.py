@@ -12,17 +12,12 @@ from ..ops.dynamic_mask_attention.fused import extend_key, extend_query
 from ..ops.dynamic_mask_attention.streaming import streaming_attention
 
 
-ATTENTIONS = {
-    "dynamic": "dynamic mask attention, as trained: the keys with the best scores",
-    "full": "full attention: all keys",
-    "sliding": "a sliding window: as many keys, the most recent ones",
-}
 ALL_KEYS = 1 << 40
 
 
 @contextmanager
 def use_attention(model: DogeForCausalLM, name: str) -> Iterator[None]:
-    """Let a model attend in another way, one of `ATTENTIONS`, until the block ends. Scores bias the softmax in all of them."""
+    """Let a model attend in another way, one of `evaluation.choices.ATTENTIONS`, until the block ends. Scores bias the softmax in all of them."""
     layers: list[Any] = [layer.self_attn for layer in model.model.layers]
     sizes = [layer.keep_window_size for layer in layers]
     try:

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 
 
 PUNKT = "tokenizers/punkt_tab/english/"
@@ -21,11 +22,9 @@ def load_checkers() -> ModuleType:
     Raises:
         UserError: what they need is not installed.
     """
-    try:
+    with needs_extra("IFEval", "eval"):
         import langdetect
         import nltk
-    except ModuleNotFoundError as error:
-        raise UserError(f"IFEval needs {error.name}, which is not installed: {HOW_TO_INSTALL}") from error
     # It draws at random what it looks at, so that the language of a short text would differ between runs.
     langdetect.DetectorFactory.seed = 0
     try:

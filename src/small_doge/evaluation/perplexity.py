@@ -14,7 +14,8 @@ from ..inference import Engine, OnnxEngine
 from ..models import DogeForCausalLM
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
-from .attention_kinds import ATTENTIONS, use_attention
+from .attention_kinds import use_attention
+from .choices import ATTENTIONS
 from .perplexity_sums import Sums, describe_sums, estimate_bits
 from .scored_documents import Document, Window, cut_windows, join_documents
 from .scoring import ScoredText, score_texts

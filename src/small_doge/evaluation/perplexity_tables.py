@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ..utils.markdown import write_table
 from ..utils.plots import saved_figure
-from .attention_kinds import ATTENTIONS
+from .choices import ATTENTIONS
 
 
 HEAD = ("attention", "bits per byte", "standard error", "perplexity", "nats per token", "against the first")

@@ -20,9 +20,9 @@ from ..processor.readers import FileRange
 from ..processor.sources import open_source
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
+from .choices import ROW_FORMATS
 
 
-ROW_FORMATS = ("auto", "text", "conversation")
 NO_LIMIT = 1 << 40  # tokens of a document
 
 

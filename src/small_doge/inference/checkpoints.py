@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 from ..models import DogeForCausalLM, load_model
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.logging import get_logger
 from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
 from .detokenizer import Tokenizer
@@ -58,10 +59,8 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
 
 def _merge(folder: Path) -> tuple[DogeForCausalLM, Tokenizer | None]:
     """Load the base model of a LoRA adapter, and merge the adapter into it."""
-    try:
+    with needs_extra("--merge-lora", "lora"):
         from peft import PeftModel
-    except ImportError as error:
-        raise UserError("--merge-lora needs peft: pip install 'small-doge[lora]'") from error
     base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
     if not base:
         raise UserError(f"{folder / ADAPTER_CONFIG} does not say which base_model_name_or_path the adapter belongs to")

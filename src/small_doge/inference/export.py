@@ -12,6 +12,7 @@ import torch
 
 from ..models import DogeConfig, DogeForCausalLM
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.files import check_output, whole_folder, write_json, write_manifest, write_text
 from ..utils.model_card import build_model_card
 from .detokenizer import Tokenizer
@@ -86,10 +87,8 @@ def check_exportable(config: DogeConfig, quantize: str, max_length: int | None =
     Raises:
         UserError: the reason, and what to do.
     """
-    try:
+    with needs_extra("exporting", "export"):
         from .graph_weights import WEIGHT_FORMATS
-    except ImportError as error:
-        raise UserError("exporting needs onnx: pip install 'small-doge[export]'") from error
     if quantize not in WEIGHT_FORMATS:
         raise UserError(f"quantize={quantize!r} must be one of: {', '.join(WEIGHT_FORMATS)}")
     if max_length is not None and max_length < 2:

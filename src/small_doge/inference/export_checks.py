@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from .graph import DogeGraph
 
 # Largest relative increase of the perplexity on held-out texts with which an export is written.
-MAX_PERPLEXITY_INCREASE = {"none": 0.001, "int8": 0.02, "int4": 0.15}
+from .choices import MAX_PERPLEXITY_INCREASE
+
+
 UNSEEN = 10_000_000  # number of the first held-out document of the embedded corpus: training stays far below
 HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
 CHECK_PROMPTS, CHECK_TOKENS = 6, 32

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from .detokenizer import Tokenizer
 from .sampling_options import SamplingOptions
 
@@ -37,10 +38,8 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, end_ids: Sequence[int]) -> None:
-        try:
+        with needs_extra("an answer by json_schema or grammar", "export"):
             import llguidance.hf
-        except ImportError as error:
-            raise UserError("json_schema and grammar need llguidance: pip install 'small-doge[export]'") from error
         self.make = llguidance.LLMatcher
         self.limits = llguidance.LLParserLimits(max_lexer_states=MAX_LEXER_STATES, verbose_errors=False)
         self.tokenizer = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab_size, eos_token=list(end_ids) or None)

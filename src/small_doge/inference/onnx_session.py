@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 
 
 # Outputs of the graph, of which a call asks for one.
@@ -19,10 +19,8 @@ def import_onnxruntime() -> Any:
     Raises:
         UserError: it is not installed; the message says how to install it.
     """
-    try:
+    with needs_extra("an exported model", "export"):
         import onnxruntime
-    except ImportError as error:
-        raise UserError("this needs ONNX Runtime: pip install 'small-doge[export]'") from error
     onnxruntime.set_default_logger_severity(3)
     return onnxruntime
 

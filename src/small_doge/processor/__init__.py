@@ -3,7 +3,9 @@
 Its functions are imported when they are asked for: encoding a conversation needs no library for data.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..utils.lazy import lazy_names
 
 
 if TYPE_CHECKING:
@@ -12,14 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["mix_datasets_by_radio", "mix_datasets_by_ratio", "train_tokenizer"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("mix_datasets_by_radio", "mix_datasets_by_ratio"):
-        from . import pt_datasets_process
-
-        return getattr(pt_datasets_process, name)
-    if name == "train_tokenizer":
-        from .tokenizer import train_tokenizer
-
-        return train_tokenizer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "mix_datasets_by_radio": ".pt_datasets_process",
+        "mix_datasets_by_ratio": ".pt_datasets_process",
+        "train_tokenizer": ".tokenizer",
+    },
+)

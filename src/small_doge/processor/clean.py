@@ -16,6 +16,7 @@ from ..utils.errors import UserError
 from ..utils.files import check_output_path, write_json
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
+from .choices import FILTERS
 from .row_schemas import iterate_texts
 from .scale import Cluster, import_datatrove, run_steps
 from .sources import open_source
@@ -23,16 +24,6 @@ from .sources import open_source
 
 logger = get_logger(__name__)
 
-# In the order in which they are applied, the cheap ones first.
-FILTERS = {
-    "length": "fewer than min_words or more than max_words words",
-    "gopher_repetition": "repeated lines, paragraphs and n-grams (Gopher, arXiv 2112.11446, table A1)",
-    "gopher_quality": "word lengths, symbols, bullets, stop words of English (the same, section A1.1)",
-    "fineweb": "lines without end marks, short and repeated lines, lists (FineWeb, arXiv 2406.17557)",
-    "evaluation_overlap": "shares a run of words with a text of an evaluation set",
-    "exact_duplicates": "the same text stands earlier",
-    "near_duplicates": "nearly the same text stands elsewhere (MinHash of 5-word runs, about 75% alike)",
-}
 REPORT = "report.json"
 # Beside the names of filters: where rows go that can't be read or have no text.
 UNUSABLE = "unusable"

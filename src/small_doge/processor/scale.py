@@ -15,6 +15,7 @@ from datasets import DatasetDict
 from transformers import PreTrainedTokenizerBase
 
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.logging import get_logger
 from ..utils.processes import forks_end_with_us
 from ..utils.suggest import unknown_name_message
@@ -64,11 +65,9 @@ def import_datatrove() -> Any:
     Raises:
         UserError: it is not installed.
     """
-    try:
+    with needs_extra("cleaning and preparing by executors", "scale"):
         import datatrove.executor
         import datatrove.pipeline.base
-    except ImportError as error:
-        raise UserError("datatrove is not installed; run: pip install 'small-doge[scale]'") from error
     return datatrove
 
 

@@ -17,6 +17,7 @@ from ..utils.logging import get_logger
 from ..utils.paths import find_near_names, looks_like_path
 from ..utils.suggest import unknown_name_message
 from .catalog import CATALOG, find_by_hub_name
+from .choices import DATA_ROOT
 from .corpus import KINDS
 from .readers import CONNECTION_ERRORS, FILE_SUFFIXES, TEXT, FileRange, Record, embedded_ranges, split_file
 from .software_heritage import fetch_texts
@@ -44,8 +45,6 @@ SHOWN = 5
 # Folders whose left out files were told.
 _told: set[str] = set()
 DEFAULT_EMBEDDED_DOCUMENTS = 10_000
-# Folder with a mirror of the hub, owner/name/..., which is looked into before the hub.
-DATA_ROOT = "SMALL_DOGE_DATA_ROOT"
 
 
 @dataclass(frozen=True)

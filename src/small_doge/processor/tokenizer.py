@@ -12,6 +12,7 @@ from . import row_schemas
 from .cached_bpe import SPLIT_PATTERN
 from .chat_encoding import encode_text
 from .chat_template import BEGIN_OF_TEXT, CHAT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PADDING, SPECIAL_TOKENS
+from .choices import DEFAULT_SAMPLE_BYTES, DEFAULT_VOCAB_SIZE
 from .data_config import DataConfig
 from .messages import RowError
 from .report import Report, check_failures, describe_failures
@@ -21,9 +22,6 @@ from .sources import open_source
 logger = get_logger(__name__)
 
 MADE_BY = "small-doge tokenizer train"
-DEFAULT_VOCAB_SIZE = 32768
-# Bytes of text kept for training, whatever the corpus: the trainer holds several times as much.
-DEFAULT_SAMPLE_BYTES = 100_000_000
 NUM_BYTES = 256
 
 

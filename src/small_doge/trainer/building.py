@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from ..models import DogeConfig, DogeForCausalLM, load_model
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
 from ..utils.suggest import unknown_name_message
 from .arguments import AdapterArguments, ModelArguments
@@ -64,10 +65,8 @@ def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
     """
     if not isinstance(args, AdapterArguments) or not args.lora_r:
         return model
-    try:
+    with needs_extra(f"lora_r={args.lora_r}", "lora"):
         from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise UserError(f"lora_r={args.lora_r}: peft is not installed; run: pip install 'small-doge[lora]'") from None
     layers = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     for name in args.lora_target_modules:
         if name not in layers - {"lm_head"}:

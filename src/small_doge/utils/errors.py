@@ -31,14 +31,24 @@ def told_errors(what: str, say: Callable[[str], None]) -> Iterator[None]:
     """
     try:
         yield
-    except UserError as error:
+    except (UserError, ModuleNotFoundError) as error:
+        from .extras import explain_missing  # which needs this module
+
+        told = explain_missing(error, what) if isinstance(error, ModuleNotFoundError) else error
+        if not isinstance(told, UserError):
+            _blame_ourselves(what, error, say)
+            raise
         if os.environ.get(DEBUG):
             raise
-        say(str(error))
+        say(str(told))
         sys.exit(1)
     except Exception as error:
-        say(
-            f"{what} failed with {type(error).__name__}, which it should not, whatever it was given. What follows says where; "
-            f"please report it, with the command, at {ISSUES}"
-        )
+        _blame_ourselves(what, error, say)
         raise
+
+
+def _blame_ourselves(what: str, error: Exception, say: Callable[[str], None]) -> None:
+    say(
+        f"{what} failed with {type(error).__name__}, which it should not, whatever it was given. What follows says where; "
+        f"please report it, with the command, at {ISSUES}"
+    )

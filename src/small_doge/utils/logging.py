@@ -1,6 +1,7 @@
 """One way to write messages."""
 
 import logging
+import os
 import sys
 import warnings
 
@@ -29,11 +30,12 @@ class _Stderr:
 
 def quiet_libraries() -> None:
     """Turn off the progress bars of libraries that would tear ours; called by commands, never at import."""
-    import datasets
     import transformers
 
     # What TRL calls by an older name is nothing that a user could change.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|trl)\.")
     transformers.utils.logging.disable_progress_bar()
     if not sys.stderr.isatty():
-        datasets.disable_progress_bars()
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"  # read when it is loaded, which most commands don't
+        if "datasets" in sys.modules:
+            sys.modules["datasets"].disable_progress_bars()

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from .errors import UserError
 from .files import MANIFEST, find_damage
 from .paths import find_near_names, looks_like_path
@@ -100,6 +98,8 @@ def _find_file_damage(file: Path) -> str | None:
             return "is a pointer of Git LFS, not the file itself; fetch it with: git lfs pull"
     again = "copy it again from where the model comes from"
     if file.suffix == ".safetensors":
+        from safetensors import SafetensorError, safe_open
+
         try:
             with safe_open(file, "pt"):
                 return None

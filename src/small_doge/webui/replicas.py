@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from ..utils.errors import UserError
+from ..utils.extras import needs_extra
 from ..utils.reports import stop_reports
 from .app import GRACE, create_app
 from .errors import ApiError
@@ -45,11 +46,9 @@ def run_replicas(settings: ServeSettings, tell: Callable[[str], None]) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         # Ray's own ports are open to the network, and run code: for this process alone.
         os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
-    try:
+    with needs_extra("--engine ray", "scale"):
         import ray
         from ray import serve
-    except ImportError as error:
-        raise UserError(f"--engine ray needs {error.name}: pip install 'small-doge[scale]'") from error
     shared = _share_out(settings)
     registry = ModelRegistry(settings, tell)
     if not settings.page_only:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..inference import SamplingOptions
+from ..inference.sampling_options import SamplingOptions
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 
