@@ -7,6 +7,8 @@ What is decided about the forms:
 - A list in parentheses or square brackets has an order; one in braces, or two without brackets, has none. (3,4) may also be
   an interval: brackets must be the same.
 - Of an equation, the right side counts where the left is a name or worked out: x = 5, 2 + 3 = 5. Others are formulas.
+- Arithmetic that is left to do (2 + 3) has a value, but is not equal to the number: who repeats a question has not answered
+  it. Powers of ten (3 * 10^5) and fractions are numbers.
 - Units that are known must not differ (5 km is not 5 m); a unit may be left out, other words behind a number ("12 apples")
   and currency signs too. 50% is 50% or 1/2, and the sign may be left out: so is 50.
 - Times and ratios (3:30), numbers side by side (1 2), ranges, single letters and words have no value.
@@ -51,6 +53,7 @@ class Value:
         items: of a list, or None.
         brackets: around the list, or empty.
         formula: or None.
+        is_undone: whether the formula is arithmetic that is left to do.
     """
 
     number: Fraction | None = None
@@ -58,6 +61,7 @@ class Value:
     items: "tuple[Value, ...] | None" = None
     brackets: str = ""
     formula: Any = None
+    is_undone: bool = False
 
 
 def read_value(text: str) -> Value:
@@ -79,9 +83,16 @@ def read_value(text: str) -> Value:
     if "=" in text:
         *left, right = text.split("=")
         if right.strip() and all(map(_names_or_works_out, left)):
-            return read_value(right)
+            value = read_value(right)
+            return _find_result(left, value) if value.is_undone else value
     listed = _read_list(text)
     return listed if listed is not None else _read_formula(text)
+
+
+def _find_result(sides: list[str], undone: Value) -> Value:
+    """Return the number that stands on another side of an equation than its arithmetic, as in 12 = 5 + 7."""
+    numbers = filter(None, (_read_quantity(side.strip()) for side in sides))
+    return next((number for number in numbers if are_equal(number, Value(formula=undone.formula))), undone)
 
 
 def _unwrap(text: str) -> str:
@@ -204,7 +215,14 @@ def _read_formula(text: str) -> Value:
     formula = found[0]
     if getattr(formula, "is_Rational", False):
         return Value(Fraction(int(formula.p), int(formula.q)))
-    return Value(formula=formula)
+    return Value(formula=formula, is_undone=_is_arithmetic(text))
+
+
+def _is_arithmetic(text: str) -> bool:
+    """Tell whether a text adds, subtracts, multiplies or divides numbers; powers of ten are a way to write one."""
+    operator = r"(?:[-+*/]|\\(?:cdot|times|div)(?![A-Za-z]))"
+    bare = re.sub(rf"{operator}\s*10\s*\^", "e", text)
+    return re.search(rf"\d[)\]}}%\s]*{operator}[(\[{{\s+-]*[\d.\\]", bare) is not None
 
 
 def _to_latex(text: str) -> str:
@@ -238,6 +256,8 @@ def are_equal(gold: Value, found: Value) -> bool:
         return _are_equal_lists(gold, found)
     if gold.number is not None and found.number is not None:
         return _are_equal_numbers(gold, found)
+    if gold.number is not None and found.is_undone:
+        return False
     from math_verify import verify
 
     one, other = (v.formula if v.number is None else _to_sympy(v.number) for v in (gold, found))

@@ -85,6 +85,32 @@ def test_another_value_or_none_is_wrong(answer):
 @pytest.mark.parametrize(
     ("answer", "reference"),
     [
+        ("32 - 31", "1"),
+        ("What is 32 - 31?", "1"),
+        ("It is 2 + 3 + 2.", "7"),
+        (r"$3 \times 4$", "12"),
+        (r"\boxed{(1 + 2) \cdot 4}", "12"),
+        ("48/2 + 48", "72"),
+        ("x = 5 + 7", "12"),
+        ("(1 + 2, 4)", "(3, 4)"),
+    ],
+)
+def test_a_sum_that_is_left_to_the_reader_is_no_answer(answer, reference):
+    assert not is_right(answer, reference)
+    assert is_right(answer, reference.replace("7", "2 + 3 + 2")) == (reference == "7")  # unless the reference is one
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [("12 = 5 + 7", "12"), ("5 + 7 = 12", "12"), ("3*10^5", "300000"), ("2^10", "1024"), ("-(-3)", "3"), ("3/6", "0.5")],
+)
+def test_a_number_that_is_worked_out_is_an_answer_however_it_is_written(answer, reference):
+    assert is_right(answer, reference)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
         ("2", r"2\sqrt{3}"),
         ("3", "3x+5"),
         ("1.2", "1,2,3"),
