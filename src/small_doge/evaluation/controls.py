@@ -1,5 +1,6 @@
 """Other models on the same tasks, through the harness's own model class on plain `transformers`."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,4 +122,6 @@ def _describe(lm: HFLM, model: str, plan: Plan) -> dict[str, Any]:
 
 
 def _to_file_name(model: str) -> str:
-    return re.sub(r"[^\w.-]+", "__", model.strip("/"))
+    """Make a name for a folder; a short hash tells models apart that differ only in what is replaced."""
+    clean = re.sub(r"[^\w.-]+", "__", model.strip("/"))
+    return f"{clean}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"

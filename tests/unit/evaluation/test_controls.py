@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.conftest import build_tiny
 
-from small_doge.evaluation.controls import open_with_hf
+from small_doge.evaluation.controls import _to_file_name, open_with_hf
 from small_doge.evaluation.results import run_suite
 from small_doge.evaluation.running import plan_suite
 from small_doge.evaluation.score_tables import list_cells, list_warnings, write_html, write_markdown
@@ -86,3 +86,9 @@ def test_a_control_without_chat_template_is_told(checkpoint, data, tmp_path, tin
     tiny_tokenizer.save_pretrained(other)
     with pytest.raises(UserError, match="plain has no chat template"):
         run(checkpoint, data, tmp_path / "out", "instruct", ["piqa"], controls=[str(other)])
+
+
+def test_controls_whose_names_differ_by_a_sign_have_folders_of_their_own():
+    names = ["a/b", "a__b", "a b", "/a/b", "a/b/"]
+    assert len({_to_file_name(name) for name in names}) == len(names)
+    assert all("/" not in _to_file_name(name) for name in names)
