@@ -50,11 +50,11 @@ HOW_TO_GET = (
 )
 
 
-def find_chance(row: dict[str, Any]) -> float:
-    """Return how likely a guess among the choices of a question is right; 0 where there are none."""
+def find_chance(row: dict[str, Any]) -> float | None:
+    """Return how likely a guess among the choices of a question is right; None where there are none."""
     kind = TASKS[row["task"]]
     if kind is FREE:
-        return 0.0
+        return None
     letters = re.findall(r"^\([A-Z]\)", row["input"], re.MULTILINE)
     return 1 / max(2, kind or len(letters))  # a question whose list of choices is broken has two at least
 

@@ -87,6 +87,7 @@ def _make_row(
         "task_hashes": [part["task_hash"] for part in parts],
         "prompt_hashes": [part["prompt_hash"] for part in parts],
         "notes": {key: sum(note[key] for note in notes) for key in notes[0]} if notes else None,
+        "chance_scores": {} if metric else {part["task"]: part["chance_scores"] for part in parts},
         "data_notes": [f"{part['task']}: {note}" for part in parts for note in part["data_notes"]],
     }
 

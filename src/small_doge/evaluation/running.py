@@ -16,6 +16,7 @@ from lm_eval.tasks import TaskManager
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
+from .baselines import find_chance_level
 from .lm import EngineLM
 from .rows import make_rows
 from .suites import CHAT_SUITES, choose_rows, choose_shots, name_settings
@@ -167,7 +168,7 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     if own:
         own.ends_turn, own.has_ended = bool(task.metadata.get("chat")), []
     samples = evaluate_task(lm, task, chat)
-    ended = own.has_ended if own else []
+    ended, chance_level = own.has_ended if own else [], find_chance_level(task)
     prompts = "".join(sample["prompt_hash"] for sample in samples)
     return {
         "metric": task.metadata["score"],
@@ -179,10 +180,11 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
         "notes": {name: value - before[name] for name, value in own.notes.as_dict().items()} if own else None,
         "batch_size": own.used_batch_size if own else None,
         "data_notes": task.notes,
+        "chance_scores": chance_level.scores,
         "seconds": round(time.perf_counter() - start, 1),
         "items": [
             _make_item(task, row, sample, chance, ended[number] if ended else None)
-            for number, (row, sample, chance) in enumerate(zip(task.rows, samples, task.find_chances(), strict=True))
+            for number, (row, sample, chance) in enumerate(zip(task.rows, samples, chance_level.items, strict=True))
         ],
     }
 

@@ -4,6 +4,7 @@ from html import escape
 from typing import Any
 
 from ..utils.markdown import write_table
+from .baselines import GUESS
 from .published import PUBLISHED, SPEED, find_figure
 
 
@@ -140,6 +141,12 @@ def _tell_row(row: dict[str, Any]) -> list[str]:
     if row["groups"]:
         parts = (f"{group} {100 * part['score']:.1f} of {part['n']}" for group, part in row["groups"].items())
         facts.append(f"{name} is the mean of {len(row['groups'])} groups: {', '.join(parts)}.")
+    facts += [
+        f"{name}: chance in {task} is {', '.join(f'{kind} ({100 * share:.1f})' for kind, share in found.items())}"
+        f"{'; the better of the last two' if len(found) > 1 else ''}."
+        for task, found in row["chance_scores"].items()
+        if set(found) != {GUESS}
+    ]
     hashes = ", ".join(
         f"{t} {a} {b}" for t, a, b in zip(row["tasks"], row["task_hashes"], row["prompt_hashes"], strict=True)
     )

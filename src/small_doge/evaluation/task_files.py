@@ -56,22 +56,6 @@ class LoadedTask:
         """List what is scored of each item, the metric of the row first."""
         return [self.metadata["score"], *self.metadata.get("also", {}).values()]
 
-    def find_chances(self) -> list[dict[str, Any]]:
-        """Find what a model that knows nothing would score, by item and metric.
-
-        Of choices it guesses one. Where an answer is generated freely it has none right, but for instructions that an
-        answer which ignores them follows by chance (`baseline` of the task file).
-        """
-        baseline = self.metadata.get("baseline")
-        if baseline is not None:
-            return [self.config["process_results"](row, [baseline]) for row in self.rows]
-        return [dict.fromkeys(self.metrics, self._guess(row)) for row in self.rows]
-
-    def _guess(self, row: dict[str, Any]) -> float:
-        if self.name == "bbh":
-            return bbh.find_chance(row)
-        return 1 / len(row["choices"]) if row.get("choices") else 0.0
-
 
 class _Loader(yaml.SafeLoader):
     """Reads `!function scorers.name` as the harness does."""
@@ -250,11 +234,16 @@ def _rewrite(config: dict[str, Any], text: str) -> str:
     return _write_example(config, {"question": match[1], "answer": match[2]})
 
 
+def write_question(config: dict[str, Any], row: dict[str, Any]) -> str:
+    """Write what a task asks of a row, without the examples before it."""
+    return _TEMPLATES.from_string(config["doc_to_text"]).render({**row, "shots": ""})
+
+
 def _write_example(config: dict[str, Any], row: dict[str, Any]) -> str:
     """Write a question with its answer."""
     template = config["metadata"].get("example")
     if template is not None:
         return _TEMPLATES.from_string(template).render(row) + "\n\n"
-    question = _TEMPLATES.from_string(config["doc_to_text"]).render({**row, "shots": ""})
+    question = write_question(config, row)
     answer = row["choices"][row["answer"]] if row.get("choices") else row["answer"]
     return f"{question} {answer}\n\n"

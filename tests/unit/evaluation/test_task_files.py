@@ -131,7 +131,7 @@ def test_big_bench_hard_is_read_from_a_copy_of_its_repository(tmp_path):
     assert task.rows[0]["shots"] == "Tell.\n\nQ: 0?\nA: (A)\n\nQ: 1?\nA: (B)\n\nQ: 2?\nA: (C)\n\n"
     chances = {row["task"]: bbh.find_chance(row) for row in task.rows}
     assert {chances[name] for name in ("navigate", "web_of_lies", "sports_understanding")} == {0.5}
-    assert {chances[name] for name in ("word_sorting", "dyck_languages", "object_counting")} == {0.0}
+    assert {chances[name] for name in ("word_sorting", "dyck_languages", "object_counting")} == {None}
     assert chances["snarks"] == 1 / 3
     (folder / "bbh" / "navigate.json").write_text("[]")
     with pytest.raises(UserError, match=r"navigate.json isn't a file of BIG-Bench Hard"):
