@@ -111,11 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     study = Study("attention_lm", args, argv)
     data = read_tokens(args.data, args.tokenizer, scale.length, scale.max_steps * scale.batch, scale.held_out_rows)
     vocab_size = len(load_tokenizer(args.tokenizer))
-    settings = [
-        {**asdict(scale), "data": args.data, "vocab_size": vocab_size, "attention": attention, "seed": seed}
-        for seed in args.seeds
-        for attention in NAMES
-    ]
+    common = {**asdict(scale), "data": args.data, "tokenizer": args.tokenizer, "vocab_size": vocab_size}
+    settings = [{**common, "attention": attention, "seed": seed} for seed in args.seeds for attention in NAMES]
     rows = subtract_full(study.run_all(settings, lambda setting: run(setting, scale, data, vocab_size, args.device)))
     curve = [
         {"attention": row["attention"], "tokens": tokens, "all": whole, "past w": past}
@@ -129,7 +126,9 @@ def main(argv: list[str] | None = None) -> None:
             name: {tokens: found for (kind, tokens), found in groups.items() if kind == attention}
             for attention, name in NAMES.items()
         }
-    summary = [{name: value for name, value in row.items() if name not in ("curve", "data")} for row in rows]
+    summary = [
+        {name: value for name, value in row.items() if name not in ("curve", "data", "tokenizer")} for row in rows
+    ]
     differences = [row for row in summary if row["attention"] != "full"]
     parts = [
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"

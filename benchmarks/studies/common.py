@@ -66,29 +66,33 @@ class Study:
     def run_all(self, settings: list[dict], run: Callable[[dict], dict]) -> list[dict]:
         """Run every setting that has no result yet; rows of setting and result, in the order of `settings`.
 
-        A setting has all that its result hangs on (the seed and the scale too), so that another one is another run.
+        A setting has all that its result hangs on (the seed and the scale too) but the device, so that another one, or
+        another device, is another run.
         """
+        device = {"device": self.args.device}
+        keys = [_key({**device, **setting}) for setting in settings]
         done = self._read_done()
-        missing = [setting for setting in settings if _key(setting) not in done]
+        missing = [(key, setting) for key, setting in zip(keys, settings, strict=True) if key not in done]
         if len(missing) < len(settings):
             print(f"{len(settings) - len(missing)} of {len(settings)} runs are in {self.kept}", flush=True)
-        for setting in tqdm(missing, desc=self.name, unit="run", mininterval=10):
+        for key, setting in tqdm(missing, desc=self.name, unit="run", mininterval=10):
             torch.manual_seed(setting["seed"])
             start = time.perf_counter()
             result = run(setting)
             seconds = time.perf_counter() - start
             line = {
                 "setting": setting,
+                **device,
                 "result": result,
                 "seconds": seconds,
                 "commit": _commit(),
                 **_machine(self.args.device),
             }
-            done[_key(setting)] = line
+            done[key] = line
             self.kept.parent.mkdir(parents=True, exist_ok=True)
             with open(self.kept, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
-        self.runs = [done[_key(setting)] for setting in settings]
+        self.runs = [done[key] for key in keys]
         return [{**line["setting"], **line["result"]} for line in self.runs]
 
     def _read_done(self) -> dict[str, dict]:
@@ -98,7 +102,9 @@ class Study:
         if lines and not lines[-1].endswith("\n"):  # killed while it wrote: that run is made again
             write_text(self.kept, "".join(lines[:-1]))
             lines.pop()
-        return {_key(line["setting"]): line for line in map(json.loads, lines)}
+        return {
+            _key({"device": line.get("device", "cpu"), **line["setting"]}): line for line in map(json.loads, lines)
+        }
 
     def write(self, title: str, parts: list[str], rows: list[dict]) -> Path:
         """Write the result file: command, commit, machine and time, then the parts. `rows` end the output as JSON."""
