@@ -10,6 +10,8 @@ from tests.conftest import build_tiny
 from tools.embedded_tasks import FOLDER, make_rows
 
 from small_doge.evaluation.held_out import (
+    Answer,
+    Scores,
     answer_all,
     encode_question,
     measure,
@@ -66,13 +68,22 @@ def test_preferences_are_scored_by_the_likelihood_of_the_whole_answer(model, tin
     assert score["acc"] == (expected[0] > expected[1])
 
 
-def test_scores_are_shares(model, tiny_tokenizer, monkeypatch):
+def test_scores_are_the_shares_of_what_is_right(model, tiny_tokenizer, monkeypatch):
     import small_doge.evaluation.held_out as module
 
+    questions, problems = (load_task(f"demo_{name}", Path(), limit=4).rows for name in ("questions", "problems"))
+    right = {row["question"]: row["short_answer"] for row in questions}
+    right |= {row["question"]: row["final"] for row in problems}
+    known = {None: {*list(right)[:3], *list(right)[4:6]}, module.SEED: {problems[3]["question"]}}
+
+    def answer(model, tokenizer, asked, chat, seed=None):
+        return [Answer(right[one] if one in known[seed] else "", one != questions[0]["question"]) for one in asked]
+
     monkeypatch.setattr(module, "LIMIT", 4)
-    monkeypatch.setattr(module, "MAX_NEW_TOKENS", 4)
-    scores = measure(model, tiny_tokenizer, chat=True)
-    assert all(0 <= getattr(scores, name) <= 1 for name in ("questions", "problems", "direct", "preferences"))
+    monkeypatch.setattr(module, "answer_all", answer)
+    found = [{"acc": 1.0, "margin": 2.0}, {"acc": 0.0, "margin": -1.0}]
+    monkeypatch.setattr(module, "score_preferences", lambda *_: found)
+    assert measure(model, tiny_tokenizer, chat=True) == Scores(0.75, 0.5, 0.25, 0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from lm_eval.api.instance import Instance
 from tests.conftest import build_tiny
 
+from small_doge.evaluation import generating
 from small_doge.evaluation.generating import choose_batch_size
 from small_doge.evaluation.lm import EngineLM
 from small_doge.evaluation.scoring import LEAST_SHARED, ScoredText, score_texts
@@ -234,11 +236,17 @@ def test_a_context_that_is_too_long_is_cut_on_the_left_and_counted(rigged, tiny_
 def test_a_rolling_score_counts_every_token_once(models, tiny_tokenizer):
     model, engines = models
     text = "Ada lives in the old town. " * 6
+    tokens = EngineLM(engines["torch"]).tok_encode(text, add_special_tokens=False)
     for length in (8, 32, 64):
         lm = EngineLM(engines["torch"], max_length=length)
         (total,) = lm.loglikelihood_rolling(ask("loglikelihood_rolling", (text,)))
-        assert math.isfinite(total)
-    tokens = lm.tok_encode(text, add_special_tokens=False)
+        # Windows of `length` tokens that are computed; the last one begins so much earlier that it is full.
+        windows = [ScoredText((tiny_tokenizer.bos_token_id,), tuple(tokens[:length]))]
+        for start in range(length, len(tokens), length):
+            end = min(start + length, len(tokens))
+            windows.append(ScoredText(tuple(tokens[end - length - 1 : start]), tuple(tokens[start:end])))
+        expected = sum(float(compute(model, window)[0].sum()) for window in windows)
+        assert total == pytest.approx(expected, abs=1e-3)
     (uniform,) = EngineLM(_uniform(tiny_tokenizer), max_length=8).loglikelihood_rolling(
         ask("loglikelihood_rolling", (text,))
     )
@@ -284,8 +292,26 @@ def test_an_unknown_argument_of_generation_is_refused(rigged):
         lm.generate_until(ask("generate_until", ("Ada", {"until": [], "num_beams": 3})))
 
 
-def test_the_batch_size_is_one_that_the_engine_has(tiny_engine):
-    assert choose_batch_size(tiny_engine) in (1, 2, 4)
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({1: 1.0, 2: 1.0, 4: 1.0}, 4),
+        ({1: 1.0, 2: 2.0, 4: 4.0}, 1),
+        ({1: 1.0, 2: 1.02, 4: 2.0}, 2),
+        ({1: 1.0, 2: 1.0, 4: 9.0}, 2),
+    ],
+)
+def test_the_batch_size_is_the_smallest_that_is_nearly_as_fast_as_any(tiny_engine, monkeypatch, seconds, best):
+    clock = [0.0]
+
+    def run(engine, requests, size):
+        assert len(requests) == size
+        clock[0] += seconds[size]
+        return requests
+
+    monkeypatch.setattr(generating, "run_together", run)
+    monkeypatch.setattr(generating, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert choose_batch_size(tiny_engine) == best
 
 
 def test_a_model_without_chat_template_says_so(tiny_engine, monkeypatch):
