@@ -69,6 +69,13 @@ PRIVATE = (
         "evaluation/lm.py",
         "the harness's guide to models names it, and it is abstract",
     ),
+    Borrowed(
+        "lm_eval.models.huggingface.HFLM",
+        "_loglikelihood_tokens",
+        "evaluation/controls.py",
+        "it cuts long texts, and says so in the log alone; they are counted where they are still whole",
+        ("requests",),
+    ),
     # Models.
     Borrowed(MODEL, "_init_weights", MODELING, CONTRACT, ("module",)),
     Borrowed(MODEL, "_no_split_modules", MODELING, CONTRACT),

@@ -59,20 +59,21 @@ def find_chance(row: dict[str, Any]) -> float | None:
     return 1 / max(2, kind or len(letters))  # a question whose list of choices is broken has two at least
 
 
-def read_questions(data_root: Path, metadata: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the questions of all tasks whose files are there, in the order of `TASKS`.
+def read_questions(data_root: Path, metadata: dict[str, Any]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the questions of all tasks whose files are there, in the order of `TASKS`, and say what was left out.
 
     Raises:
         UserError: a row's task is unknown, or a file is damaged.
     """
     rows: dict[str, list[dict[str, Any]]] = {}
+    notes: list[str] = []
     for folder in list_folders(data_root):
         for path in sorted(folder.glob("bbh*.jsonl*")):
             if "cot_prompts" not in path.name:
-                _add(rows, read_rows(path, "bbh", metadata), path)
+                notes += _add(rows, read_rows(path, "bbh", metadata), path)
     for path in _find_files(data_root, "bbh", "json"):
-        _add(rows, _read_published(path), path)
-    return [row for task in TASKS for row in rows.get(task, [])]
+        notes += _add(rows, _read_published(path), path)
+    return [row for task in TASKS for row in rows.get(task, [])], notes
 
 
 def list_missing(rows: Iterable[dict[str, Any]]) -> list[str]:
@@ -127,8 +128,8 @@ def _read_published(path: Path) -> list[dict[str, Any]]:
         ) from error
 
 
-def _add(rows: dict[str, list[dict[str, Any]]], more: Iterable[dict[str, Any]], path: Path) -> None:
-    """Add the rows of a file; those of tasks that an earlier file had are left out.
+def _add(rows: dict[str, list[dict[str, Any]]], more: Iterable[dict[str, Any]], path: Path) -> list[str]:
+    """Add the rows of a file; those of tasks that an earlier file had are left out, which is said.
 
     Raises:
         UserError: a task is unknown.
@@ -139,5 +140,9 @@ def _add(rows: dict[str, list[dict[str, Any]]], more: Iterable[dict[str, Any]], 
         if task not in TASKS:
             raise UserError(f"{path}: {row['task']!r} is none of the 27 tasks of BIG-Bench Hard: {', '.join(TASKS)}")
         new.setdefault(task, []).append({**row, "task": task})
-    for task, found in new.items():
-        rows.setdefault(task, found)
+    known = [task for task in new if task in rows]
+    rows |= {task: found for task, found in new.items() if task not in rows}
+    if not known:
+        return []
+    num_left = sum(len(new[task]) for task in known)
+    return [f"{num_left:,} rows of {path} were left out, since an earlier file has their tasks: {', '.join(known)}"]

@@ -1,7 +1,5 @@
 """Other models on the same tasks, through the harness's own model class on plain `transformers`."""
 
-import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +8,50 @@ from lm_eval.models.huggingface import HFLM
 
 from ..inference.loading import is_exported
 from ..utils.errors import UserError
-from .lm import EngineLM
+from .lm import EngineLM, Notes
 from .provenance import hash_model
 from .running import Plan, Say, hash_template, make_content, run_plan
+from .suites import name_folder
 
 
 HF_BATCH_SIZE = 8  # where no number is given
 
 
-def open_with_hf(model: str, batch_size: int | None = None, max_length: int | None = None) -> HFLM:
+class CountingHFLM(HFLM):
+    """The harness's class, which cuts long texts on the left; here they are counted.
+
+    Attributes:
+        notes: counts of what could not be asked as it was meant; those of split words and unended answers stay 0.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.notes = Notes()
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[tuple[Any, list[int], list[int]]], *args: Any, **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        for _, context, continuation in requests:
+            self._count(len(context) + len(continuation), self.max_length + 1)  # the last token is not computed
+        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def tok_batch_encode(
+        self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **kwargs: Any
+    ) -> Any:
+        """Tokenize contexts, of which at most `left_truncate_len` tokens are left."""
+        for string in strings:
+            length = len(self.tok_encode(string))
+            self._count(length, left_truncate_len or length)
+        return super().tok_batch_encode(strings, padding_side, left_truncate_len, **kwargs)
+
+    def _count(self, length: int, room: int) -> None:
+        self.notes.num_requests += 1
+        if length > room:
+            self.notes.num_cut += 1
+            self.notes.num_cut_tokens += length - room
+
+
+def open_with_hf(model: str, batch_size: int | None = None, max_length: int | None = None) -> CountingHFLM:
     """Open a checkpoint or hub name with the harness's class for `transformers`.
 
     Raises:
@@ -27,7 +60,7 @@ def open_with_hf(model: str, batch_size: int | None = None, max_length: int | No
     if is_exported(model):
         raise UserError(f"{model} is an exported folder, which transformers can't open; name the checkpoint")
     try:
-        return HFLM(
+        return CountingHFLM(
             pretrained=model,
             device="cpu",
             dtype="float32",
@@ -63,7 +96,7 @@ def run_controls(
         say(f"{model}, with the harness's hf class")
         lm = open_with_hf(model, batch_size)
         own = {**_describe(lm, model, plan), **{name: facts[name] for name in ("versions", "commit")}}
-        parts = run_plan(lm, plan, own, folder / "controls" / _to_file_name(model), say)
+        parts = run_plan(lm, plan, own, folder / "controls" / name_folder(model), say)
         found.append({"model": model, **own, "rows": make_content(plan, parts)["rows"]})
     return found
 
@@ -119,9 +152,3 @@ def _describe(lm: HFLM, model: str, plan: Plan) -> dict[str, Any]:
         "chat_template_hash": hash_template(model, template, plan),
         "max_length": lm.max_length,
     }
-
-
-def _to_file_name(model: str) -> str:
-    """Make a name for a folder; a short hash tells models apart that differ only in what is replaced."""
-    clean = re.sub(r"[^\w.-]+", "__", model.strip("/"))
-    return f"{clean}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"

@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from .baselines import find_chance_level
-from .lm import EngineLM
+from .lm import EngineLM, Notes
 from .rows import make_rows
 from .suites import CHAT_SUITES, choose_rows, choose_shots, name_settings
 from .task_data import MissingDataError
@@ -164,7 +164,8 @@ def read_kept(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     """Ask the items of a task by the harness; return what each scored, with the hash of its prompt."""
     own = lm if isinstance(lm, EngineLM) else None
-    before, start = own.notes.as_dict() if own else None, time.perf_counter()
+    counts: Notes = getattr(lm, "notes", None) or Notes()
+    before, start = counts.as_dict(), time.perf_counter()
     if own:
         own.ends_turn, own.has_ended = bool(task.metadata.get("chat")), []
     samples = evaluate_task(lm, task, chat)
@@ -176,8 +177,7 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
         "prompt": task.metadata["prompt"],
         "metadata": {name: task.metadata[name] for name in ("also", "also_means", "direct") if name in task.metadata},
         "prompt_hash": hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        # The harness's own model classes count nothing.
-        "notes": {name: value - before[name] for name, value in own.notes.as_dict().items()} if own else None,
+        "notes": {name: value - before[name] for name, value in counts.as_dict().items()},
         "batch_size": own.used_batch_size if own else None,
         "data_notes": task.notes,
         "chance_scores": chance_level.scores,

@@ -115,6 +115,8 @@ def list_warnings(result: dict[str, Any]) -> list[str]:
     warnings += [f"{note}." for note in result["notes"]]
     for row in result["rows"]:
         warnings += _tell_limits(row)
+    for control in result["controls"]:
+        warnings += [f"{_shorten(control['model'])}+, {cut}" for row in control["rows"] for cut in _tell_cut(row)]
     return [*warnings, *(_tell_check(part) for part in result["check"])]
 
 
@@ -124,13 +126,21 @@ def _tell_limits(row: dict[str, Any]) -> list[str]:
         return []
     notes, name = row["notes"] or {}, f"{row['row']}, {row['shots']}-shot"
     facts = [f"{name}: {note}." for note in row["data_notes"]]
-    if notes.get("num_cut"):
-        facts.append(f"{name}: {notes['num_cut']:,} texts were too long; {notes['num_cut_tokens']:,} tokens were cut.")
+    facts += _tell_cut(row)
     if notes.get("num_split_words"):
         facts.append(f"{name}: {notes['num_split_words']:,} boundaries fell inside a token.")
     if notes.get("num_unended"):
         facts.append(f"{name}: {notes['num_unended']:,} answers did not end within their length.")
     return facts
+
+
+def _tell_cut(row: dict[str, Any]) -> list[str]:
+    """Tell how many texts of a row were too long for the model."""
+    notes = row["notes"] or {}
+    if row["is_further"] or not notes.get("num_cut"):
+        return []
+    name = f"{row['row']}, {row['shots']}-shot"
+    return [f"{name}: {notes['num_cut']:,} texts were too long; {notes['num_cut_tokens']:,} tokens were cut."]
 
 
 def _tell_row(row: dict[str, Any]) -> list[str]:

@@ -1,5 +1,7 @@
 """Suites of tasks with the settings of the guides: which rows a table has, and how each is asked."""
 
+import hashlib
+import re
 from collections.abc import Sequence
 
 from ..utils.errors import UserError
@@ -39,6 +41,12 @@ def name_settings(suite: str, limit: int | None, chat: bool | None) -> str:
     """Name, for files, what differs from how a suite asks: `-limit10`, `-plain`, `-chat`, or nothing."""
     is_usual = chat is None or chat == (suite in CHAT_SUITES)
     return (f"-limit{limit}" if limit else "") + ("" if is_usual else "-chat" if chat else "-plain")
+
+
+def name_folder(model: str) -> str:
+    """Name a folder after a model; a short hash tells models apart that differ only in what the name replaces."""
+    clean = re.sub(r"[^\w.-]+", "__", model.strip("/"))
+    return f"{clean}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
 def choose_rows(suite: str, names: Sequence[str] | None) -> dict[str, tuple[str, ...]]:

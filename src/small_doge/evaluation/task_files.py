@@ -100,8 +100,8 @@ def load_task(name: str, data_root: Path, shots: int | None = None, limit: int |
     config = dict(read_task(name))
     metadata = config["metadata"]
     shots = metadata["shots"] if shots is None else shots
-    rows = _read_questions(name, config, data_root)
-    notes = _find_notes(name, rows)
+    rows, notes = _read_questions(name, config, data_root)
+    notes += _find_notes(name, rows)
     rows = [{**row, "id": get_id(row, name, number)} for number, row in enumerate(rows)]
     if "reference" in metadata:
         rows = [{**row, "final": _get_reference(row, metadata["reference"], name)} for row in rows]
@@ -116,8 +116,8 @@ def load_task(name: str, data_root: Path, shots: int | None = None, limit: int |
     return LoadedTask(name, config, rows, shots, hashlib.sha256(text.encode()).hexdigest()[:16], notes)
 
 
-def _read_questions(name: str, config: dict[str, Any], data_root: Path) -> list[dict[str, Any]]:
-    """Read the rows of a task.
+def _read_questions(name: str, config: dict[str, Any], data_root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read the rows of a task, and say what was left out.
 
     Raises:
         MissingDataError: there are none.
@@ -125,14 +125,14 @@ def _read_questions(name: str, config: dict[str, Any], data_root: Path) -> list[
     metadata = config["metadata"]
     if name != "bbh":
         path = find_data(name, config["dataset_kwargs"]["data_files"]["test"], metadata, data_root)
-        return read_rows(path, name, metadata)
-    rows = bbh.read_questions(data_root, metadata)
+        return read_rows(path, name, metadata), []
+    rows, notes = bbh.read_questions(data_root, metadata)
     if not rows:
         raise MissingDataError(
             f"task bbh finds no questions in {data_root}, nor in its folders eval and reason; {bbh.HOW_TO_GET}. "
             "--skip-missing leaves the task out"
         )
-    return rows
+    return rows, notes
 
 
 def _find_notes(name: str, rows: list[dict[str, Any]]) -> list[str]:

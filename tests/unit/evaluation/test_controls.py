@@ -4,11 +4,13 @@ import json
 
 import pytest
 from tests.conftest import build_tiny
+from tests.unit.evaluation.conftest import write_lines
 
-from small_doge.evaluation.controls import _to_file_name, open_with_hf
+from small_doge.evaluation.controls import open_with_hf
 from small_doge.evaluation.results import run_suite
 from small_doge.evaluation.running import plan_suite
 from small_doge.evaluation.score_tables import list_cells, list_warnings, write_html, write_markdown
+from small_doge.evaluation.suites import name_folder
 from small_doge.inference import TorchEngine
 from small_doge.processor.tokenizer import build_generation_config
 from small_doge.utils.errors import UserError
@@ -70,6 +72,26 @@ def test_controls_stand_in_the_same_table_and_are_kept(checkpoint, data, tmp_pat
     assert again["controls"] == result["controls"] and json.loads(path.read_text())["seconds"] == -1
 
 
+def test_texts_that_are_cut_for_a_control_are_counted_and_told(checkpoint, data, tmp_path):
+    long = [{"question": f"Who {'reads ' * 300}?", "choices": ["Ada", "Bo"], "answer": 0}]
+    write_lines(data / "piqa_val.jsonl.gz", long)
+    write_lines(data / "triviaqa_500.jsonl.gz", [{**long[0], "answer": "Ada", "aliases": []}])
+    result = run(checkpoint, data, tmp_path / "out", names=["piqa", "triviaqa"], shots=[0], controls=[checkpoint])
+    for own, control in zip(result["rows"], result["controls"][0]["rows"], strict=True):
+        for name in ("num_requests", "num_cut", "num_cut_tokens"):
+            assert control["notes"][name] == own["notes"][name] > 0, (own["row"], name)
+    name = checkpoint.rsplit("/", 1)[-1]
+    assert any(line.startswith(f"{name}+, PIQA, 0-shot: 2 texts were too long") for line in list_warnings(result))
+
+
+def test_a_run_without_controls_keeps_those_of_the_same_items(checkpoint, data, tmp_path):
+    folder = tmp_path / "out"
+    result = run(checkpoint, data, folder, names=["piqa"], shots=[0], controls=[checkpoint])
+    assert run(checkpoint, data, folder, names=["piqa"], shots=[0])["controls"] == result["controls"] != []
+    write_lines(data / "piqa_val.jsonl.gz", [{"question": "Who", "choices": ["Ada", "Bo"], "answer": 0}])
+    assert run(checkpoint, data, folder, names=["piqa"], shots=[0])["controls"] == []
+
+
 def test_a_control_that_can_t_be_opened_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=r"nobody/no-model can't be opened by transformers: .*HF_ENDPOINT"):
@@ -88,7 +110,7 @@ def test_a_control_without_chat_template_is_told(checkpoint, data, tmp_path, tin
         run(checkpoint, data, tmp_path / "out", "instruct", ["piqa"], controls=[str(other)])
 
 
-def test_controls_whose_names_differ_by_a_sign_have_folders_of_their_own():
+def test_models_whose_names_differ_by_a_sign_have_folders_of_their_own():
     names = ["a/b", "a__b", "a b", "/a/b", "a/b/"]
-    assert len({_to_file_name(name) for name in names}) == len(names)
-    assert all("/" not in _to_file_name(name) for name in names)
+    assert len({name_folder(name) for name in names}) == len(names)
+    assert all("/" not in name_folder(name) for name in names)

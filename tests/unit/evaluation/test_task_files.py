@@ -152,6 +152,19 @@ def test_subtasks_that_are_missing_or_unknown_are_named(data):
         load_task("bbh", data)
 
 
+def test_rows_of_a_subtask_that_two_files_have_are_counted(data):
+    rows = [{"task": name, "input": "x", "target": "1"} for name in ("object_counting", "object_counting", "navigate")]
+    write_lines(data / "bbh_more.jsonl", rows)
+    task = load_task("bbh", data, shots=0)
+    assert [row["task"] for row in task.rows] == ["navigate", "object_counting"] and task.rows[1][
+        "input"
+    ] == "1 + 1 is"
+    assert task.notes[0].startswith("2 rows of ")
+    assert task.notes[0].endswith(
+        "bbh_more.jsonl were left out, since an earlier file has their tasks: object_counting"
+    )
+
+
 # Scorers.
 
 
