@@ -10,12 +10,14 @@ from ..utils.errors import UserError
 from ..utils.files import check_output_path, write_json, write_text
 from ..utils.logging import quiet_libraries
 from . import evaluate, options
+from .suite_options import SuiteOptions, with_suite_options
 from .tables import show_table
 
 
 console = Console(highlight=False)
 
 
+@with_suite_options
 def compare_results(
     names: Annotated[
         list[str],
@@ -27,17 +29,12 @@ def compare_results(
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Folder for comparison.md and comparison.json.")
     ] = None,
-    suite: evaluate.SuiteOption = "base",
-    tasks: evaluate.TasksOption = None,
-    data_root: evaluate.DataRoot = Path("data"),
-    limit: evaluate.LimitOption = None,
-    shots: evaluate.ShotsOption = None,
-    batch_size: evaluate.BatchSize = None,
+    how: SuiteOptions = SuiteOptions(),  # noqa: B008 (it is frozen)
     threads: options.Threads = None,
 ) -> None:
     """Compare models on the same items: by paired tests, with how many more items would be needed to tell.
 
-    Options from --suite on are for models that are yet to be scored.
+    Options from --suite on are for models. What small-doge eval has scored of one with the same options is not run again.
     """
     quiet_libraries()
     if len(names) < 2:
@@ -48,25 +45,17 @@ def compare_results(
         RESULTS,
         compare_models,
         describe_comparisons,
-        has_scores_of,
         is_model,
         read_scores,
     )
     from ..evaluation.comparison_tables import NOTE, list_cells, list_sizes, name_models, write_markdown
 
-    is_default = tasks is None and limit is None and shots is None
-
     def find_results(name: str) -> Path:
-        """Return the folder of a model's results, which are made if there are none."""
-        folder, known = Path(name), Path(name) / f"eval-{suite}"
+        """Return the folder of a model's results, which are made or completed if it is no folder of results itself."""
+        folder = Path(name)
         if (folder / RESULTS).is_file() or ((folder / "tasks").is_dir() and not is_model(folder)):
             return folder
-        if is_default and has_scores_of(known, name):
-            console.print(f"{name}: taken from {known}", style="dim", soft_wrap=True)
-            return known
-        # Results on all items stay: those of a part, or asked in another way, have a folder of their own.
-        part = None if is_default else (folder if folder.is_dir() else Path()) / f"eval-{suite}-part"
-        return evaluate.score_model(name, suite, tasks, data_root, limit, shots, batch_size, threads, part)[0]
+        return evaluate.score_model(name, how, threads)[0]
 
     folders = [find_results(name) for name in names]
     models = [read_scores(folder) for folder in folders]

@@ -13,6 +13,7 @@ from ..utils.paths import resolve_model
 from . import options
 from .default_command import DefaultCommandGroup
 from .prompts import write_what_is_asked
+from .suite_options import SuiteOptions, with_suite_options
 from .tables import show_table
 
 
@@ -25,43 +26,11 @@ app.command("prompts")(write_what_is_asked)
 console = Console()
 
 
-SuiteOption = Annotated[
-    str,
-    typer.Option(
-        help="Tasks and how they are asked: base, instruct, reason, or demo, whose questions are in the package."
-    ),
-]
-TasksOption = Annotated[
-    str | None, typer.Option(help="Rows or tasks to run in place of all of the suite, separated by commas.")
-]
-DataRoot = Annotated[Path, typer.Option(help="Folder of the tasks' data, one JSON lines file each.")]
-LimitOption = Annotated[int | None, typer.Option(min=1, help="Number of items of each task; all if not set.")]
-ShotsOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Examples before each item, several numbers separated by commas; as in the guides' tables if not set."
-    ),
-]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Texts computed together; found by a measurement if not set.")
-]
-
-
 @app.command("run")
+@with_suite_options
 def evaluate_model(
     model: options.ModelArgument = None,
-    suite: SuiteOption = "base",
-    tasks: TasksOption = None,
-    data_root: DataRoot = Path("data"),
-    limit: LimitOption = None,
-    shots: ShotsOption = None,
-    chat: Annotated[
-        bool | None,
-        typer.Option("--chat/--no-chat", help="Whether to ask in the chat template; as the suite does if not set."),
-    ] = None,
-    skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave rows out whose data are missing, and say which.")
-    ] = False,
+    how: SuiteOptions = SuiteOptions(),  # noqa: B008 (it is frozen)
     controls: Annotated[
         str | None,
         typer.Option(
@@ -79,27 +48,24 @@ def evaluate_model(
         typer.Option(
             "--output-dir",
             "-o",
-            help="Folder for results; if not set, MODEL/eval-SUITE, with what differs from the suite, as in eval-base-limit10.",
+            help="Folder for results; if not set, MODEL/eval-SUITE, with what differs from the suite, as in eval-base-limit10; "
+            "of a hub model, ./eval-SUITE-MODEL.",
         ),
     ] = None,
-    batch_size: BatchSize = None,
     threads: options.Threads = None,
 ) -> None:
     """Score a model on the tasks of the guides' tables, with errors, chance levels and published figures.
 
     A run that was interrupted goes on after its last finished task.
     """
-    folder, result = score_model(
-        model, suite, tasks, data_root, limit, shots, batch_size, threads, output_dir, chat, skip_missing, controls,
-        check_with_hf,
-    )  # fmt: skip
+    folder, result = score_model(model, how, threads, output_dir, controls, check_with_hf)
     from ..evaluation.score_tables import HEAD, list_above_chance, list_cells, list_warnings
 
     head, rows = list_cells(result)
     for cells, sure in zip(rows, list_above_chance(result), strict=True):
         cells[1] += " (chance)" if sure is False else ""
     shown = len(HEAD) + len(result["controls"])  # the files have the rest
-    title = f"{result['model']}, {suite} suite"
+    title = f"{result['model']}, {how.suite} suite"
     show_table(console, head[:shown], [cells[:shown] for cells in rows], title=title)
     for warning in list_warnings(result):
         console.print(warning, style="yellow", soft_wrap=True, highlight=False)
@@ -108,16 +74,9 @@ def evaluate_model(
 
 def score_model(
     model: str | None,
-    suite: str,
-    tasks: str | None,
-    data_root: Path,
-    limit: int | None,
-    shots: str | None,
-    batch_size: int | None,
+    how: SuiteOptions,
     threads: int | None,
     output_dir: Path | None = None,
-    chat: bool | None = None,
-    skip_missing: bool = False,
     controls: str | None = None,
     check_with_hf: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
@@ -129,17 +88,18 @@ def score_model(
         from ..evaluation.results import run_suite
         from ..evaluation.running import plan_suite
         from ..evaluation.score_tables import write_html, write_markdown
-        from ..evaluation.suites import name_settings, parse_shots
-    plan = plan_suite(suite, data_root, _split(tasks), limit, parse_shots(shots), chat, skip_missing)
+        from ..evaluation.suites import name_folder, name_settings, parse_shots
+    tasks, shots = _split(how.tasks), parse_shots(how.shots)
+    plan = plan_suite(how.suite, how.data_root, tasks, how.limit, shots, how.chat, how.skip_missing)
     name = resolve_model(model)
     # A run that asks less, or in another way, does not take the place of a whole one.
-    chosen = "".join(f"-{part.lower()}" for part in [*_split(tasks), *(f"{count}shot" for count in _split(shots))])
-    own = f"eval-{suite}{chosen}{name_settings(suite, limit, chat)}"
-    folder = output_dir or (Path(name) if Path(name).is_dir() else Path()) / own
+    chosen = "".join(f"-{part.lower()}" for part in [*tasks, *(f"{count}shot" for count in shots or ())])
+    own = f"eval-{how.suite}{chosen}{name_settings(how.suite, how.limit, how.chat)}"
+    folder = output_dir or (Path(name) / own if Path(name).is_dir() else Path(f"{own}-{name_folder(name)}"))
     check_output_path(folder)
-    engine = open_fast_engine(name, batch_size or 8, threads, tell=_say)
+    engine = open_fast_engine(name, how.batch_size or 8, threads, tell=_say)
     try:
-        result = run_suite(engine, name, plan, folder, batch_size, _split(controls), check_with_hf, _say)
+        result = run_suite(engine, name, plan, folder, how.batch_size, _split(controls), check_with_hf, _say)
     finally:
         engine.close()
     write_text(folder / "results.md", write_markdown(result))

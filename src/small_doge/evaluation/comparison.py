@@ -12,7 +12,6 @@ import numpy as np
 from ..utils.errors import UserError
 from ..utils.paths import find_near_names
 from .paired import LEVEL, PairedTest, adjust_by_holm, compare_pairs
-from .provenance import hash_model
 from .suites import name_settings
 
 
@@ -105,14 +104,6 @@ def read_scores(folder: Path) -> ScoredModel:
 def is_model(folder: Path) -> bool:
     """Tell whether a folder holds a model."""
     return (folder / "config.json").is_file()
-
-
-def has_scores_of(folder: Path, model: str) -> bool:
-    """Tell whether a folder has whole results of a model, as it is now, on all items."""
-    if not (folder / RESULTS).is_file():
-        return False
-    result = read_scores(folder).result
-    return result["model_hash"] == hash_model(model) and result["limit"] is None
 
 
 def compare_models(models: Sequence[ScoredModel]) -> list[Comparison]:

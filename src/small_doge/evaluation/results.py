@@ -30,7 +30,8 @@ def run_suite(
 ) -> dict[str, Any]:
     """Score a model on a suite, and write what each task gave, with every item, to a folder.
 
-    A task that an earlier run finished in the same folder, with the same model, data and settings, is taken from there.
+    A task that an earlier run finished in the same folder, with the same model, data and settings, is taken from there. So
+    are other models and a check, where none are asked for and all items are the same.
 
     Args:
         engine: of the model.
@@ -58,19 +59,33 @@ def run_suite(
         "commit": find_commit(),
     }
     parts = run_plan(lm, plan, facts, output_dir, say)
+    content = make_content(plan, parts)
+    earlier = _find_same_scores(output_dir, facts, content["rows"])
     result = {
         "model": model,
         "suite": plan.suite,
         "limit": plan.limit,
         "chat": plan.chat,
         **facts,
-        **make_content(plan, parts),
+        **content,
         "speed": measure_speed(engine, facts["model_hash"], facts["engine"], output_dir / "speed.json", say),
-        "controls": run_controls(controls, plan, facts, output_dir, batch_size, say),
-        "check": check_with_hf(lm, model, plan, parts, facts, output_dir, say) if check else [],
+        "controls": run_controls(controls, plan, facts, output_dir, batch_size, say)
+        if controls
+        else earlier.get("controls", []),
+        "check": check_with_hf(lm, model, plan, parts, facts, output_dir, say) if check else earlier.get("check", []),
     }
     write_json(output_dir / "results.json", result)
     return result
+
+
+def _find_same_scores(output_dir: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Read an earlier result of the same model and items, whose controls and check still hold; empty if there is none."""
+
+    def identify(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+        return [tuple(row[name] for name in ("row", "shots", "task_hashes", "prompt_hashes")) for row in rows]
+
+    known = read_kept(output_dir / "results.json", facts)
+    return known if known and identify(known["rows"]) == identify(rows) else {}
 
 
 def measure_speed(engine: Engine, model_hash: str, engine_name: str, path: Path, say: Say) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def test_of_choices_one_is_guessed(data):
 
 
 def test_the_last_number_of_the_question_solves_what_it_solves(data):
-    write_problems(data, [("2 pens and 1,200 more, of which 3?", "3"), ("Half of 8.5?", "4"), ("None?", "5"), ("5, 6?", "6")])
+    write_problems(
+        data, [("2 pens and 1,200 more, of which 3?", "3"), ("Half of 8.5?", "4"), ("None?", "5"), ("5, 6?", "6")]
+    )
     level, chances = find("gsm8k", data)
     assert chances == [1, 0, 0, 1] and level.scores == {LAST_NUMBER: 0.5, COMMON_ANSWER: 0}
 

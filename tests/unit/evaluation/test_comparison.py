@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from tests.unit.evaluation.conftest import write_lines
 from typer.testing import CliRunner
 
 from small_doge.cli import evaluate
 from small_doge.cli.main import app
+from small_doge.cli.suite_options import SuiteOptions
 from small_doge.evaluation.comparison import compare_models, describe_comparisons, pair_items, read_scores
 from small_doge.evaluation.comparison_tables import judge, list_cells, name_models, write_markdown
-from small_doge.evaluation.provenance import hash_model
 from small_doge.evaluation.results import run_suite
 from small_doge.evaluation.running import plan_suite
 from small_doge.utils.errors import UserError
@@ -176,43 +177,54 @@ def test_three_results_are_shown_and_written_against_the_first(tmp_path):
     assert "# float against int8, int4, base suite" in text and "| ARC | 4 | 75.0 | 75.0 | +0.0 |" in text
 
 
-def test_models_are_scored_unless_whole_results_of_their_weights_are_there(tmp_path, monkeypatch):
+def test_models_are_scored_again_only_where_what_is_asked_is_other(tiny_engine, data, tmp_path):
     models = [tmp_path / name for name in ("one", "two")]
     for model in models:
-        model.mkdir()
-        (model / "config.json").write_text(json.dumps({"name": model.name}))
-    scored = []
+        tiny_engine.backend.model.save_pretrained(model)
+        tiny_engine.tokenizer.save_pretrained(model)
+    words = ["eval", "compare", *map(str, models), "--tasks", "openbookqa", "--data-root", str(data)]
 
-    def score(name, suite, *settings):
-        scored.append(name)
-        digest = {"model_hash": hash_model(name)}
-        return write_results(models[scored.index(name)] / "eval-base", {"arc": [1, 0]}, name, result=digest), {}
+    def run(*more):
+        return CliRunner().invoke(app, [*words, *more], catch_exceptions=False).output.count("taken from")
 
-    monkeypatch.setattr(evaluate, "score_model", score)
-    for _ in range(2):
-        done = CliRunner().invoke(app, ["eval", "compare", *map(str, models)], catch_exceptions=False)
-        assert done.exit_code == 0 and scored == list(map(str, models))
-    (models[1] / "config.json").write_text("{}")  # other weights
-    with pytest.raises(FileExistsError):  # from `write_results`: it is scored again
-        CliRunner().invoke(app, ["eval", "compare", *map(str, models)], catch_exceptions=False)
+    def count_items(folder="eval-base-openbookqa"):
+        return [len(read_scores(model / folder).tasks["openbookqa"]["items"]) for model in models]
+
+    assert run() == 0 and count_items() == [4, 4]
+    assert run() == 2
+    assert run("--limit", "1") == 0 and count_items("eval-base-openbookqa-limit1") == [1, 1]
+    assert count_items() == [4, 4]
+    write_lines(data / "openbookqa_val.jsonl.gz", [{"question": "Who", "choices": ["Ada", "Bo"], "answer": 0}] * 3)
+    assert run() == 0 and count_items() == [3, 3]
 
 
-def test_scores_of_a_part_leave_those_on_all_items_alone(tmp_path, monkeypatch):
-    models = [tmp_path / name for name in ("one", "two")]
-    for model in models:
-        model.mkdir()
-        (model / "config.json").write_text("{}")
-        write_results(model / "eval-base", {"arc": [1, 0]}, model.name)
+def test_models_are_asked_with_the_options_of_eval(tmp_path, monkeypatch):
+    asked = []
 
-    def score(name, suite, tasks, data_root, limit, shots, batch_size, threads, folder):
-        return write_results(folder, {"arc": [1]}, name), {}
+    def score(name, how, threads):
+        asked.append(how)
+        return write_results(tmp_path / f"{name}-eval", {"arc": [1, 0]}, name), {}
 
     monkeypatch.setattr(evaluate, "score_model", score)
-    done = CliRunner().invoke(app, ["eval", "compare", *map(str, models), "--limit", "1"], catch_exceptions=False)
-    assert done.exit_code == 0
-    for model in models:
-        assert (model / "eval-base-part" / "results.json").is_file()
-        assert len(read_scores(model / "eval-base").tasks["arc"]["items"]) == 2
+    words = ["eval", "compare", "one", "two", "--suite", "instruct", "--no-chat", "--skip-missing", "--shots", "0"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert asked == [SuiteOptions("instruct", shots="0", chat=False, skip_missing=True)] * 2
+
+
+def test_hub_models_have_folders_of_their_own(data, monkeypatch):
+    folders = []
+
+    def open_engine(name, *_, **__):
+        raise UserError("out of reach")
+
+    monkeypatch.setattr(evaluate, "open_fast_engine", open_engine)
+    monkeypatch.setattr(evaluate, "check_output_path", folders.append)
+    for name in ("owner/model", "owner/other"):
+        CliRunner().invoke(app, ["eval", name, "--tasks", "openbookqa", "--data-root", str(data)])
+    assert [folder.name.rsplit("-", 1)[0] for folder in folders] == [
+        "eval-base-openbookqa-owner__model",
+        "eval-base-openbookqa-owner__other",
+    ]
 
 
 def test_one_result_alone_is_refused(tmp_path):

@@ -102,7 +102,14 @@ def test_a_sum_that_is_left_to_the_reader_is_no_answer(answer, reference):
 
 @pytest.mark.parametrize(
     ("answer", "reference"),
-    [("12 = 5 + 7", "12"), ("5 + 7 = 12", "12"), ("3*10^5", "300000"), ("2^10", "1024"), ("-(-3)", "3"), ("3/6", "0.5")],
+    [
+        ("12 = 5 + 7", "12"),
+        ("5 + 7 = 12", "12"),
+        ("3*10^5", "300000"),
+        ("2^10", "1024"),
+        ("-(-3)", "3"),
+        ("3/6", "0.5"),
+    ],
 )
 def test_a_number_that_is_worked_out_is_an_answer_however_it_is_written(answer, reference):
     assert is_right(answer, reference)
