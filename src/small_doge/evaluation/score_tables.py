@@ -154,7 +154,7 @@ def _tell_row(row: dict[str, Any]) -> list[str]:
     facts += [
         f"{name}: chance in {task} is {', '.join(f'{kind} ({100 * share:.1f})' for kind, share in found.items())}"
         f"{'; the better of the last two' if len(found) > 1 else ''}."
-        for task, found in row["chance_scores"].items()
+        for task, found in row.get("chance_scores", {}).items()  # results of earlier versions have none
         if set(found) != {GUESS}
     ]
     hashes = ", ".join(

@@ -217,7 +217,7 @@ def test_hub_models_have_folders_of_their_own(data, monkeypatch):
     def open_engine(name, *_, **__):
         raise UserError("out of reach")
 
-    monkeypatch.setattr(evaluate, "open_fast_engine", open_engine)
+    monkeypatch.setattr("small_doge.inference.export_cache.open_fast_engine", open_engine)
     monkeypatch.setattr(evaluate, "check_output_path", folders.append)
     for name in ("owner/model", "owner/other"):
         CliRunner().invoke(app, ["eval", name, "--tasks", "openbookqa", "--data-root", str(data)])
