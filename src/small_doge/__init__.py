@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         DynamicMaskCache,
     )
 
-__version__ = "0.1.0"  # the only place that tells it
+__version__ = "0.1.0"  # the only place that tells it: pyproject.toml reads it here
 
 __all__ = [
     "DogeConfig",

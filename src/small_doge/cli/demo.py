@@ -78,7 +78,6 @@ def _go(
     title: str,
     questions: list[tuple[str, str]] | None,
 ) -> None:
-
     from ..evaluation.journey import format_score, measure_stage, write_report
     from ..trainer.pipeline import TOKENIZER, Step, read_versions, run_pipeline
     from ..trainer.recipe import parse_command_line

@@ -14,16 +14,13 @@ from ..models import DogeForCausalLM, DynamicMaskCache
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
+from .choices import MAX_PERPLEXITY_INCREASE
 from .detokenizer import Tokenizer
 from .onnx_backend import OnnxBackend
 
 
 if TYPE_CHECKING:
     from .graph import DogeGraph
-
-# Largest relative increase of the perplexity on held-out texts with which an export is written.
-from .choices import MAX_PERPLEXITY_INCREASE
-
 
 UNSEEN = 10_000_000  # number of the first held-out document of the embedded corpus: training stays far below
 HELD_OUT_TEXTS, HELD_OUT_TOKENS, HELD_OUT_ROWS = 64, 128, 256
