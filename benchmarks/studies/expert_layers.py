@@ -109,74 +109,67 @@ class ProductKeys(nn.Module):
         return weights.view(len(tokens), -1), entries.view(len(tokens), -1)
 
 
-class PKM(nn.Module):
-    """Sums the values that product keys choose (product-key memory, arXiv:1907.05242, equation 3).
-
-    y = sum over heads and chosen e of g_e * V_e, with one table V [E, D] for all heads.
+class Memory(nn.Module):
+    """Holds what layers share whose entries are chosen by product keys.
 
     Args:
         hidden_size: D.
-        num_experts: E, here the entries of the memory.
+        num_experts: E; of PKM, the entries of its memory.
         num_heads: h.
         query_dim: d.
         top_k: k.
     """
 
+    num_tables: int  # [E, D] each, with a row for every entry
+
     def __init__(self, hidden_size: int, num_experts: int, num_heads: int, query_dim: int, top_k: int) -> None:
         super().__init__()
         self.retrieval = ProductKeys(hidden_size, num_experts, num_heads, query_dim, top_k)
         self.num_experts = num_experts
-        self.values = nn.Embedding(num_experts, hidden_size)
+        self.tables = nn.ModuleList(nn.Embedding(num_experts, hidden_size) for _ in range(self.num_tables))
         self.chosen: torch.Tensor | None = None
 
     @property
     def active_parameters(self) -> int:
         """Count the weights that a token is multiplied with."""
         chosen = self.retrieval.num_heads * self.retrieval.top_k
-        return self.retrieval.active_parameters + chosen * self.values.embedding_dim
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Transform hidden states [..., D] token by token."""
-        weights, entries = self.retrieval(x.reshape(-1, x.shape[-1]))
-        self.chosen = entries
-        summed = F.embedding_bag(entries, self.values.weight, per_sample_weights=weights, mode="sum")
-        return summed.view_as(x)
-
-
-class PEER(nn.Module):
-    """Mixes experts of one neuron that product keys choose (PEER, arXiv:2407.04153, section 2.1 and 2.2).
-
-    y = sum over heads and chosen e of g_e * silu(<x, U_e>) * V_e, with tables U, V [E, D] shared by all heads.
-
-    Args:
-        hidden_size: D.
-        num_experts: E.
-        num_heads: h.
-        query_dim: d.
-        top_k: k.
-    """
-
-    def __init__(self, hidden_size: int, num_experts: int, num_heads: int, query_dim: int, top_k: int) -> None:
-        super().__init__()
-        self.retrieval = ProductKeys(hidden_size, num_experts, num_heads, query_dim, top_k)
-        self.num_experts = num_experts
-        self.down_embed = nn.Embedding(num_experts, hidden_size)
-        self.up_embed = nn.Embedding(num_experts, hidden_size)
-        self.chosen: torch.Tensor | None = None
-
-    @property
-    def active_parameters(self) -> int:
-        """Count the weights that a token is multiplied with."""
-        chosen = self.retrieval.num_heads * self.retrieval.top_k
-        return self.retrieval.active_parameters + 2 * chosen * self.up_embed.embedding_dim
+        return self.retrieval.active_parameters + chosen * sum(table.embedding_dim for table in self.tables)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Transform hidden states [..., D] token by token."""
         tokens = x.reshape(-1, x.shape[-1])
-        weights, experts = self.retrieval(tokens)
-        self.chosen = experts
-        tables = self.down_embed.weight, self.up_embed.weight
-        return ops.mix_experts(tokens, *tables, experts, weights, F.silu).view_as(x)
+        weights, self.chosen = self.retrieval(tokens)
+        return self.mix(tokens, weights, self.chosen).view_as(x)
+
+    def mix(self, tokens: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Compute the output [N, D] for tokens [N, D] from the chosen entries and their weights, both [N, h * k]."""
+        raise NotImplementedError
+
+
+class PKM(Memory):
+    """Sums the values that product keys choose (product-key memory, arXiv:1907.05242, equation 3).
+
+    y = sum over heads and chosen e of g_e * V_e, with one table V [E, D] for all heads.
+    """
+
+    num_tables = 1
+
+    def mix(self, tokens: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        (values,) = self.tables
+        return F.embedding_bag(chosen, values.weight, per_sample_weights=weights, mode="sum")
+
+
+class PEER(Memory):
+    """Mixes experts of one neuron that product keys choose (PEER, arXiv:2407.04153, section 2.1 and 2.2).
+
+    y = sum over heads and chosen e of g_e * silu(<x, U_e>) * V_e, with tables U, V [E, D] shared by all heads.
+    """
+
+    num_tables = 2
+
+    def mix(self, tokens: torch.Tensor, weights: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        down_embed, up_embed = self.tables
+        return ops.mix_experts(tokens, down_embed.weight, up_embed.weight, chosen, weights, F.silu)
 
 
 class WithDense(nn.Module):

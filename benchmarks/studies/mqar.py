@@ -126,6 +126,8 @@ def run(setting: dict, scale: Scale, device: str) -> dict:
     return {**measure(model, test, task.window, device), "steps": points[-1]["step"], "curve": curve}
 
 
+# A single layer sees what its own heads kept, and nothing that a layer before it handed on.
+ONE_LAYER: dict = {"batch": 16, "lr": 3e-3, "more_steps": 0, "lower_lr": 1e-3, "layers": 1, "shifted": True}
 SCALES = {
     "smoke": Scale(
         {"length": [Task(16, 8, 2, 32), Task(24, 8, 2, 32)]},
@@ -143,23 +145,13 @@ SCALES = {
             "window": [Task(32, 4, 8, 64), Task(32, 8, 8, 64), Task(32, 16, 8, 64)],
             "noise": [Task(32, 8, 4, 64), Task(32, 8, 4, 64, "alike")],
         },
+        **ONE_LAYER,
         max_steps=400,
-        batch=16,
-        lr=3e-3,
-        more_steps=0,
-        lower_lr=1e-3,
-        layers=1,
-        shifted=True,
     ),
     "long": Scale(
         {"length": [Task(length, length // 4, 8, 64) for length in (2048, 1024, 512)]},
+        **ONE_LAYER,
         max_steps=600,
-        batch=16,
-        lr=3e-3,
-        more_steps=0,
-        lower_lr=1e-3,
-        layers=1,
-        shifted=True,
         test_rows=128,
     ),
     "gpu": Scale(

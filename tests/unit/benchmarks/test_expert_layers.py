@@ -86,10 +86,10 @@ def test_product_key_layers_sum_what_each_head_chooses(kind):
             scores = score_product_keys(layer.retrieval, x[place], head)
             for e, weight in gate_best(scores, 3).items():
                 if kind is PKM:
-                    expected[place] += weight * layer.values.weight[e]
+                    expected[place] += weight * layer.tables[0].weight[e]
                 else:
-                    neuron = silu(layer.down_embed.weight[e] @ x[place])
-                    expected[place] += weight * neuron * layer.up_embed.weight[e]
+                    neuron = silu(layer.tables[0].weight[e] @ x[place])
+                    expected[place] += weight * neuron * layer.tables[1].weight[e]
     torch.testing.assert_close(layer(x), expected)
 
 
