@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ..utils.errors import UserError
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path, record_files, write_json
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -40,6 +41,7 @@ def bench_model(
     ] = None,
 ) -> None:
     """Measure prefill and decoding speed, time to the first token and memory, by depth, threads and batch size."""
+    require_extra("small-doge bench", "plots")
     from ..inference import is_exported
     from ..inference.benchmark import plot_rows
     from ..utils.hardware import describe_device

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from ..utils.errors import UserError
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path, write_json, write_text
 from ..utils.logging import quiet_libraries
 from . import evaluate, options
@@ -36,6 +37,7 @@ def compare_results(
 
     Options from --suite on are for models. What small-doge eval has scored of one with the same options is not run again.
     """
+    require_extra("small-doge eval compare", "eval")
     quiet_libraries()
     if len(names) < 2:
         raise UserError(f"compare needs two models or folders of results, got {names[0]} alone")

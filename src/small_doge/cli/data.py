@@ -17,6 +17,7 @@ from ..processor.choices import DATA_ROOT, FILTERS
 from ..processor.data_config import DataConfig
 from ..trainer.stages import find_stage, list_names
 from ..utils.errors import UserError
+from ..utils.extras import require_extra
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.model_folder import load_tokenizer
@@ -51,6 +52,7 @@ TokenizerOption = Annotated[
 @app.command("list")
 def list_catalog() -> None:
     """Show the public data sets that are known by a short name."""
+    require_extra("small-doge data", "data")
     from ..processor.download import iterate_catalog
 
     columns = ("Name", "Stage", "Hub name and subset", "Split", "Fields", "Licence", "Rows", "GB")
@@ -73,6 +75,7 @@ def download(
     num_proc: Annotated[int, typer.Option(help="Number of files to fetch at once.")] = 4,
 ) -> None:
     """Fetch data sets into a mirror with the hub's layout. When run again, it continues where it stopped."""
+    require_extra("small-doge data", "data")
     from ..processor.download import download as download_source
 
     quiet_libraries()
@@ -100,6 +103,7 @@ def prepare_data(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Mix, render, tokenise and pack data sets for a stage. When run again, it continues where it stopped."""
+    require_extra("small-doge data", "data")
     from ..processor.inspection import compute_statistics, plot_statistics
     from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
     from ..processor.report import FAILED
@@ -146,6 +150,7 @@ def inspect(
     ] = 512,
 ) -> None:
     """Print rows as the model will see them, with special tokens, and the loss mask in colour."""
+    require_extra("small-doge data", "data")
     from ..processor.inspection import is_prepared, load_prepared, split_segments
     from ..processor.mixing import open_streams
 
@@ -176,6 +181,7 @@ def stats(
     picture: Annotated[Path | None, typer.Option(help="Path of the picture; in the folder if not set.")] = None,
 ) -> None:
     """Count rows, documents and tokens by source, and draw the lengths of documents."""
+    require_extra("small-doge data", "data")
     quiet_libraries()
     if as_json:
         typer.echo(json.dumps(_statistics_of(path)))
@@ -204,6 +210,7 @@ def clean(
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
 ) -> None:
     """Drop texts that teach little or stand elsewhere too, each with its reason. Needs the extra `scale`."""
+    require_extra("small-doge data clean", "scale")
     from ..processor.clean import Cleaning
     from ..processor.clean import clean as clean_sources
     from ..processor.scale import Cluster

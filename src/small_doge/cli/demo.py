@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..trainer.stages import STAGES
+from ..utils.extras import require_extra
 from ..utils.logging import quiet_libraries
-from ..utils.paths import DEMO_DIR, find_tiny_recipes
+from ..utils.paths import DEMO_DIR, LOSS_PICTURE, find_tiny_recipes
 from .tables import show_table
 
 
@@ -37,6 +38,7 @@ def run_demo(
     When run again, it continues from what is done. Settings of the recipes can follow: --name value for all stages,
     --stage.name value for one.
     """
+    require_extra("small-doge demo", "train")
     _go(
         find_tiny_recipes(),
         output,
@@ -63,6 +65,7 @@ def run_recipes(
 
     Without --questions, those about the embedded corpus are asked, which only models trained on it can answer.
     """
+    require_extra("small-doge pipeline", "train")
     from ..evaluation.journey import read_questions
 
     asked = read_questions(questions) if questions else None
@@ -107,11 +110,10 @@ def _go(
 
 def _read_result(step: "Step", questions: list[tuple[str, str]] | None) -> "Result":
     from ..evaluation.journey import Result, measure_stage
-    from ..trainer.finishing import PICTURE
     from ..trainer.pipeline import read_facts
 
     found: dict[str, Any] = measure_stage(step.folder, STAGES[step.name].row_format != "text", questions)
-    return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / PICTURE)
+    return Result(step.name, found["scores"], found["samples"], read_facts(step), step.folder / LOSS_PICTURE)
 
 
 def _make_table(results: "Sequence[Result]") -> tuple[list[str], list[list[str]]]:

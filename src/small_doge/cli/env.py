@@ -9,19 +9,37 @@ from rich.console import Console
 from .tables import show_table
 
 
+NAME = "small-doge"
+SHOWN = (NAME, "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors", "trl", "onnxruntime")
+
+
+def find_version(package: str) -> str | None:
+    """Return the version of a package, or None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def missing_for_extras() -> dict[str, list[str]]:
-    """List for each extra the packages that are not installed."""
+    """List for each extra the packages that are not installed, those of the extras that it includes too."""
     missing: dict[str, list[str]] = {}
-    for requirement in importlib.metadata.requires("small-doge") or []:
+    included: dict[str, list[str]] = {}
+    for requirement in importlib.metadata.requires(NAME) or []:
         extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", requirement)
-        name = re.match(r"[A-Za-z0-9_.-]+", requirement)
-        if extra and name:
-            found = missing.setdefault(extra[1], [])
-            try:
-                importlib.metadata.version(name[0])
-            except importlib.metadata.PackageNotFoundError:
-                found.append(name[0])
-    return missing
+        parts = re.match(r"([A-Za-z0-9_.-]+)(?:\[([^\]]*)\])?", requirement)
+        if not extra or not parts:
+            continue
+        found = missing.setdefault(extra[1], [])
+        if parts[1] == NAME:
+            included.setdefault(extra[1], []).extend(parts[2].split(","))
+        elif find_version(parts[1]) is None:
+            found.append(parts[1])
+
+    def collect(extra: str) -> set[str]:
+        return set(missing[extra]).union(*(collect(other) for other in included.get(extra, ())))
+
+    return {extra: sorted(collect(extra)) for extra in missing}
 
 
 def show_environment() -> None:
@@ -29,8 +47,7 @@ def show_environment() -> None:
     from ..utils.hardware import describe_device
 
     console = Console()
-    names = ("small-doge", "torch", "transformers", "accelerate", "datasets", "tokenizers", "safetensors")
-    versions = [("python", platform.python_version()), *((name, importlib.metadata.version(name)) for name in names)]
+    versions = [("python", platform.python_version()), *((name, find_version(name) or "none") for name in SHOWN)]
     show_table(console, ("Package", "Version"), versions, "Versions")
     machine = [("system", platform.platform())]
     for name, value in describe_device().items():

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..utils.extras import needs_extra
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path, write_text
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -81,14 +81,14 @@ def score_model(
     check_with_hf: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Score a model and write the tables; return their folder, and the content of `results.json`."""
+    require_extra("small-doge eval", "eval")
+    from ..evaluation.results import run_suite
+    from ..evaluation.running import plan_suite
+    from ..evaluation.score_tables import write_html, write_markdown
+    from ..evaluation.suites import name_folder, name_settings, parse_shots
     from ..inference.export_cache import open_fast_engine
 
     quiet_libraries()
-    with needs_extra("small-doge eval", "eval"):
-        from ..evaluation.results import run_suite
-        from ..evaluation.running import plan_suite
-        from ..evaluation.score_tables import write_html, write_markdown
-        from ..evaluation.suites import name_folder, name_settings, parse_shots
     tasks, shots = _split(how.tasks), parse_shots(how.shots)
     plan = plan_suite(how.suite, how.data_root, tasks, how.limit, shots, how.chat, how.skip_missing)
     name = resolve_model(model)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from ..inference.choices import MAX_PERPLEXITY_INCREASE
 from ..utils.errors import UserError
+from ..utils.extras import require_extra
 from ..utils.files import OVERWRITE_HELP, check_output
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
@@ -84,6 +85,10 @@ def export_model(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Export a model as one portable folder, checked against PyTorch, with a card of its quality and speed."""
+    if format is Format.onnx:
+        require_extra("small-doge export", "export")
+    if texts:
+        require_extra("--texts", "data")
     from ..inference.checkpoints import open_checkpoint
     from ..inference.export import MADE_BY, export_hf, export_onnx
 

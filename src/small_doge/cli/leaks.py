@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..utils.errors import UserError
-from ..utils.extras import needs_extra
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path, write_json, write_text
 from ..utils.logging import quiet_libraries
 from .tables import show_table
@@ -43,6 +43,7 @@ def find_in_data(
 
     The data are read row by row; what is held in memory are the items.
     """
+    require_extra("small-doge eval leaks", "eval")
     from tqdm import tqdm
 
     from ..evaluation.leak_tables import (
@@ -92,10 +93,9 @@ def read_items(names: list[str] | None, data_root: Path) -> "list[Item]":
     """
     from ..evaluation.leaks import read_item
     from ..evaluation.overlaps import Item
+    from ..evaluation.task_data import MissingDataError
+    from ..evaluation.task_files import list_tasks, load_task, read_task
 
-    with needs_extra("small-doge eval", "eval"):
-        from ..evaluation.task_data import MissingDataError
-        from ..evaluation.task_files import list_tasks, load_task, read_task
     items: list[Item] = []
     missing: list[str] = []
     # The embedded questions are held out of the embedded corpus alone; they are looked for if they are named.

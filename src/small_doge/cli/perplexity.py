@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from ..evaluation.choices import ATTENTIONS, ROW_FORMATS
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path
 from ..utils.logging import quiet_libraries
 from . import options
@@ -78,6 +79,7 @@ def measure_texts(
 
     A run that was stopped goes on after the last attention that was measured whole.
     """
+    require_extra("small-doge eval perplexity", "data")
     from ..evaluation.perplexity import plan_reading
     from ..evaluation.perplexity_results import measure_documents, read_documents
     from ..evaluation.scored_documents import DocumentReader

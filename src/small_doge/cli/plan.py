@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from ..trainer.stages import list_names
+from ..utils.extras import require_extra
 from ..utils.files import write_json
 from ..utils.logging import quiet_libraries
 from .tables import show_table
@@ -31,6 +32,7 @@ def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = 
 
     A few steps with random tokens are measured on this machine. Settings can follow as --name value.
     """
+    require_extra("small-doge plan", "train")
     from ..trainer.planning import make_plan
     from ..trainer.recipe import parse_command_line
     from ..utils.hardware import describe_device
@@ -78,6 +80,7 @@ def batch_size(
     max_rows: Annotated[int, typer.Option(min=1, help="Largest number of rows to try.")] = 1024,
 ) -> None:
     """Find the largest per_device_train_batch_size that fits into memory, and the fastest one."""
+    require_extra("small-doge tune", "train")
     from ..trainer.planning import Probe
     from ..trainer.recipe import parse_command_line
     from ..trainer.tuning import plot_batches, tune_batch_size
@@ -116,6 +119,7 @@ def learning_rate(
     output: OutputOption = Path("runs/tune/lr"),
 ) -> None:
     """Find a good learning rate by short runs on the recipe's own data. Finished runs are not repeated."""
+    require_extra("small-doge tune", "train")
     from ..trainer.recipe import parse_command_line
     from ..trainer.tuning import Trial, choose_rate, plot_rates, spread_rates, tune_learning_rate
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..utils.extras import needs_extra
+from ..utils.extras import require_extra
 from ..utils.files import check_output_path
 from ..utils.logging import quiet_libraries
 from .tables import show_table
@@ -43,10 +43,11 @@ def write_what_is_asked(
 
     They are the ones that `small-doge eval` asks, with their examples, as JSON lines; chat templates are not in them.
     """
+    require_extra("small-doge eval", "eval")
+    from ..evaluation.prompts import write_chat_tokenizer, write_prompts
+    from ..evaluation.running import plan_suite
+
     quiet_libraries()
-    with needs_extra("small-doge eval", "eval"):
-        from ..evaluation.prompts import write_chat_tokenizer, write_prompts
-        from ..evaluation.running import plan_suite
     names = [part.strip() for part in (tasks or "").split(",") if part.strip()]
     check_output_path(output_dir)
     plan = plan_suite(suite, data_root, names, limit, None if shots is None else [shots], skip_missing=skip_missing)

@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 
 from ..utils.errors import UserError
+from ..utils.extras import require_extra
 from ..utils.files import CARD, check_output_path, is_own_file, record_files, write_json, write_text
 from ..utils.logging import quiet_libraries
 from ..utils.model_card import build_model_card, replace_figures
-from ..utils.paths import find_near_names, resolve_model
+from ..utils.paths import LOSS_PICTURE, find_near_names, resolve_model
 from . import options
 
 
@@ -44,6 +45,7 @@ def report_model(
     Scores and perplexity are those that small-doge eval left in the folder or beside it. The figures of the model card
     become those of the page.
     """
+    require_extra("small-doge report", "data")
     from ..evaluation.model_report import REPORT, collect_report
     from ..evaluation.report_page import write_markdown, write_page
     from ..inference.export_cache import open_fast_engine
@@ -76,9 +78,7 @@ def report_model(
 
 def _find_pictures(folder: Path, beside: Path, report: dict) -> dict[str, str]:
     """Return the pictures of sections, relative to the folder of the page."""
-    from ..trainer.finishing import PICTURE
-
-    found = {"Training": folder / PICTURE}
+    found = {"Training": folder / LOSS_PICTURE}
     if report["perplexity"]:
         found["Perplexity"] = Path(report["perplexity"]["file"]).with_suffix(".png")
     return {title: Path(os.path.relpath(path, beside)).as_posix() for title, path in found.items() if path.is_file()}
@@ -87,13 +87,12 @@ def _find_pictures(folder: Path, beside: Path, report: dict) -> dict[str, str]:
 def _update_card(folder: Path, report: dict, anew: bool) -> None:
     """Give the model card the figures of the report."""
     from ..evaluation.report_page import write_figures
-    from ..trainer.finishing import PICTURE
 
     path, figures = folder / CARD, write_figures(report)
     old = path.read_text(encoding="utf-8") if path.is_file() else None
     new = None if old is None else replace_figures(old, figures)
     if new is None and (old is None or anew):
-        picture = PICTURE if (folder / PICTURE).is_file() else None
+        picture = LOSS_PICTURE if (folder / LOSS_PICTURE).is_file() else None
         title, stage, settings = report["title"], report["stage"] or "Trained", report["settings"] or {}
         new = replace_figures(build_model_card(title, stage, {}, settings, report["path"], picture), figures)
     if new is None:

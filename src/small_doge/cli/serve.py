@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ..inference.sampling_options import SamplingOptions
 from ..utils.errors import UserError, told_errors
-from ..utils.extras import needs_extra
+from ..utils.extras import require_extra
 from ..utils.logging import quiet_libraries
 from ..utils.paths import DEMO_DIR, resolve_model
 from ..webui.settings import ServeSettings, make_address, read_environment, read_settings_file
@@ -49,6 +49,9 @@ def serve(
     dev: Annotated[bool, typer.Option("--dev", hidden=True)] = False,
 ) -> None:
     """Serve models over the OpenAI, Anthropic and Ollama APIs, with a page to chat in."""
+    require_extra("small-doge serve", "serve")
+    from ..webui.serving import run_server
+
     quiet_libraries()
     console = Console(stderr=True, highlight=False)
     settings: dict[str, Any] = read_environment()
@@ -64,8 +67,6 @@ def serve(
     if not settings.get("page_only"):
         _choose_models(settings)
     checked = ServeSettings(**settings)
-    with needs_extra("the server", "serve"):
-        from ..webui.serving import run_server
     run_server(checked, lambda text: console.print(text, soft_wrap=True, markup=False), extra_ports)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..processor.choices import DEFAULT_SAMPLE_BYTES, DEFAULT_VOCAB_SIZE
 from ..processor.data_config import DataConfig
+from ..utils.extras import require_extra
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import quiet_libraries
 from ..utils.model_folder import load_tokenizer
@@ -44,6 +45,8 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Train a tokenizer on data sets, or on the embedded corpus."""
+    if data:
+        require_extra("small-doge tokenizer train --data", "data")
     from ..processor import tokenizer as library
     from ..processor.corpus import iterate_mixture
 

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from ..trainer.stages import STAGES, Stage, find_stage, list_names
+from ..utils.extras import require_extra
 from ..utils.logging import quiet_libraries
 from .tables import show_table
 
@@ -19,6 +20,7 @@ MORE = "Any setting can follow as --name value; `small-doge train settings {name
 
 def _make_command(stage: Stage) -> Callable[..., None]:
     def train(context: typer.Context, config: Recipe = None) -> None:
+        require_extra("small-doge train", "train")
         from ..trainer.recipe import parse_command_line
         from ..trainer.runner import train_stage
 
@@ -42,6 +44,7 @@ def settings(
     every: Annotated[bool, typer.Option("--all", help="Show the settings of transformers' Trainer too.")] = False,
 ) -> None:
     """List the settings that recipes and the command line take."""
+    require_extra("small-doge train", "train")
     from ..trainer.recipe import known_settings
 
     classes = find_stage(stage).list_arguments()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from ..utils.extras import require_extra
 from ..utils.files import OVERWRITE_HELP
 from ..utils.logging import quiet_libraries
 from .export import Quantize
@@ -41,6 +42,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
     """Write the page and models as a static folder, which any file server can serve."""
+    require_extra("small-doge webui export", "export")
     from ..webui.page_export import describe_size, export_page
 
     quiet_libraries()

@@ -16,7 +16,6 @@ from .choices import DEFAULT_SAMPLE_BYTES, DEFAULT_VOCAB_SIZE
 from .data_config import DataConfig
 from .messages import RowError
 from .report import Report, check_failures, describe_failures
-from .sources import open_source
 
 
 logger = get_logger(__name__)
@@ -38,6 +37,8 @@ def read_texts(
     Raises:
         ValueError: a source lost more, or has no text at all.
     """
+    from .sources import open_source  # which needs the extra `data`, unlike everything else here
+
     config = config or DataConfig()
     for name in names:
         source, report = open_source(name), Report()

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
-from ..utils.paths import FINISHED
+from ..utils.paths import FINISHED, LOSS_PICTURE
 from .base import DogeTrainer
 from .callbacks import read_log
 from .checkpoints import LOG_NAME, RECIPE
@@ -20,7 +20,6 @@ from .pictures import plot_training
 
 logger = get_logger(__name__)
 
-PICTURE = "loss.png"
 # The adapter alone, beside the weights that it is merged into.
 ADAPTER = "adapter"
 
@@ -82,8 +81,8 @@ def save_finished(
         os.replace(file, output / file.name)
     temporary.rmdir()
     title = output.resolve().name
-    plot_training(read_log(output / LOG_NAME), output / PICTURE, f"{stage}: {title}")
+    plot_training(read_log(output / LOG_NAME), output / LOSS_PICTURE, f"{stage}: {title}")
     write_text(output / RECIPE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    write_text(output / "README.md", build_model_card(title, stage, facts, settings, str(output), PICTURE))
+    write_text(output / "README.md", build_model_card(title, stage, facts, settings, str(output), LOSS_PICTURE))
     write_json(output / FINISHED, {"stage": stage, "finished_at": time.time(), **facts})
-    logger.info("finished: %s (loss curve: %s)", output, output / PICTURE)
+    logger.info("finished: %s (loss curve: %s)", output, output / LOSS_PICTURE)

@@ -8,6 +8,7 @@ from .errors import UserError
 
 DEMO_DIR = Path("runs/demo")
 FINISHED = "finished.json"
+LOSS_PICTURE = "loss.png"
 
 
 def find_tiny_recipes() -> Path:
