@@ -65,6 +65,25 @@ def test_two_processes_agree_with_one(train, tmp_path, settings, name):
     assert_runs_agree(tmp_path / "one", tmp_path / "two")
 
 
+def test_two_processes_train_by_muon_as_one_does(train, tmp_path, settings):
+    # Small gradients of AdamW's part would let rounding decide on signs, but for the epsilon.
+    settings |= {"optim": "muon", "muon_lr": 5e-3, "learning_rate": 1e-2, "adam_epsilon": 1e-2}
+    train(tmp_path / "one", per_device_train_batch_size=8, gradient_accumulation_steps=1, **settings)
+    two = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    done = train(tmp_path / "two", launcher=launcher("ddp"), **two, **settings)
+    assert "WRAPPED IN DistributedDataParallel" in done.stdout and "WORLD SIZE 2" in done.stdout
+    assert_runs_agree(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", ["deepspeed_zero2", "deepspeed_zero3"])
+def test_muon_with_split_weights_is_a_clear_error(train, tmp_path, settings, name):
+    pytest.importorskip("deepspeed", reason="needs: pip install 'small-doge[deepspeed]'")
+    env = {"DS_ACCELERATOR": "cpu"}
+    settings |= {"optim": "muon"}
+    done = train(tmp_path / "out", launcher=launcher(name), check=False, env=env, **settings)
+    assert done.returncode != 0 and "optim=muon under DeepSpeed" in done.stderr
+
+
 def test_zero3_gathers_the_tables_of_experts(train, tmp_path, settings):
     pytest.importorskip("deepspeed", reason="needs: pip install 'small-doge[deepspeed]'")
     experts = {"num_experts": 64, "num_experts_per_tok": 4, "router_aux_loss_coef": 0.0}

@@ -63,6 +63,7 @@ CHANGES = {
         "num_hidden_layers: 2 before",
     ),
     "batch": ({"gradient_accumulation_steps": 4}, "rows of a step: 8 before, 16 now"),
+    "optimizer": ({"optim": "muon"}, 'optim: not set before, "muon" now'),
     "stage": (
         {"stage": "sft", "datasets_and_ratios": [{"embedded:chat:300": 1.0}]},
         'stage: "Pre-training" before, "Supervised fine-tuning" now',
@@ -153,3 +154,24 @@ def test_a_killed_command_leaves_no_process_behind(train, tmp_path):
     assert time.monotonic() - started < 15
     _, alive = psutil.wait_procs(workers, timeout=5)
     assert not alive
+
+
+def test_a_run_by_muon_that_was_stopped_ends_as_one_that_was_not(train, tmp_path):
+    muon = {"optim": "muon", "muon_momentum_warmup_steps": 6, "muon_weight_decay": 0.1, "embedding_lr": 1e-2}
+    train(tmp_path / "whole", **muon)
+    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
+    for path in [tmp_path / "stopped" / "checkpoint-8", tmp_path / "stopped" / "checkpoint-10"]:
+        shutil.rmtree(path)
+    (tmp_path / "stopped" / "finished.json").unlink()
+    assert "checkpoint-4" in train(tmp_path / "stopped", **muon).stderr
+    expected = load_file(tmp_path / "whole" / "model.safetensors")
+    for name, tensor in load_file(tmp_path / "stopped" / "model.safetensors").items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_state_of_another_optimizer_is_not_gone_on_with(shared, train, tmp_path):
+    if not (shared / "run" / "finished.json").exists():
+        train(shared / "run")
+    start = {"model_preset": None, "model_overrides": None, "continue_from": str(shared / "run" / "checkpoint-4")}
+    done = train(tmp_path / "next", check=False, warmup_steps=0, optim="muon", **start)
+    assert done.returncode == 1 and "the state of another optimizer" in done.stderr and "Traceback" not in done.stderr

@@ -11,7 +11,19 @@ import small_doge
 
 
 PACKAGE = Path(small_doge.__file__).parent
-LAYERS = ["utils", "ops", "models", "processor", "inference", "trainer", "evaluation", "compat", "webui", "cli"]
+LAYERS = [
+    "utils",
+    "ops",
+    "models",
+    "optim",
+    "processor",
+    "inference",
+    "trainer",
+    "evaluation",
+    "compat",
+    "webui",
+    "cli",
+]
 NEVER = {("processor", "models")}
 
 

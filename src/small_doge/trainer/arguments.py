@@ -10,6 +10,9 @@ from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
 
 
+MUON = "muon"  # value of `optim` that the library does not have
+
+
 @dataclass
 class ModelArguments:
     """Which model, and which tokenizer."""
@@ -91,6 +94,25 @@ class StageSettings:
     )
     min_lr_ratio: float = field(default=0.0, metadata={"help": "Final learning rate as a share of the peak."})
     decay_type: str = field(default="linear", metadata={"help": "Shape of the decay: linear, cosine or 1-sqrt."})
+    muon_lr: float = field(
+        default=0.02, metadata={"help": "Peak learning rate of the matrices that Muon trains, with optim: muon."}
+    )
+    muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
+    muon_momentum_warmup_steps: int = field(
+        default=0, metadata={"help": "Number of steps over which Muon's momentum rises from 0.85."}
+    )
+    muon_weight_decay: float = field(
+        default=0.0, metadata={"help": "Weight decay of the matrices that Muon trains, times their learning rate."}
+    )
+    muon_cautious_weight_decay: bool = field(
+        default=False, metadata={"help": "Decay a weight of Muon only where its update shrinks it too."}
+    )
+    embedding_lr: float | None = field(
+        default=None,
+        metadata={
+            "help": "Peak learning rate of the embedding and the head, with optim: muon; learning_rate if not set."
+        },
+    )
     tokens_per_step: int | None = field(
         default=None,
         metadata={"help": "Number of tokens per step over all processes; sets gradient_accumulation_steps."},
@@ -124,7 +146,13 @@ class StageSettings:
         check_settings(self)
         if self.data_seed is None:
             self.data_seed = self.seed
+        trains_by_muon = self.optim == MUON
+        if trains_by_muon:  # the library knows its own names only
+            self.optim = "adamw_torch"
         super().__post_init__()
+        if trains_by_muon:
+            self.optim = MUON
+            check_muon(self)
 
     def set_accumulation(self, steps: int) -> None:
         """Set the accumulation steps, and what follows from them."""
@@ -153,6 +181,30 @@ def check_settings(args: Any) -> None:
             raise UserError(f"{name}={value} must be a number of at least 0")
     if args.learning_rate == 0:
         raise UserError("learning_rate=0 learns nothing; set it above 0")
+
+
+def check_muon(args: Any) -> None:
+    """Refuse Muon where weights are split among processes, and values that it can't work with.
+
+    Raises:
+        UserError: with the value and the remedy.
+    """
+    sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if args.fsdp_plugin_args else None
+    if sharding is not None:
+        raise UserError(
+            f"optim=muon under {sharding}: Muon needs whole matrices, of which each process holds a part. Use DDP "
+            "(recipes/accelerate_configs/ddp.yaml), or optim=adamw_torch_fused"
+        )
+    for name in ("muon_lr", "embedding_lr"):
+        value = getattr(args, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name}={value} must be a number above 0")
+    for name in ("muon_weight_decay", "muon_momentum_warmup_steps"):
+        value = getattr(args, name)
+        if not (value >= 0 and math.isfinite(value)):
+            raise UserError(f"{name}={value} must be a number of at least 0")
+    if not 0 <= args.muon_momentum < 1:
+        raise UserError(f"muon_momentum={args.muon_momentum} must be at least 0 and below 1")
 
 
 @dataclass

@@ -9,8 +9,11 @@ from datasets import Dataset
 from transformers import Trainer
 
 from ..processor.stream import StreamLoader
+from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
+from .arguments import MUON
+from .building import build_muon
 from .callbacks import make_diverged_error
 from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCallback, unwrap_scheduler
 
@@ -77,7 +80,7 @@ class CheckpointingMixin:
             warmup, stable, decay = split_steps(
                 num_training_steps, self.args.warmup_steps, self.args.decay_steps, self.args.stable_steps
             )
-            peak = self.args.learning_rate
+            peak = max(group["lr"] for group in optimizer.param_groups)
             self.lr_scheduler = self.schedule = WSDScheduler(
                 optimizer, warmup, stable, decay, min_lr=self.args.min_lr_ratio * peak, decay_type=self.args.decay_type
             )
@@ -87,6 +90,8 @@ class CheckpointingMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Create an optimizer, with the state of the checkpoint that the run continues from."""
+        if self.args.optim == MUON and self.optimizer is None:
+            self.optimizer = build_muon(self.model, self.args)
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.optimizer_state is not None:
             state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
@@ -99,7 +104,13 @@ class CheckpointingMixin:
                     self.optimizer_state.parent,
                     rates[0],
                 )
-            optimizer.load_state_dict(state)
+            try:
+                optimizer.load_state_dict(state)
+            except ValueError as error:  # other groups
+                raise UserError(
+                    f"{self.optimizer_state} is the state of another optimizer than optim={self.args.optim}: set optim to "
+                    "the one of that run, or reset_optimizer to true to start a new one"
+                ) from error
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = group["initial_lr"] = rate
             self.optimizer_state = None

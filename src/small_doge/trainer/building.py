@@ -6,12 +6,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
+from ..optim import Muon, split_parameters
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.extras import needs_extra
 from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
 from ..utils.suggest import unknown_name_message
-from .arguments import AdapterArguments, ModelArguments
+from .arguments import AdapterArguments, ModelArguments, StageArguments
 
 
 def find_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
@@ -79,3 +80,28 @@ def add_adapter(model: DogeForCausalLM, args: ModelArguments) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def build_muon(model: torch.nn.Module, args: StageArguments) -> Muon:
+    """Build Muon for the matrices of a model's layers, with AdamW for its other parameters, by the settings of a run.
+
+    Raises:
+        UserError: no matrix of the model is trained whole, as with an adapter.
+    """
+    adamw = {
+        "lr": args.learning_rate,
+        "weight_decay": args.weight_decay,
+        "betas": (args.adam_beta1, args.adam_beta2),
+        "eps": args.adam_epsilon,
+    }
+    muon = {
+        "lr": args.muon_lr,
+        "weight_decay": args.muon_weight_decay,
+        "momentum": args.muon_momentum,
+        "momentum_warmup_steps": args.muon_momentum_warmup_steps,
+        "cautious_weight_decay": args.muon_cautious_weight_decay,
+    }
+    groups = split_parameters(model, muon, {**adamw, "lr": args.embedding_lr or args.learning_rate}, adamw)
+    if not any(group["use_muon"] for group in groups):
+        raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
+    return Muon(groups)

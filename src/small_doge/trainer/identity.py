@@ -13,7 +13,7 @@ from ..processor.data_config import choose_packing
 from ..processor.stream import MixedStream
 from ..utils.errors import UserError
 from ..utils.files import write_json
-from .arguments import AdapterArguments, DataArguments, ModelArguments, StageArguments
+from .arguments import MUON, AdapterArguments, DataArguments, ModelArguments, StageArguments
 
 
 IDENTITY = "run.json"
@@ -82,6 +82,8 @@ def describe_run(
     if isinstance(model_args, AdapterArguments) and model_args.lora_r:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         facts["adapter"] = {name: getattr(model_args, name) for name in names}
+    if args.optim == MUON:
+        facts["optimizer"] = {"optim": MUON}
     return json.loads(json.dumps(facts, default=str))
 
 
