@@ -156,22 +156,25 @@ def test_a_killed_command_leaves_no_process_behind(train, tmp_path):
     assert not alive
 
 
-def test_a_run_by_muon_that_was_stopped_ends_as_one_that_was_not(train, tmp_path):
-    muon = {"optim": "muon", "muon_momentum_warmup_steps": 6, "muon_weight_decay": 0.1, "embedding_lr": 1e-2}
-    train(tmp_path / "whole", **muon)
-    shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
-    for path in [tmp_path / "stopped" / "checkpoint-8", tmp_path / "stopped" / "checkpoint-10"]:
-        shutil.rmtree(path)
-    (tmp_path / "stopped" / "finished.json").unlink()
-    assert "checkpoint-4" in train(tmp_path / "stopped", **muon).stderr
-    expected = load_file(tmp_path / "whole" / "model.safetensors")
-    for name, tensor in load_file(tmp_path / "stopped" / "model.safetensors").items():
-        assert torch.equal(tensor, expected[name]), name
-
-
 def test_the_state_of_another_optimizer_is_not_gone_on_with(shared, train, tmp_path):
     if not (shared / "run" / "finished.json").exists():
         train(shared / "run")
     start = {"model_preset": None, "model_overrides": None, "continue_from": str(shared / "run" / "checkpoint-4")}
     done = train(tmp_path / "next", check=False, warmup_steps=0, optim="muon", **start)
     assert done.returncode == 1 and "the state of another optimizer" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_checkpoint_before_the_decay_is_kept_and_gone_on_from(train, tmp_path):
+    out = tmp_path / "out"
+    done = train(out, keep_stable_checkpoint=True, save_steps=2, save_total_limit=1, decay_steps=3, warmup_steps=1)
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-7"], done.stderr
+    start = {"model_preset": None, "model_overrides": None, "continue_from": str(out / "checkpoint-7")}
+    done = train(tmp_path / "next", warmup_steps=0, save_strategy="no", **start)
+    assert "not from the stable phase" not in done.stderr
+
+
+def test_a_stable_checkpoint_needs_checkpoints_and_a_stable_phase(train, tmp_path):
+    done = train(tmp_path / "out", check=False, keep_stable_checkpoint=True, save_strategy="no")
+    assert done.returncode == 1 and "save_strategy is no" in done.stderr
+    done = train(tmp_path / "out", check=False, keep_stable_checkpoint=True, lr_scheduler_type="cosine")
+    assert done.returncode == 1 and "needs a stable phase" in done.stderr

@@ -7,9 +7,11 @@ import typer
 from rich.console import Console
 
 from ..trainer.stages import list_names
+from ..utils.errors import UserError
 from ..utils.extras import require_extra
 from ..utils.files import write_json
 from ..utils.logging import quiet_libraries
+from ..utils.suggest import unknown_name_message
 from .tables import show_table
 from .train import ANY_SETTING
 
@@ -116,24 +118,31 @@ def learning_rate(
     highest: Annotated[float, typer.Option("--to", help="Highest learning rate.")] = 1e-2,
     trials: Annotated[int, typer.Option(help="Number of learning rates to try, at equal ratios.")] = 5,
     steps: Annotated[int, typer.Option(min=2, help="Number of steps of each trial.")] = 100,
+    setting: Annotated[
+        str, typer.Option(help="Rate to find: learning_rate, or with optim: muon also muon_lr or embedding_lr.")
+    ] = "learning_rate",
     output: OutputOption = Path("runs/tune/lr"),
 ) -> None:
     """Find a good learning rate by short runs on the recipe's own data. Finished runs are not repeated."""
     require_extra("small-doge tune", "train")
     from ..trainer.recipe import parse_command_line
-    from ..trainer.tuning import Trial, choose_rate, plot_rates, spread_rates, tune_learning_rate
+    from ..trainer.tuning import RATES, Trial, choose_rate, plot_rates, spread_rates, tune_learning_rate
 
     quiet_libraries()
     _, overrides = parse_command_line(context.args)
 
     def say(trial: Trial) -> None:
-        console.print(f"learning_rate {trial.rate:.1e}: score {trial.score:.4f}", highlight=False)
+        console.print(f"{setting} {trial.rate:.1e}: score {trial.score:.4f}", highlight=False)
 
-    done = tune_learning_rate(config, overrides, spread_rates(lowest, highest, trials), steps, output, stage, say)
-    plot_rates(done, output / "learning_rate.png")
+    if setting not in RATES:
+        raise UserError(unknown_name_message("--setting", setting, RATES))
+    rates = spread_rates(lowest, highest, trials)
+    done = tune_learning_rate(config, overrides, rates, steps, output, stage, say, setting)
+    picture = output / f"{setting}.png"
+    plot_rates(done, picture)
     best, advice = choose_rate(done)
-    write_json(output / "learning_rate.json", {"best": best.rate, "scores": {f"{t.rate:.1e}": t.score for t in done}})
+    write_json(output / f"{setting}.json", {"best": best.rate, "scores": {f"{t.rate:.1e}": t.score for t in done}})
     console.print(
-        f"Best: learning_rate={best.rate:.1e}{f'; {advice}' if advice else ''}. Picture: {output / 'learning_rate.png'}",
+        f"Best: {setting}={best.rate:.1e}{f'; {advice}' if advice else ''}. Picture: {picture}",
         highlight=False,
     )

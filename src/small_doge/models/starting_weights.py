@@ -14,6 +14,7 @@ def set_starting_weights(
     zero_outputs: bool = False,
     embedding_std: float | None = None,
     query_key_gain: float | None = None,
+    prefix: str = "",
 ) -> None:
     """Change the weights that a new model starts from, in place.
 
@@ -23,13 +24,14 @@ def set_starting_weights(
             first.
         embedding_std: standard deviation of the embedding's entries, and of the head's where it has its own.
         query_key_gain: weights of the norms of queries and keys; the logits of attention grow with its square.
+        prefix: of the names in messages, for settings of a recipe.
 
     Raises:
         UserError: a value that is not above 0.
     """
     for name, value in (("embedding_std", embedding_std), ("query_key_gain", query_key_gain)):
         if value is not None and not value > 0:
-            raise UserError(f"{name}={value} must be above 0")
+            raise UserError(f"{prefix}{name}={value} must be above 0")
     layers: Any = model.model.layers
     for layer in layers:
         if zero_outputs:

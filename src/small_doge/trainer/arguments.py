@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 
 from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
+from .averaging import check_average
 
 
 MUON = "muon"  # value of `optim` that the library does not have
@@ -22,6 +23,16 @@ class ModelArguments:
     )
     model_overrides: dict[str, Any] = field(
         default_factory=dict, metadata={"help": "Fields of DogeConfig to change in the preset."}
+    )
+    init_zero_outputs: bool = field(
+        default=False,
+        metadata={"help": "Start the last product of each attention and feed-forward layer of a new model at zero."},
+    )
+    init_embedding_std: float | None = field(
+        default=None, metadata={"help": "Standard deviation of a new model's embedding; 0.02 if not set."}
+    )
+    init_query_key_gain: float | None = field(
+        default=None, metadata={"help": "First weight of the norms of queries and keys of a new model; 1 if not set."}
     )
     model_name_or_path: str | None = field(
         default=None,
@@ -122,6 +133,22 @@ class StageSettings:
     logging_steps: float = field(default=10, metadata={"help": "Number of steps between two log lines."})
     save_steps: float = field(default=500, metadata={"help": "Number of steps between two checkpoints."})
     save_total_limit: int | None = field(default=3, metadata={"help": "Number of checkpoints to keep."})
+    weight_average: str = field(
+        default="none",
+        metadata={"help": "Average of the last weights that becomes the finished model: none, ema or uniform."},
+    )
+    weight_average_share: float = field(
+        default=0.1, metadata={"help": "Share of all steps, at the end, whose weights are averaged."}
+    )
+    weight_average_decay: float = field(
+        default=0.99, metadata={"help": "Share of itself that an exponential average (ema) keeps at each step."}
+    )
+    keep_stable_checkpoint: bool = field(
+        default=False,
+        metadata={
+            "help": "Save a checkpoint where the decay begins, and keep it, so that other runs can go on from it."
+        },
+    )
     report_to: str | list[str] | None = field(
         default="tensorboard", metadata={"help": "Experiment tracker: tensorboard, wandb, trackio or none."}
     )
@@ -153,6 +180,8 @@ class StageSettings:
         if trains_by_muon:
             self.optim = MUON
             check_muon(self)
+        if self.weight_average != "none":
+            check_whole_weights(self, f"weight_average={self.weight_average}", "set weight_average to none")
 
     def set_accumulation(self, steps: int) -> None:
         """Set the accumulation steps, and what follows from them."""
@@ -179,8 +208,25 @@ def check_settings(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise UserError(f"{name}={value} must be a number of at least 0")
+    check_average(args)
+    if args.keep_stable_checkpoint and args.save_strategy == "no":
+        raise UserError("keep_stable_checkpoint=true needs checkpoints, and save_strategy is no: set it to steps")
+    if args.keep_stable_checkpoint and args.lr_scheduler_type != "warmup_stable_decay":
+        raise UserError(
+            f"keep_stable_checkpoint=true needs a stable phase, which lr_scheduler_type={args.lr_scheduler_type} does not have"
+        )
     if args.learning_rate == 0:
         raise UserError("learning_rate=0 learns nothing; set it above 0")
+
+
+def check_whole_weights(args: Any, setting: str, remedy: str) -> None:
+    """Raise a `UserError` where each process holds a part of every weight, which a setting can't work with."""
+    sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if args.fsdp_plugin_args else None
+    if sharding is not None:
+        raise UserError(
+            f"{setting} under {sharding}: it needs whole weights, of which each process holds a part. Use DDP "
+            f"(recipes/accelerate_configs/ddp.yaml), or {remedy}"
+        )
 
 
 def check_muon(args: Any) -> None:
@@ -189,12 +235,7 @@ def check_muon(args: Any) -> None:
     Raises:
         UserError: with the value and the remedy.
     """
-    sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if args.fsdp_plugin_args else None
-    if sharding is not None:
-        raise UserError(
-            f"optim=muon under {sharding}: Muon needs whole matrices, of which each process holds a part. Use DDP "
-            "(recipes/accelerate_configs/ddp.yaml), or optim=adamw_torch_fused"
-        )
+    check_whole_weights(args, "optim=muon", "set optim to adamw_torch_fused")
     for name in ("muon_lr", "embedding_lr"):
         value = getattr(args, name)
         if value is not None and not (value > 0 and math.isfinite(value)):

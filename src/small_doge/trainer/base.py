@@ -13,6 +13,7 @@ from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler, split_steps
 from .arguments import MUON
+from .averaging import WeightAverageCallback
 from .building import build_muon
 from .callbacks import make_diverged_error
 from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCallback, unwrap_scheduler
@@ -61,12 +62,23 @@ class CheckpointingMixin:
         super().__init__(*args, **kwargs)
         trainer: Any = self
         trainer.add_callback(self.own_rates)
+        self.average: WeightAverageCallback | None = None
+        if self.args.weight_average != "none":
+            share, decay = self.args.weight_average_share, self.args.weight_average_decay
+            self.average = WeightAverageCallback(self.args.weight_average, share, decay)
+            trainer.add_callback(self.average)  # before the callback that marks a checkpoint as whole
         trainer.add_callback(CheckpointCallback(settings, identity, stream))
         trainer.add_callback(SaveBeforeEvaluationCallback(self.evaluate))
 
     def get_train_dataloader(self) -> Any:
         """Return a stream as it is: its loader gives each process its part already."""
         return super().get_train_dataloader() if self.stream is None else self.stream
+
+    def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as in `transformers`; an average of the weights goes on from the checkpoint too."""
+        if self.average is not None and isinstance(resume_from_checkpoint, str):
+            self.average.resume = Path(resume_from_checkpoint)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
         """Create our warmup-stable-decay schedule, or one of `transformers`."""

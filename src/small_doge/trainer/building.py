@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..models import DogeConfig, DogeForCausalLM, load_model
+from ..models.starting_weights import set_starting_weights
 from ..optim import Muon, split_parameters
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
@@ -29,6 +30,9 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
     if trained is not None:
         if model.model_overrides:
             raise UserError("model_overrides change new models only; a trained one keeps its configuration")
+        for name in ("init_zero_outputs", "init_embedding_std", "init_query_key_gain"):
+            if getattr(model, name):
+                raise UserError(f"{name} changes new models only; a trained one keeps its weights")
         doge = load_model(AutoModelForCausalLM, trained, dtype=torch.float32)
     else:
         tokens = {
@@ -37,6 +41,9 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
             "pad_token_id": tokenizer.pad_token_id,
         }
         doge = DogeForCausalLM(DogeConfig.from_preset(model.model_preset, **{**tokens, **model.model_overrides}))
+        set_starting_weights(
+            doge, model.init_zero_outputs, model.init_embedding_std, model.init_query_key_gain, prefix="init_"
+        )
     check_tokenizer_fits(tokenizer, doge.config.vocab_size)
     if trained is not None and model.tokenizer_name_or_path is not None:
         check_tokenizer_belongs(trained, model.tokenizer_name_or_path, tokenizer)

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,12 @@ def find_bad_weights(folder: str | Path) -> str | None:
     return None
 
 
-def rotate(output_dir: str | Path, limit: int | None, best: str | Path | None = None) -> None:
-    """Delete the oldest checkpoints beyond `limit`, but not the best one; called after the newest is whole."""
+def rotate(output_dir: str | Path, limit: int | None, kept: Iterable[Path] = ()) -> None:
+    """Delete the oldest checkpoints beyond `limit`, but none of `kept`; called after the newest is whole."""
+    spared = {path.resolve() for path in kept}
     if limit is not None and limit > 0:
         for path in list_checkpoints(output_dir)[limit:]:
-            if best is None or path.resolve() != Path(best).resolve():
+            if path.resolve() not in spared:
                 shutil.rmtree(path, ignore_errors=True)
 
 
@@ -83,4 +85,5 @@ def estimate_disk(parameters: int, args: Any) -> int:
         args: training arguments; `save_strategy` and `save_total_limit` count.
     """
     kept = 0 if args.save_strategy == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
+    kept += args.keep_stable_checkpoint
     return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS)

@@ -12,6 +12,7 @@ from ..utils.files import write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED, LOSS_PICTURE
+from .averaging import RAW
 from .base import DogeTrainer
 from .callbacks import read_log
 from .checkpoints import LOG_NAME, RECIPE
@@ -24,9 +25,20 @@ logger = get_logger(__name__)
 ADAPTER = "adapter"
 
 
+def put_average(trainer: DogeTrainer) -> None:
+    """Put the average of the last weights into the model, if the run made one, and save the raw weights beside it."""
+    if trainer.average is None:
+        return
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if trainer.args.should_save and trainer.average.average is not None:
+        model.save_pretrained(Path(trainer.args.output_dir) / RAW)
+    if not trainer.average.put_into(model):
+        logger.warning("no step was averaged, since the run was at its end already: its last weights are the result")
+
+
 def evaluate_finally(trainer: DogeTrainer) -> dict[str, float]:
-    """Return the evaluation at the last step, which may have been made already; that of the best weights is made anew."""
-    if trainer.args.load_best_model_at_end:
+    """Return the evaluation at the last step, which may have been made already; that of other weights is made anew."""
+    if trainer.args.load_best_model_at_end or trainer.average is not None:
         return trainer.evaluate()
     last = trainer.state.log_history[-2:]
     done = [row for row in last if "eval_loss" in row and row["step"] == trainer.state.global_step]

@@ -17,7 +17,8 @@ from ..models import DogeConfig, DogeForCausalLM
 from ..models.presets import PRESETS
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from .arguments import DataArguments, ModelArguments, StageArguments
+from .arguments import MUON, DataArguments, ModelArguments, StageArguments
+from .building import build_muon
 from .checkpoints import BYTES_OF_CHECKPOINT, estimate_disk
 from .recipe import StageRun, load_run
 from .stages import find_stage, guess_stage
@@ -188,7 +189,8 @@ def run_probe(
     device = args.device
     with watch_memory(device, before) as peak:
         model = DogeForCausalLM(config).to(device).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
+        by_muon = args.optim == MUON
+        optimizer = build_muon(model, args) if by_muon else torch.optim.AdamW(model.parameters(), lr=1e-9)
         _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
         started = time.monotonic()
         optimizer.step()

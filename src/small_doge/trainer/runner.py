@@ -18,7 +18,7 @@ from .base import DogeTrainer
 from .building import add_adapter, build_model, find_tokenizer
 from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback
 from .checkpoints import discard_run, find_last_whole
-from .finishing import collect_facts, evaluate_finally, save_finished
+from .finishing import collect_facts, evaluate_finally, put_average, save_finished
 from .identity import check_identity, describe_run
 from .recipe import StageRun, load_run
 from .rows import check_learnt, open_stream, prepare_data
@@ -91,6 +91,7 @@ def run_stage(run: StageRun) -> Path:
     started = time.monotonic()
     _train(trainer, resume)
     # 5. Evaluate once more where that is due, and leave a complete model folder.
+    put_average(trainer)
     metrics = evaluate_finally(trainer) if "test" in rows else {}
     facts = collect_facts(trainer, metrics, time.monotonic() - started, resume)
     save_finished(trainer, tokenizer, output, run.settings, facts, setup.title)

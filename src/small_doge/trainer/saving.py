@@ -15,7 +15,7 @@ from ..processor.stream import StreamLoader
 from ..utils.files import write_json, write_manifest, write_text
 from ..utils.hardware import describe_device
 from ..utils.scheduler import WSDScheduler
-from .checkpoints import DATA_POSITION, MACHINE, RECIPE, list_checkpoints, rotate
+from .checkpoints import DATA_POSITION, MACHINE, RECIPE, list_checkpoints, read_step, rotate
 from .identity import write_identity
 
 
@@ -55,17 +55,27 @@ class CheckpointCallback(TrainerCallback):
             write_identity(folder, self.identity)
         write_json(folder / MACHINE, {"adapted": args.adapted, "machine": describe_device()})
         write_manifest(folder)
-        rotate(args.output_dir, self.limit, find_best(args, state))
+        special = (find_best(args, state), find_stable(args, kwargs.get("lr_scheduler")))
+        rotate(args.output_dir, self.limit, [path for path in special if path is not None])
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint where the decay begins, if it is wanted."""
+        stable = find_stable(args, kwargs.get("lr_scheduler"))
+        if stable is not None and read_step(stable) == state.global_step:
+            control.should_save = True
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the limit back; of a run that keeps one checkpoint, the best one stays, as in `transformers`."""
         args.save_total_limit = self.limit
-        best = find_best(args, state)
+        best, stable = find_best(args, state), find_stable(args, kwargs.get("lr_scheduler"))
         if args.should_save and self.limit == 1 and best is not None:
+            spared = {path.resolve() for path in (best, stable) if path is not None}
             for path in list_checkpoints(args.output_dir):
-                if path.resolve() != best.resolve():
+                if path.resolve() not in spared:
                     shutil.rmtree(path, ignore_errors=True)
 
 
@@ -73,6 +83,15 @@ def find_best(args: TrainingArguments, state: TrainerState) -> Path | None:
     """Find the checkpoint whose weights are the result, if the evaluation decides on that."""
     best = state.best_model_checkpoint if args.load_best_model_at_end else None
     return None if best is None else Path(best)
+
+
+def find_stable(args: Any, scheduler: Any) -> Path | None:
+    """Find the place of the checkpoint from which the rate decays, if it is to be kept; before step 1 there is none."""
+    schedule = unwrap_scheduler(scheduler)
+    if not args.keep_stable_checkpoint or not isinstance(schedule, WSDScheduler):
+        return None
+    last = schedule.warmup_steps + schedule.stable_steps
+    return Path(args.output_dir) / f"checkpoint-{last}" if last else None
 
 
 class OwnRatesCallback(TrainerCallback):

@@ -15,6 +15,7 @@ from ..utils.errors import DivergedError, UserError
 from ..utils.files import write_json
 from ..utils.paths import FINISHED
 from ..utils.plots import saved_figure
+from .arguments import MUON
 from .callbacks import JUDGED_SHARE, read_log
 from .checkpoints import LOG_NAME
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
@@ -26,6 +27,8 @@ USABLE = 0.85
 # A probe that would take longer is not run: what fits is then told from the memory of smaller ones.
 LONGEST_PROBE = 30.0
 WEIGHTS = "model.safetensors"
+# Learning rates of the groups of parameters: of AdamW, of Muon, and of the embedding where Muon trains the rest.
+RATES = ("learning_rate", "muon_lr", "embedding_lr")
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ def tune_learning_rate(
     output: Path,
     stage: str | None = None,
     say: Callable[[Trial], None] = lambda trial: None,
+    setting: str = "learning_rate",
 ) -> list[Trial]:
     """Train shortly with each rate, on the same rows from the same weights; finished trials are not run again.
 
@@ -182,14 +186,22 @@ def tune_learning_rate(
         output: folder of the trials' logs.
         stage: guessed from the recipe's place if None.
         say: takes each trial when it is done.
+        setting: the rate that is tried, one of `RATES`.
+
+    Raises:
+        UserError: a rate of Muon's, and the recipe does not train by it.
     """
-    name = load_stage(config, {**overrides, "output_dir": str(output)}, stage).stage.name
+    run = load_stage(config, {**overrides, "output_dir": str(output)}, stage)
+    if setting != "learning_rate" and run.args.optim != MUON:
+        raise UserError(f"--setting {setting} needs optim: muon; the recipe has optim: {run.args.optim}")
+    name = run.stage.name
+    prefix = "" if setting == "learning_rate" else f"{setting}-"
     trials = []
     for rate in rates:
-        folder = output / f"{rate:.1e}-{steps}-steps"
+        folder = output / f"{prefix}{rate:.1e}-{steps}-steps"
         settings = {
             **overrides,
-            "learning_rate": rate,
+            setting: rate,
             "max_steps": steps,
             "output_dir": str(folder),
             "cache_dir": str(output / "data"),

@@ -63,7 +63,7 @@ def test_weights_that_are_not_finite_are_passed_over(run, messages, bad):
 
 
 def test_the_best_one_is_kept_beside_the_newest(run):
-    rotate(run, 1, run / "checkpoint-5")
+    rotate(run, 1, [run / "checkpoint-5"])
     assert sorted(p.name for p in run.iterdir()) == ["checkpoint-100", "checkpoint-5"]
 
 
