@@ -92,6 +92,18 @@ def test_a_lost_connection_is_told_and_the_next_run_goes_on(run, tmp_path, hub):
     assert not [r for r in hub.requests[before:] if r[0] == "GET" and r[1].endswith(".parquet")]
 
 
+def test_without_a_folder_data_go_where_the_guides_look_for_them(run, tmp_path):
+    run("download_pt_datasets.py", "--cache_dir", "./cache", "--num_proc", "1", "--only", "finemath")
+    assert list((tmp_path / "datasets/HuggingFaceTB/finemath/finemath-4plus").glob("*.parquet"))
+
+
+def test_fine_tuning_data_are_fetched_under_either_name(run, tmp_path):
+    for script in ("download_ft_datasets.py", "download_ft_dataset.py"):
+        folder = tmp_path / script
+        run(script, "--save_dir", folder, "--cache_dir", "./cache", "--num_proc", "1", "--only", "smoltalk")
+        assert list(folder.rglob("*.parquet"))
+
+
 def test_without_processed_data_the_script_to_run_first_is_named(run):
     done = run("concatenate_pt_datasets.py", "--datasets_dir", "./none", "--save_dir", ".", check=False)
     assert done.returncode == 1 and "with preprocess_pt_datasets.py" in done.stderr and "Traceback" not in done.stderr

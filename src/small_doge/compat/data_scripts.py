@@ -27,6 +27,7 @@ from ..utils.errors import UserError, told_errors
 from ..utils.files import OVERWRITE_HELP, check_output, whole_folder
 from ..utils.logging import get_logger
 from ..utils.model_folder import load_tokenizer
+from .names import correct_hub_name
 
 
 logger = get_logger(__name__)
@@ -72,7 +73,8 @@ def _parser(kind: str, *required: str) -> argparse.ArgumentParser:
 @_script
 def download_datasets(kind: str) -> None:
     """Run `download_pt_datasets.py` and `download_ft_datasets.py`."""
-    parser = _parser(kind, "save_dir")
+    parser = _parser(kind)
+    parser.add_argument("--save_dir", default="./datasets", help="Where results go.")
     parser.add_argument("--cache_dir", default=None, help="Not needed: files go straight into --save_dir.")
     parser.add_argument("--is_parallel", action="store_true", help="As many files at once as there are cores.")
     parser.add_argument("--files", type=int, default=None, help="Fetch the first files of each alone.")
@@ -101,7 +103,7 @@ def preprocess_datasets(kind: str) -> None:
     outputs = {name: Path(args.save_dir) / f"{name}_processed" for name in args.only}
     for output in outputs.values():
         check_output(output, PREPARED_BY, args.overwrite)
-    tokenizer = load_tokenizer(args.tokenizer_name_or_path, "--tokenizer_name_or_path")
+    tokenizer = load_tokenizer(correct_hub_name(args.tokenizer_name_or_path), "--tokenizer_name_or_path")
     os.environ[DATA_ROOT] = args.datasets_dir
     total = args.train_examples + args.test_examples
     ratios = [SHARES.get(name, 1 / len(args.only)) for name in args.only]
@@ -209,7 +211,7 @@ def train_tokenizer_from_old() -> None:
     args = parser.parse_args()
     check_output(args.save_dir, MADE_BY, args.overwrite, [args.datasets_dir, args.tokenizer_name_or_path])
     os.environ[DATA_ROOT] = args.datasets_dir
-    old = load_tokenizer(args.tokenizer_name_or_path, "--tokenizer_name_or_path")
+    old = load_tokenizer(correct_hub_name(args.tokenizer_name_or_path), "--tokenizer_name_or_path")
     ratios = [SHARES[name] / sum(SHARES[n] for n in args.only) for name in args.only]
     counts = dict(zip(args.only, share_out(args.num_samples, ratios), strict=True))
     texts = (text for name, count in counts.items() for text in islice(read_texts([name]), count))

@@ -20,6 +20,7 @@ from .messages import Message, RowError, check_unicode, find_first, is_blank, re
 from .row_schemas import (
     CONVERSATION_FIELDS,
     SCHEMA_FIELDS,
+    AnsweredRow,
     drop_thought_field,
     has_known_schema,
     is_preference,
@@ -104,7 +105,7 @@ class Encoder:
 
     def _apply_formatting_func(self, row: dict[str, Any]) -> dict[str, Any]:
         try:
-            content = self.config.formatting_func(row)
+            content = self.config.formatting_func(AnsweredRow(row))
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise RowError(f"formatting_func: {type(error).__name__}: {error}") from error
         if isinstance(content, dict):

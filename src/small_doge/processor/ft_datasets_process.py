@@ -39,7 +39,8 @@ def mix_datasets_by_ratio(
         apply_chat_template: render and tokenise, with labels on the answers alone; else rows stay `messages`.
         apply_thinking_template: a teacher's thought goes between `thinking_tags`, before the answer.
         packing: as for pre-training; conversations are never split between rows unless it is `wrapped`.
-        formatting_func: makes of a row a text, {"conversation"}, {"messages"} or a row of any known form.
+        formatting_func: makes of a row a text, {"conversation"}, {"messages"} or a row of any known form. `prompt`,
+            `response` and `thinking` can be read of rows of any known form: the first question, its answer and the thought.
         dataset_num_proc: processes that tokenise.
         seed: of the order of rows.
         cache_dir: where rows are kept between runs.

@@ -142,6 +142,10 @@ class MixReader:
             advice = "set dataset_text_field, pass a formatting_func, or check the stage"
             if why == f"no field {encoder.text_field!r}":
                 why = unknown_name_message("field", encoder.text_field, usable[0].row)
+                if "input_ids" in usable[0].row:
+                    advice = (
+                        "its rows are prepared already: name the folder as dataset_name, or train with it as it is"
+                    )
             raise UserError(
                 f"data set {source.name!r} has no usable row among its first {len(first)}: {where}: {why}; {advice} "
                 f"({self.config.row_format})"

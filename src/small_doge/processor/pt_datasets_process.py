@@ -34,7 +34,8 @@ def mix_datasets_by_ratio(
         processing_class: tokenizer.
         max_length: tokens of a row.
         packing: best_fit (True), wrapped or none (False).
-        formatting_func: makes of a row a text, {"text"}, {"messages"} or {"conversation"}.
+        formatting_func: makes of a row a text, {"text"}, {"messages"} or {"conversation"}. `prompt`,
+            `response` and `thinking` can be read of rows of any known form: the first question, its answer and the thought.
         dataset_num_proc: processes that tokenise; as many as there are cores if None.
         seed: of the order of documents and rows.
         cache_dir: where rows are kept between runs; the cache of `datasets` if None.

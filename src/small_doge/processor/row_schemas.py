@@ -295,19 +295,46 @@ def iterate_texts(row: dict[str, Any], text_field: str | None = None) -> Iterato
         return
 
 
-def mark_thought(message: Message, tags: tuple[str, str]) -> Message:
-    """Put the thought of an assistant's message between `tags`; without one, return it unchanged.
+def split_thought(message: Message) -> tuple[str | None, str]:
+    """Split an answer into its thought, or None, and the rest.
 
     The thought is a field beside the content or is marked in it, in any of the ways of public traces.
     """
-    if message["role"] != "assistant":
-        return message
     thought, answer = message.get("reasoning_content"), message["content"]
     if thought is None:
         match = next((found for pattern in TRACES if (found := pattern.match(answer))), None)
-        if match is None:
-            return message
-        thought, answer = match["thought"], match["answer"]
+        return (match["thought"].strip(), match["answer"].strip()) if match else (None, answer)
+    return thought, answer
+
+
+class AnsweredRow(dict):
+    """A row of any known schema that also answers to `prompt`, `response` and `thinking`, for functions that format rows.
+
+    Where a row lacks these fields, they are its first question, the answer to it without the thought, and the thought.
+    """
+
+    def __missing__(self, name: str) -> str:
+        if name not in ("prompt", "response", "thinking"):
+            raise KeyError(name)
+        messages = read_conversation(self)
+        asked = next((i for i, message in enumerate(messages) if message["role"] == "user"), len(messages))
+        answer = next((message for message in messages[asked:] if message["role"] == "assistant"), None)
+        if answer is None:
+            raise KeyError(name)
+        thought, response = split_thought(answer)
+        found = {"prompt": messages[asked]["content"], "response": response, "thinking": thought}[name]
+        if found is None:
+            raise KeyError(name)
+        return found
+
+
+def mark_thought(message: Message, tags: tuple[str, str]) -> Message:
+    """Put the thought of an assistant's message between `tags`; without one, return it unchanged."""
+    if message["role"] != "assistant":
+        return message
+    thought, answer = split_thought(message)
+    if thought is None:
+        return message
     content = f"{tags[0]}\n{thought.strip()}\n{tags[1]}\n\n{answer.strip()}".rstrip()
     return {**{k: v for k, v in message.items() if k != "reasoning_content"}, "content": content}
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from ..compat import names as older_names
 from ..models import DogeConfig
 from ..utils.errors import UserError
 from ..utils.hardware import has_fast_bf16
@@ -23,18 +24,6 @@ from .stages import Stage
 
 logger = get_logger(__name__)
 
-# Older names, such as those in the published guides, and the name of transformers for each.
-ALIASES = {
-    "warmup_ratio": "warmup_steps",
-    "decay_ratio": "decay_steps",
-    "min_lr_rate": "min_lr_ratio",
-    "max_train_steps": "max_steps",
-    "accumulate_steps": "gradient_accumulation_steps",
-    "max_seq_length": "max_length",
-    "no_cuda": "use_cpu",
-    "gradient_checkpointing": "activation_checkpointing",
-}
-SCHEDULE_ALIASES = {"wsd": "warmup_stable_decay", "wsd_scheduler": "warmup_stable_decay"}
 # The package behind each tracker.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -78,11 +67,7 @@ def read_recipe(path: str | Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    path = Path(path)
-    renamed = Path(str(path).replace("-R1", "-Reason"))
-    if not path.is_file() and renamed.is_file():
-        logger.info("%s is called %s here: using it as such", path, renamed)
-        path = renamed
+    path = older_names.rename_recipe(Path(path))
     if not path.is_file():
         near = sorted(str(p) for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"--config {path}: there is no such file" + (f"; there are {', '.join(near)}" if near else ""))
@@ -110,20 +95,21 @@ def resolve_settings(
     """
     known, resolved = known_settings(classes), {}
     for given, value in _nest(settings, known).items():
-        name = ALIASES.get(given, given)
+        name = older_names.SETTINGS.get(given, given)
         if name != given:
-            logger.info("%s is called %s here: using it as such", given, name)
+            older_names.tell_name(given, name)
         if name not in known:
             raise UserError(unknown_name_message("setting", given, known) + f" (in {source})")
         if name in resolved:
             raise UserError(f"{name} is set twice in {source}")
-        if name == "lr_scheduler_type" and value in SCHEDULE_ALIASES:
-            logger.info("lr_scheduler_type %s is called %s here", value, SCHEDULE_ALIASES[value])
-            value = SCHEDULE_ALIASES[value]
+        if name == "lr_scheduler_type" and value in older_names.SCHEDULES:
+            logger.info("lr_scheduler_type %s is called %s here", value, older_names.SCHEDULES[value])
+            value = older_names.SCHEDULES[value]
         resolved[name] = _convert(name, value, str(known[name].type))
-    overrides = resolved.get("model_overrides") or {}
+    if resolved.get("model_overrides"):
+        resolved["model_overrides"] = older_names.rename_model_fields(resolved["model_overrides"])
     config_fields = {f.name for f in dataclasses.fields(DogeConfig)}
-    for name in overrides:
+    for name in resolved.get("model_overrides") or {}:
         if name not in config_fields:
             raise UserError(unknown_name_message("field of model_overrides", name, config_fields))
     return resolved

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
-from transformers import ProgressCallback as StockProgressCallback
 
 from ..processor.measuring import count_scored_bytes
 from ..utils.errors import UserError
@@ -109,6 +108,7 @@ def _build_trainer(
     """Build the trainer of a stage with the callbacks that watch every run."""
     setup, args, test = run.setup, run.args, rows.get("test")
     progress = ProgressCallback()
+    args.disable_tqdm = True  # our progress is the only one: no bar of the library, nor its table in a notebook
     args.include_num_input_tokens_seen = "no" if setup.counts_own_tokens else "all"
     counts_bytes = test is not None and "input_ids" in test.column_names
     trainer = setup.trainer(
@@ -130,8 +130,7 @@ def _build_trainer(
         optimizer_state=find_optimizer_state(run.model, resume),
         **setup.build_extras(run, model, tokenizer),
     )
-    for stock in (StockProgressCallback, PrinterCallback):
-        trainer.remove_callback(stock)
+    trainer.remove_callback(PrinterCallback)
     return trainer
 
 

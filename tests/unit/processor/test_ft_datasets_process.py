@@ -204,8 +204,8 @@ def test_a_template_that_marks_no_answers_is_replaced_or_refused(mix, write, tin
 
 def test_a_formatting_function_that_fails_is_a_reason_not_a_crash(mix, write):
     path = write("c.jsonl", [chat(1)] * 3)
-    with pytest.raises(ValueError, match="formatting_func: KeyError: 'prompt'"):
-        mix([{path: 1.0}], formatting_func=lambda row: {"conversation": row["prompt"]})
+    with pytest.raises(ValueError, match="formatting_func: KeyError: 'question'"):
+        mix([{path: 1.0}], formatting_func=lambda row: {"conversation": row["question"]})
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from ...compat.names import rename_model_fields
 from ...utils.errors import UserError
 from ...utils.suggest import unknown_name_message
 from ..presets import PRESETS
@@ -103,6 +104,9 @@ class DogeConfig(PreTrainedConfig):
         return super().__new__(cls)
 
     def __post_init__(self, **kwargs: Any) -> None:
+        kwargs = rename_model_fields(kwargs)
+        for name in [name for name in kwargs if name in self.__dataclass_fields__]:
+            setattr(self, name, kwargs.pop(name))
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if "head_dim" in kwargs:
