@@ -27,6 +27,8 @@ class Instruction:
 TINY = "a tiny model, a step or two, and embedded texts"
 COPIES = "copies of the data sets with the same layout, a few rows each"
 SCRIPTS = "tests/integration/test_guides_scripts.py"
+RECIPES = "tests/unit/trainer/test_recipe.py"
+SCHEDULER = "tests/unit/utils/test_scheduler.py"
 EVALUATION = "tests/unit/evaluation/test_eval_scripts.py"
 INSTRUCTIONS = [
     # Installation.
@@ -45,6 +47,12 @@ INSTRUCTIONS = [
             "concatenate_ft_datasets.py": "test_fine_tuning_data_are_processed_and_joined",
             "train_tokenizer_from_old.py": "test_a_tokenizer_is_trained_from_an_old_one",
         }.items()
+    ),
+    Instruction(
+        "step by step",
+        "Bespoke-Stratos-17k to distill, NuminaMath-TIR for GRPO",
+        f"{SCRIPTS}::test_fine_tuning_data_are_processed_and_joined",
+        COPIES,
     ),
     Instruction(
         "training guide",
@@ -86,6 +94,28 @@ INSTRUCTIONS = [
         "test_experts_have_no_heads",
         "the experts of a layer have one router; the setting is an error that says so",
     ),
+    # Hyperparameters.
+    Instruction(
+        "all",
+        "pre-training: steps, accumulation, learning rate, shares of warm-up and decay, weight decay",
+        f"{RECIPES}::test_full_recipes_have_the_published_numbers",
+    ),
+    Instruction(
+        "readme",
+        "rates and steps to go on from a stable checkpoint",
+        f"{RECIPES}::test_runs_that_go_on_from_a_stable_checkpoint_keep_the_published_rate_without_a_warm_up",
+        "no warm-up, since the checkpoint has had it",
+    ),
+    Instruction(
+        "readme, training guide",
+        "SFT: epochs, context, learning rate, batch",
+        f"{RECIPES}::test_sft_recipes_have_the_published_numbers",
+    ),
+    Instruction(
+        "readme, training guide",
+        "DPO: epochs, context, learning rate, batch",
+        f"{RECIPES}::test_dpo_recipes_have_the_published_numbers",
+    ),
     # Training.
     *(
         Instruction(guide, f"accelerate launch {script} {recipe}", "test_a_launch_trains", TINY)
@@ -114,13 +144,30 @@ INSTRUCTIONS = [
         "tests/integration/test_distributed.py::test_two_processes_agree_with_one",
         "two processes on a CPU",
     ),
+    Instruction(
+        "training guide",
+        "accelerate launch deepspeed_zero3.yaml pt.py Doge-160M/config_full.yaml",
+        "tests/integration/test_distributed.py::test_two_processes_agree_with_one",
+        TINY + "; test_full_recipes_have_the_published_numbers reads the recipe",
+    ),
     Instruction("training guide", "accelerate config; train.py", "", "interactive, and a script of the reader's own"),
-    Instruction("training guide", "WSDScheduler(warmup_steps=800, ...)", "test_the_schedule_has_the_guides_steps"),
+    Instruction(
+        "training guide",
+        "WSDScheduler(optimizer=..., warmup_steps=800, ..., max_lr=8e-3, min_lr=8e-5)",
+        f"{SCHEDULER}::test_the_guides_call_works",
+        "a hundredth of the steps",
+    ),
     Instruction("training guide", "the settings that save memory", "test_settings_that_save_memory_train", TINY),
     Instruction(
         "training guide", "bf16 and fp16 together", "test_two_precisions_are_refused", "choose one, as it says"
     ),
     Instruction("training guide", "settings of Troubleshooting", "test_settings_of_the_troubleshooting_are_taken"),
+    Instruction(
+        "training guide",
+        "dataloader_num_workers = min(4, os.cpu_count()), dataloader_pin_memory where there is a GPU",
+        "test_settings_of_the_troubleshooting_are_taken",
+        "set by name; workers that a machine has no cores for are lowered with a notice",
+    ),
     Instruction(
         "training guide",
         "find_optimal_batch_size",
@@ -159,6 +206,17 @@ INSTRUCTIONS = [
         "powershell evaluation/eval_downstream_tasks.ps1",
         f"{EVALUATION}::test_both_scripts_name_the_same_commands_options_and_files",
         "compared with the other script, since no PowerShell runs in tests",
+    ),
+    Instruction(
+        "training guide",
+        "export MODEL=..., export OUTPUT_DIR=...; editing both in the script",
+        f"{EVALUATION}::test_values_may_be_edited_at_the_top_and_the_programs_lie_on_the_path",
+    ),
+    Instruction("step by step", "pip install lighteval", "", "no network in tests; make lighteval installs it"),
+    Instruction(
+        "all",
+        "links to files: recipes/doge/README.md, evaluation/README.md, docs/models.md, webui.md, faq.md, installation.md",
+        "test_files_that_the_guides_link_to_exist",
     ),
     Instruction("readme", "small-doge-webui", "test_the_page_has_its_command", "tests/unit/webui tests the server"),
     # The first release.

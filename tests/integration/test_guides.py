@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 from small_doge import DogeConfig
 from small_doge.processor import ft_datasets_process, pt_datasets_process
 from small_doge.trainer.recipe import load_arguments, parse_command_line
-from small_doge.utils.scheduler import WSDScheduler
 
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +42,23 @@ def test_every_instruction_is_run_or_says_why_not(instruction):
     file, _, name = instruction.runs.rpartition("::")
     assert instruction.runs or instruction.differs
     assert not name or name in functions(ROOT / file if file else Path(__file__))
+
+
+LINKED = [
+    *("README.md", "README_zh.md", "recipes/doge/README.md", "recipes/doge/README_zh.md", "evaluation/README.md"),
+    *(f"docs/{name}.md" for name in ("installation", "models", "webui", "faq")),
+    *(
+        "examples/notebook.ipynb",
+        "examples/utils/download_pt_datasets.py",
+        "examples/utils/train_tokenizer_from_old.py",
+    ),
+    "recipes/accelerate_configs",
+]
+
+
+@pytest.mark.parametrize("path", LINKED)
+def test_files_that_the_guides_link_to_exist(path):
+    assert (ROOT / path).exists()
 
 
 # Data.
@@ -214,19 +230,25 @@ def words_of(script, recipe, stage, base, workspace, output):
     return words
 
 
+# The launches beside the one of every test run, which has an older path and an older name of a recipe.
+LAUNCHES = [
+    ("pt.py", "Doge-20M", "pretrain"),
+    ("sft.py", "Doge-20M-Instruct/sft", "sft"),
+    ("dpo.py", "Doge-20M-Instruct/dpo", "dpo"),
+    ("grpo.py", "Doge-20M-R1/grpo", "grpo"),
+    ("trainer/doge/pt.py", "Doge-20M", "pretrain"),
+    ("trainer/doge/sft.py", "Doge-20M-Instruct/sft", "sft"),
+    ("trainer/doge/dpo.py", "Doge-20M-Instruct/dpo", "dpo"),
+    ("trainer/doge/sft.py", "Doge-20M-Reason/sft", "sft"),
+    ("trainer/doge/grpo.py", "Doge-20M-Reason/grpo", "grpo"),
+]
+
+
 @pytest.mark.parametrize(
     ("script", "recipe", "stage"),
     [
-        ("pt.py", "Doge-20M", "pretrain"),
-        ("sft.py", "Doge-20M-Instruct/sft", "sft"),
-        ("dpo.py", "Doge-20M-Instruct/dpo", "dpo"),
         ("sft.py", "Doge-20M-R1/sft", "sft"),
-        ("grpo.py", "Doge-20M-R1/grpo", "grpo"),
-        ("trainer/doge/pt.py", "Doge-20M", "pretrain"),
-        ("trainer/doge/sft.py", "Doge-20M-Instruct/sft", "sft"),
-        ("trainer/doge/dpo.py", "Doge-20M-Instruct/dpo", "dpo"),
-        ("trainer/doge/sft.py", "Doge-20M-Reason/sft", "sft"),
-        ("trainer/doge/grpo.py", "Doge-20M-Reason/grpo", "grpo"),
+        *(pytest.param(*launch, marks=pytest.mark.slow) for launch in LAUNCHES),
     ],
 )
 def test_a_launch_trains(warm_python, workspace, base, tmp_path, script, recipe, stage):
@@ -249,20 +271,6 @@ def test_accelerate_launches_a_script(workspace, base, tmp_path, place):
     done = subprocess.run(launch, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "finished.json").is_file()
-
-
-def test_the_schedule_has_the_guides_steps():
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = WSDScheduler(
-        optimizer=optimizer, warmup_steps=800, stable_steps=6400, decay_steps=800, max_lr=8e-3, min_lr=8e-5
-    )
-    rates = []
-    for _ in range(8001):
-        rates.append(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-    assert rates[0] == 0 and rates[400] == pytest.approx(4e-3) and rates[8000] == pytest.approx(8e-5)
-    assert set(rates[800:7201]) == {8e-3} and 8e-5 < rates[7600] < 8e-3
 
 
 MEMORY = {

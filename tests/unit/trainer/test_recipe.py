@@ -58,6 +58,23 @@ def test_sft_recipes_have_the_published_numbers(size, rate):
     assert model.model_name_or_path == f"SmallDoge/Doge-{size}"
 
 
+@pytest.mark.parametrize(("size", "rate"), [("20M", 8e-5), ("60M", 6e-5), ("160M", 4e-5)])
+def test_dpo_recipes_have_the_published_numbers(size, rate):
+    recipe = f"recipes/doge/Doge-{size}-Instruct/dpo/config_full.yaml"
+    model, data, args, _ = load_arguments(ROOT / recipe, {}, DPO_ARGUMENTS)
+    assert args.num_train_epochs == 2 and data.max_length == 1024 and args.learning_rate == rate
+    rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    assert rows * data.max_length == 2**17 and data.datasets_and_ratios == [{"ultrafeedback_binarized": 1.0}]
+    assert model.model_name_or_path == f"SmallDoge/Doge-{size}-Instruct-SFT"
+
+
+@pytest.mark.parametrize(("size", "rate"), [("20M", 8e-3), ("60M", 6e-3), ("160M", 4e-3), ("320M", 2e-3)])
+def test_runs_that_go_on_from_a_stable_checkpoint_keep_the_published_rate_without_a_warm_up(size, rate):
+    model, _, args, _ = load_arguments(ROOT / f"recipes/doge/Doge-{size}/continue.yaml", {})
+    assert model.continue_from == f"SmallDoge/Doge-{size}-checkpoint"
+    assert (args.learning_rate, args.warmup_steps) == (rate, 0)
+
+
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_the_older_name_of_the_reasoning_recipes_is_an_alias(stage, messages):
     folder = ROOT / "recipes" / "doge"
