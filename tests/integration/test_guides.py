@@ -286,7 +286,7 @@ MEMORY = {
 
 @pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_settings_that_save_memory_train(train, tmp_path, compiled):
-    settings = {**MEMORY, "torch_compile": compiled, "max_steps": 2, "eval_strategy": "no", "test_size": 0}
+    settings = {**MEMORY, "torch_compile": compiled, "max_steps": 1, "eval_strategy": "no", "test_size": 0}
     done = train(tmp_path / "out", **settings)
     assert "gradient_checkpointing is called activation_checkpointing here" in done.stderr
 
@@ -342,17 +342,17 @@ def test_batches_are_tried(tiny_model, capsys):
 
 def test_a_cycle_of_rates_trains(tiny_model):
     optimizer = torch.optim.AdamW(tiny_model.parameters())
-    settings = {"max_lr": 8e-3, "total_steps": 10, "pct_start": 0.1, "div_factor": 25, "final_div_factor": 1000}
+    settings = {"max_lr": 8e-3, "total_steps": 20, "pct_start": 0.1, "div_factor": 25, "final_div_factor": 1000}
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, **settings)
     ids, losses, rates = torch.randint(0, 97, (4, 16)), [], []
-    for _ in range(10):
+    for _ in range(20):
         loss = tiny_model(ids, labels=ids).loss
         losses.append(loss.item())
         rates.append(scheduler.get_last_lr()[0])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        if len(rates) < 10:
+        if len(rates) < 20:
             scheduler.step()
     assert losses[-1] < losses[0] and max(rates) == pytest.approx(8e-3) and rates[-1] < rates[0]
 
