@@ -151,7 +151,7 @@ def outline(path):
     return {
         "headings": re.findall(r"^#+(?= )", prose, flags=re.MULTILINE),
         "code": code,
-        "links": [re.sub(r"(\.zh|_zh)(?=\.md)", "", re.sub(r"#.*", "", link)) for link in links],
+        "links": [re.sub(r"(\.zh|_zh)(?=\.(?:md|ipynb))", "", re.sub(r"#.*", "", link)) for link in links],
         "tables": [len(re.split(r"(?<!\\)\|", row)) for row in re.findall(r"^\|.*$", prose, flags=re.MULTILINE)],
         "items": len(re.findall(r"^ *(?:-|\d+\.) ", prose, flags=re.MULTILINE)),
     }
