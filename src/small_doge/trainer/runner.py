@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, PrinterCallback, set_seed
 
 from ..processor.measuring import count_scored_bytes
+from ..utils.allocator import keep_freed_memory
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
@@ -61,6 +62,8 @@ def run_stage(run: StageRun) -> Path:
         check_finished(output, setup.title)
         logger.info("%s is finished already; pass --overwrite true to start over", output)
         return output
+    if args.device.type == "cpu":
+        keep_freed_memory()
     # 1. Check what can be known to be wrong, and find where to start.
     check_output(output, model_args)
     resume = find_resume_point(output, args)
