@@ -97,6 +97,8 @@ class Muon(torch.optim.Optimizer):
         """Add a group, after a look at its settings."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        # By this name torch knows that the count of steps must be on the device of the weights when a state is loaded.
+        group["fused"] = not group["use_muon"]
         for name in ("lr", "weight_decay", "momentum_warmup_steps"):
             if not group[name] >= 0:
                 raise UserError(f"{name}={group[name]} must be at least 0")
@@ -178,7 +180,7 @@ class Muon(torch.optim.Optimizer):
             exp_avg_sqs=[state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
-            fused=True,
+            fused=group["fused"],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

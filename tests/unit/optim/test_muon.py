@@ -127,6 +127,20 @@ def test_resumed_state_goes_on_bit_for_bit():
         assert torch.equal(a, b)
 
 
+@pytest.mark.gpu
+def test_a_state_from_a_cpu_goes_on_on_a_gpu():
+    model = build_doge()
+    optimizer = muon_of(model)
+    take_steps(model, optimizer, 2)
+    moved = build_doge().cuda()
+    other = muon_of(moved)
+    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    ids = torch.arange(16, device="cuda")[None]
+    moved(input_ids=ids, labels=ids).loss.backward()
+    other.step()
+    assert all(bool(p.isfinite().all()) for p in moved.parameters())
+
+
 @pytest.mark.parametrize("experts", [False, True])
 def test_matrices_of_attention_and_feed_forward_alone_go_to_muon(experts):
     model = build_doge(is_moe=experts, **({"num_experts": 16, "num_experts_per_tok": 2} if experts else {}))
