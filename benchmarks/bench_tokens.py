@@ -44,7 +44,8 @@ class Size:
 
 
 SIZES = {"smoke": Size(16, 1, 2, 32), "1.6M": Size(192, 4, 4, 256), "6.8M": Size(256, 8, 2, 512)}
-HELD_OUT_TOKENS = 65536
+# Size, tokens of training, tokens held out.
+SCALES = {"smoke": ("smoke", 1024, 128), "cpu": ("1.6M", 4 * 2**20, 2**16), "gpu": ("6.8M", 64 * 2**20, 2**18)}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Recipe:
     Args:
         warmup: share of the whole number of steps.
         decay: share of a budget.
-        rows_tokens: tokens of a step.
+        step_tokens: tokens of a step.
     """
 
     optimizer: str = "adamw"
@@ -125,10 +126,10 @@ class Comparison:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.size, self.budgets, self.device = SIZES[args.size], sorted(args.budgets), args.device
-        self.tokens, self.length = args.tokens, self.size.length
+        self.tokens, self.held_out_tokens, self.length = args.tokens, args.held_out_tokens, self.size.length
         self.vocab_size = len(load_tokenizer(args.tokenizer))
         train_rows = (args.unique_tokens or args.tokens) // self.length
-        held_out = HELD_OUT_TOKENS // self.length
+        held_out = args.held_out_tokens // self.length
         self.rows, self.held_out = read_tokens(args.data, args.tokenizer, self.length, train_rows, held_out)
 
     def build(self, recipe: Recipe) -> DogeForCausalLM:
@@ -156,15 +157,17 @@ class Comparison:
         torch.manual_seed(setting["seed"])
         model = self.build(recipe)
         rows = recipe.step_tokens // self.length
+        if not rows:
+            raise UserError(f"step_tokens={recipe.step_tokens}: a step has at least one row of {self.length} tokens")
         steps = self.tokens // recipe.step_tokens
         optimizer = build_optimizer(model, recipe, steps)
         batches = list(itertools.islice(draw_batches(self.rows, rows, setting["seed"]), steps))
         warmup = max(1, round(recipe.warmup * steps))
-        at, ends, slowest = 0, {}, []
+        at, ends, seconds = 0, {}, []
         for budget in self.budgets:
             end = round(budget * steps)
             start = end - round(recipe.decay * end)
-            slowest += self._train(model, optimizer, batches, at, start, lambda step: min(1.0, (step + 1) / warmup))
+            seconds += self._train(model, optimizer, batches, at, start, lambda step: min(1.0, (step + 1) / warmup))
             at = start
             branch = copy.deepcopy(model)
             branch_optimizer = build_optimizer(branch, recipe, steps)
@@ -178,7 +181,7 @@ class Comparison:
         return {
             "ends": ends,
             "parameters": model.num_parameters(),
-            "step_seconds": statistics.median(slowest) if slowest else None,
+            "step_seconds": statistics.median(seconds),
         }
 
     def _train(
@@ -223,16 +226,18 @@ def tokens_to_reach(budgets: Sequence[float], losses: Sequence[float], loss: flo
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run what is missing, and write the table."""
-    parser = build_parser("tokens", __doc__ or "", scales=("cpu", "gpu"))
+    parser = build_parser("tokens", __doc__ or "", scales=tuple(SCALES))
     parser.prog = "python -m benchmarks.bench_tokens"
-    parser.add_argument("--size", default="1.6M", choices=SIZES)
+    parser.add_argument("--size", choices=SIZES, help="of the model, by default that of the scale")
     parser.add_argument("--data", nargs="+", required=True)
     parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--tokens", type=int, default=4 * 2**20, help="of the whole run of the guides' recipe")
+    parser.add_argument("--tokens", type=int, help="of the whole run, by default those of the scale")
     parser.add_argument("--unique-tokens", type=int, help="for several epochs over fewer tokens")
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.3, 0.4, 0.5, 0.6, 0.75, 1.0])
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), help="such as guides muon,muon_lr=0.01")
     args = parser.parse_args(argv)
+    size, tokens, args.held_out_tokens = SCALES[args.scale]
+    args.size, args.tokens = args.size or size, args.tokens or tokens
     study = Study("tokens", args, argv)
     study.command = study.command.replace("benchmarks.studies.tokens", "benchmarks.bench_tokens")
     comparison = Comparison(args)
@@ -277,7 +282,7 @@ def make_parts(recipes: dict[str, Recipe], rows: list[dict], comparison: Compari
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {_show_needs(needs)} | {p} | {seconds:.3f} |")
     facts = (
         f"{rows[0]['parameters']:,} parameters, vocabulary of {comparison.vocab_size:,}, rows of {comparison.length} tokens. Budgets are "
-        f"shares of {comparison.tokens:,} tokens; losses are nats per token of {HELD_OUT_TOKENS:,} held-out ones, mean ± "
+        f"shares of {comparison.tokens:,} tokens; losses are nats per token of {comparison.held_out_tokens:,} held-out ones, mean ± "
         "standard deviation of the seeds. p is that of a paired t-test over seeds at the whole budget."
     )
     return [facts, "\n".join(lines)]

@@ -1,0 +1,42 @@
+"""Tokens to a loss: recipes by name, where a curve comes down to a loss, a run at its smallest size."""
+
+import math
+
+import pytest
+from benchmarks import bench_tokens
+
+from small_doge.utils.errors import UserError
+
+
+def test_a_recipe_is_a_name_and_its_changes():
+    name, recipe = bench_tokens.parse_recipe("muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048")
+    assert name == "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048"
+    assert (recipe.optimizer, recipe.muon_lr, recipe.zero_outputs, recipe.step_tokens) == ("muon", 0.01, True, 2048)
+
+
+@pytest.mark.parametrize(("text", "near"), [("muno", "muon"), ("muon,moun_lr=1", "muon_lr")])
+def test_unknown_names_get_the_near_one(text, near):
+    with pytest.raises(UserError, match=near):
+        bench_tokens.parse_recipe(text)
+
+
+def test_a_loss_is_reached_between_two_budgets():
+    budgets, losses = [0.25, 0.5, 1.0], [4.0, 3.0, 2.0]
+    assert bench_tokens.tokens_to_reach(budgets, losses, 2.5) == pytest.approx(math.sqrt(0.5))
+    assert bench_tokens.tokens_to_reach(budgets, losses, 2.0) == pytest.approx(1.0)
+    assert bench_tokens.tokens_to_reach(budgets, losses, 1.9) == math.inf
+    assert bench_tokens.tokens_to_reach(budgets, losses, 4.5) == -0.25
+
+
+def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):
+    data, tokenizer = texts
+    argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "1", "--budgets", "0.5", "1"]
+    argv += ["--recipes", "guides,step_tokens=128", "muon,step_tokens=128"]
+    argv += ["--resume", str(tmp_path / "kept.jsonl"), "--output", str(tmp_path / "result.md")]
+    bench_tokens.main(argv)
+    table = (tmp_path / "result.md").read_text()
+    assert "| guides,step_tokens=128 |" in table and "| muon,step_tokens=128 |" in table
+    assert "python -m benchmarks.bench_tokens --scale smoke" in table
+    capsys.readouterr()
+    bench_tokens.main(argv)
+    assert "4 of 4 runs are in" in capsys.readouterr().out
