@@ -6,20 +6,22 @@ STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
 # Another build of torch, for instance PyTorch's index of CPU wheels: make setup TORCH_INDEX_URL=...
 TORCH_INDEX_URL ?=
+# Versions of everything else; none are fixed if empty: make setup CONSTRAINTS= TORCH=torch
+CONSTRAINTS ?= constraints.txt
 ARGS ?=
 
 # lighteval has an environment of its own: it needs an older latex2sympy2_extended than math-verify does.
 LIGHTEVAL := .venv-lighteval
 
-.PHONY: setup demo test docs golden links test-all bench lighteval javascript vendor style types format clean
+.PHONY: setup demo test docs golden links test-all bench lighteval javascript vendor style types format dist clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt Makefile
+$(STAMP): pyproject.toml $(CONSTRAINTS) Makefile
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "Python 3.11 or later is needed; name one with: make setup PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "Making $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@$(BIN)/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '$(TORCH)'.split('==')[1])" 2>/dev/null || { \
+	@$(BIN)/python -c "import torch, sys; sys.exit('$(TORCH)' not in ('torch', 'torch==' + torch.__version__.split('+')[0]))" 2>/dev/null || { \
 		if [ -z "$(TORCH_INDEX_URL)" ] && [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
 			echo "No NVIDIA GPU found. Where pip's index serves torch with CUDA, several GB are about to come;"; \
 			echo "the CPU build is smaller: make setup TORCH_INDEX_URL=<the CPU index that pytorch.org's start page names>"; \
@@ -27,8 +29,8 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 		echo "Installing $(TORCH)"; \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 			$(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) $(TORCH); }
-	@echo "Installing small-doge and what it needs, in the versions of constraints.txt"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@echo "Installing small-doge and what it needs, in the versions of $(or $(CONSTRAINTS),pyproject.toml)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e ".[dev]"
 	@touch $(STAMP)
 
 demo: setup
@@ -91,6 +93,13 @@ types: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The wheel and the source archive, in dist/.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build==1.6.1 twine==7.0.0
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 clean:
 	rm -rf runs site .pytest_cache .ruff_cache .mypy_cache .hypothesis
