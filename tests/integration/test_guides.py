@@ -291,10 +291,12 @@ def test_settings_that_save_memory_train(train, tmp_path, compiled):
     assert "gradient_checkpointing is called activation_checkpointing here" in done.stderr
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="a CPU takes no fp16, which tests/unit/trainer/test_recipe.py checks"
+)
 def test_two_precisions_are_refused():
     settings = {**MEMORY, "fp16": True, "torch_compile": True, "output_dir": "runs/x"}
-    if not torch.cuda.is_available():
-        pytest.skip("without a GPU neither is used, which is told: tests/unit/trainer/test_recipe.py")
     with pytest.raises(ValueError, match="fp16"):
         load_arguments(str(ROOT / "recipes/tiny/pretrain.yaml"), settings)
 
