@@ -161,11 +161,11 @@ INSTRUCTIONS = [
     Instruction(
         "training guide", "bf16 and fp16 together", "test_two_precisions_are_refused", "choose one, as it says"
     ),
-    Instruction("training guide", "settings of Troubleshooting", "test_settings_of_the_troubleshooting_are_taken"),
+    Instruction("training guide", "settings of Troubleshooting", "test_settings_of_the_training_guide_are_taken"),
     Instruction(
         "training guide",
         "dataloader_num_workers = min(4, os.cpu_count()), dataloader_pin_memory where there is a GPU",
-        "test_settings_of_the_troubleshooting_are_taken",
+        "test_settings_of_the_training_guide_are_taken",
         "set by name; workers that a machine has no cores for are lowered with a notice",
     ),
     Instruction(

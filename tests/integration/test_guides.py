@@ -284,7 +284,8 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 def test_settings_that_save_memory_train(train, tmp_path, compiled):
     settings = {**MEMORY, "torch_compile": compiled, "max_steps": 1, "eval_strategy": "no", "test_size": 0}
     done = train(tmp_path / "out", **settings)
@@ -316,9 +317,13 @@ def test_two_precisions_are_refused():
             "--bf16 True --torch_compile True --dataloader_num_workers 4",
             {"torch_compile": True},  # a machine with fewer cores takes fewer workers
         ),
+        (
+            " ".join(f"--{name} {value}" for name, value in MEMORY.items()),
+            {"activation_checkpointing": True, "optim": "adamw_torch_fused", "dataloader_pin_memory": False},
+        ),
     ],
 )
-def test_settings_of_the_troubleshooting_are_taken(words, expected):
+def test_settings_of_the_training_guide_are_taken(words, expected):
     _, settings = parse_command_line(words.split())
     _, _, args, _ = load_arguments(str(ROOT / "recipes/doge/Doge-20M/config_full.yaml"), settings)
     assert {name: getattr(args, name) for name in expected} == expected

@@ -30,7 +30,6 @@ def test_a_notebook_is_small_shows_what_its_cells_print_and_names_no_folder_of_i
     assert not [output for output in outputs if output.output_type == "error"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", [ENGLISH, pytest.param(CHINESE, marks=pytest.mark.slow)], ids=lambda p: getattr(p, "stem", "")
 )
