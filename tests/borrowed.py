@@ -147,6 +147,7 @@ ATTRIBUTES = (
 # Imported from a module that the library's documents don't name.
 IMPORTS = (
     Borrowed("lm_eval.api.model", "TemplateLM", "evaluation/lm.py", "its guide to models tells to subclass it"),
+    Borrowed("lm_eval.api", "task", "evaluation/running.py", "its bar for the making of prompts can't be turned off"),
     Borrowed("lm_eval.api.model", "LM", "evaluation/running.py", "what all of its model classes are, for annotations"),
     Borrowed(
         "lm_eval.models.huggingface",

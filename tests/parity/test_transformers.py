@@ -10,6 +10,7 @@ from transformers.models.doge import DogeForSequenceClassification as TheirClass
 
 from small_doge import DogeConfig, DogeForCausalLM, DogeForSequenceClassification, DynamicMaskCache
 from small_doge.ops import compute_scores
+from small_doge.ops.dynamic_mask_attention import reference
 from small_doge.ops.dynamic_mask_attention.reference import select_keys
 
 
@@ -98,6 +99,18 @@ def test_logits_agree(tokens, padding):
         ours.set_attn_implementation(attn)
         actual = ours(ids, attention_mask=mask_given, use_cache=False).logits
         torch.testing.assert_close(actual[mask.bool()], expected[mask.bool()], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_past_the_window_nothing_differs_but_the_digits_by_which_keys_are_ranked(monkeypatch):
+    ours, theirs = make_pair()
+    ours.set_attn_implementation("reference")
+    ids = torch.stack([torch.randperm(SETTINGS["vocab_size"])[:50] for _ in range(8)])
+    expected = theirs(ids).logits
+    difference = (ours(ids, use_cache=False).logits - expected).abs()
+    assert difference[:, :WINDOW].max() < 1e-5 and difference[:, WINDOW:].max() > 1e-2
+    monkeypatch.setattr(reference, "round_for_ranking", lambda score: score)
+    torch.testing.assert_close(ours(ids, use_cache=False).logits, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [WINDOW, 50])

@@ -1,6 +1,6 @@
 """Other models on the same tasks, through the harness's own model class on plain `transformers`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ from lm_eval.models.huggingface import HFLM
 
 from ..inference.loading import is_exported
 from ..utils.errors import UserError
+from ..utils.vocabulary import check_tokenizer_fits
 from .lm import EngineLM, Notes
 from .provenance import hash_model
 from .running import Plan, Say, hash_template, make_content, run_plan
@@ -17,16 +18,44 @@ from .suites import name_folder
 HF_BATCH_SIZE = 8  # where no number is given
 
 
+class _Reporter:
+    """Stands in the place of the harness's cache of answers, which is told of each answer."""
+
+    def __init__(self, report: Callable[[float], None], total: int) -> None:
+        self.report, self.total = report, total
+
+    def add_partial(self, attr: str, req: Any, res: Any) -> None:
+        """Report a further answer."""
+        self.report(1 / self.total)
+
+
 class CountingHFLM(HFLM):
     """The harness's class, which cuts long texts on the left; here they are counted.
 
     Attributes:
+        report: told which share of the requests is done whenever one is; the harness shows bars of its own if it is None.
         notes: counts of what could not be asked as it was meant; those of split words and unended answers stay 0.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.notes = Notes()
+        self.report: Callable[[float], None] | None = None
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Score continuations as the harness does."""
+        return super().loglikelihood(requests, self._report_answers(requests) or disable_tqdm)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Generate answers as the harness does."""
+        return super().generate_until(requests, self._report_answers(requests) or disable_tqdm)
+
+    def _report_answers(self, requests: Sequence[Any]) -> bool:
+        """Let `report` be told of each answer to requests; return whether it is."""
+        if self.report is None:
+            return False
+        self.set_cache_hook(_Reporter(self.report, len(requests)))
+        return True
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], *args: Any, **kwargs: Any
@@ -60,7 +89,7 @@ def open_with_hf(model: str, batch_size: int | None = None, max_length: int | No
     if is_exported(model):
         raise UserError(f"{model} is an exported folder, which transformers can't open; name the checkpoint")
     try:
-        return CountingHFLM(
+        lm = CountingHFLM(
             pretrained=model,
             device="cpu",
             dtype="float32",
@@ -73,6 +102,8 @@ def open_with_hf(model: str, batch_size: int | None = None, max_length: int | No
             f"{model} can't be opened by transformers: {first}. Give a folder, or a hub name where a network or a mirror "
             "(HF_ENDPOINT) has it"
         ) from error
+    check_tokenizer_fits(lm.tokenizer, lm.config.get_text_config(), model, lm.model.generation_config)
+    return lm
 
 
 def run_controls(

@@ -1,6 +1,7 @@
 """Our engines as a model of lm-evaluation-harness: what its tasks ask for, computed by ONNX Runtime or PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,9 +53,10 @@ class EngineLM(TemplateLM):
         batch_size: texts that are computed together. If not set, a short measurement finds how many are generated, and as
             many are scored as the engine has slots. An int4 export then generates one at a time, since its answers depend
             on what is computed beside them.
-        show_progress: show a bar with the time left.
+        show_progress: show a bar with the time left for each kind of request, unless `report` is set.
 
     Attributes:
+        report: told which share of the requests is done whenever one is; None if nobody wants to know.
         notes: counts of what could not be asked as it was meant.
         ends_turn: whether an answer to a conversation is scored with the tokens by which the template ends its turn.
         used_batch_size: texts that were computed together last.
@@ -86,6 +88,7 @@ class EngineLM(TemplateLM):
         self.found_batch_size: int | None = 1 if is_int4 else None
         self.used_batch_size: int | None = None
         self.show_progress = show_progress
+        self.report: Callable[[float], None] | None = None
         self.notes = Notes()
         self.ends_turn = False
         self.has_ended: list[bool] = []
@@ -170,8 +173,8 @@ class EngineLM(TemplateLM):
         texts = [self._fit(context, continuation) for _, context, continuation in requests]
         self.notes.num_requests += len(texts)
         self.used_batch_size = self.batch_size or self.engine.backend.num_slots
-        with self._progress("scoring", len(texts), disable_tqdm) as bar:
-            found = score_texts(self.engine, texts, lambda _: bar.update(), self.batch_size)
+        with self._progress("scoring", len(texts), disable_tqdm) as count:
+            found = score_texts(self.engine, texts, lambda _: count(), self.batch_size)
         return [(likelihood.total, likelihood.is_greedy) for likelihood in found]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
@@ -189,8 +192,8 @@ class EngineLM(TemplateLM):
                 owners.append(number)
         self.notes.num_requests += len(requests)
         totals = [0.0] * len(requests)
-        with self._progress("scoring", len(texts), disable_tqdm) as bar:
-            found = score_texts(self.engine, texts, lambda _: bar.update(), self.batch_size)
+        with self._progress("scoring", len(texts), disable_tqdm) as count:
+            found = score_texts(self.engine, texts, lambda _: count(), self.batch_size)
         for number, likelihood in zip(owners, found, strict=True):
             totals[number] += likelihood.total
         return totals
@@ -228,9 +231,9 @@ class EngineLM(TemplateLM):
         if self.batch_size is None and self.found_batch_size is None and len(made) > 1:
             self.found_batch_size = choose_batch_size(self.engine)
         self.used_batch_size = size = self.batch_size or self.found_batch_size or 1
-        with self._progress("generating", len(made), disable_tqdm) as bar:
+        with self._progress("generating", len(made), disable_tqdm) as count:
             for _ in run_together(self.engine, made, size):
-                bar.update()
+                count()
         self.has_ended = [request.finish_reason == "stop" for request in made]
         self.notes.num_unended += self.has_ended.count(False)
         return ["".join(token.text for token in request.output) for request in made]
@@ -260,6 +263,14 @@ class EngineLM(TemplateLM):
             prompt, max_new_tokens=max_new_tokens, temperature=temperature, stop=stops, **{"seed": seed, **given}
         )
 
-    def _progress(self, what: str, total: int, disable: bool) -> tqdm:
-        """Make a bar that shows how much is done and how long the rest takes."""
-        return tqdm(total=total, desc=what, disable=disable or not self.show_progress)
+    @contextmanager
+    def _progress(self, what: str, total: int, disable: bool) -> Iterator[Callable[[], None]]:
+        """Give a function that counts a text as done, for `report` or for a bar with the time left."""
+        with tqdm(total=total, desc=what, disable=disable or not self.show_progress or self.report is not None) as bar:
+
+            def count() -> None:
+                bar.update()
+                if self.report is not None:
+                    self.report(1 / total)
+
+            yield count

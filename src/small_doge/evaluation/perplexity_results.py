@@ -60,6 +60,7 @@ def measure_documents(
         "context": reading.context,
         "stride": reading.stride,
         "joined": reading.joined,
+        "vocab_size": engine.backend.vocab_size,
         "trained_length": engine.trained_length,
         "keep_window_size": engine.backend.keep_window_size,
         **found,

@@ -91,6 +91,11 @@ def list_facts(result: dict[str, Any]) -> list[str]:
         facts.append(f"The model was trained on texts of up to {trained:,} tokens.")
     if result["max_tokens"] is not None:
         facts.append(f"Only the first {result['max_tokens']:,} tokens were scored.")
+    if first["nats_per_token"] > math.log(result.get("vocab_size", math.inf)):
+        facts.append(
+            f"Guessing among the {result['vocab_size']:,} tokens predicts these texts better than the model does: it may be "
+            "untrained, or the tokenizer another model's."
+        )
     for reason, count in result["failed"].items():
         facts.append(f"{count:,} rows left out: {reason}.")
     machine = result["machine"]

@@ -49,7 +49,7 @@ def run_suite(
     Raises:
         UserError: a model that does not suit the suite, or a control that can't be opened.
     """
-    lm = EngineLM(engine, batch_size=batch_size, show_progress=True)
+    lm = EngineLM(engine, batch_size=batch_size)
     facts: dict[str, Any] = {
         "model_hash": hash_model(model),
         "chat_template_hash": hash_template(model, getattr(engine.tokenizer, "chat_template", None), plan),

@@ -7,17 +7,21 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lm_eval
+from lm_eval.api import task as harness_task
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
+from tqdm import tqdm
 
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from .baselines import find_chance_level
 from .lm import EngineLM, Notes
+from .progress import SuiteProgress
 from .rows import make_rows
 from .suites import CHAT_SUITES, choose_rows, choose_shots, name_settings
 from .task_data import MissingDataError
@@ -104,20 +108,42 @@ def make_content(plan: Plan, parts: dict[tuple[str, int], dict[str, Any]]) -> di
 
 
 def run_plan(
-    lm: LM, plan: Plan, facts: dict[str, Any], folder: Path, say: Say
+    lm: Any, plan: Plan, facts: dict[str, Any], folder: Path, say: Say
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Run the tasks of a plan with a model of the harness; what an earlier run finished in the folder is read."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    """Run the tasks of a plan, with one bar for the time that all of them take; what an earlier run finished is read.
+
+    Args:
+        lm: an `EngineLM` or a `CountingHFLM`.
+        plan: what to ask.
+        facts: by which a former run is known to be the same.
+        folder: for what each task gave, and of what former runs left.
+        say: told what is being done.
+    """
     settings = name_settings(plan.suite, plan.limit, plan.chat)
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    left: list[tuple[LoadedTask, bool, dict[str, Any], Path]] = []
+    for (name, count), task in plan.tasks.items():
+        chat, path = is_chat(plan, task), folder / "tasks" / f"{plan.suite}-{name}-{count}shot{settings}.json"
+        key = {**facts, "task": task.name, "task_hash": task.task_hash, "shots": task.shots, "chat": chat}
+        if known := read_kept(path, key):
+            say(f"{name}, {count}-shot: taken from {path}")
+            found[name, count] = known
+        else:
+            left.append((task, chat, key, path))
+    progress = SuiteProgress([task for task, *_ in left], lm.max_length)
+    lm.report = progress.report
     try:
-        for number, ((name, count), task) in enumerate(plan.tasks.items(), 1):
-            say(f"{name} ({number} of {len(plan.tasks)}), {count}-shot, {len(task.rows):,} items")
-            path = folder / "tasks" / f"{plan.suite}-{name}-{count}shot{settings}.json"
-            found[name, count] = _run_or_read(lm, task, is_chat(plan, task), facts, path, say)
+        for task, chat, key, path in left:
+            progress.begin_task(task)
+            found[task.name, task.shots] = {**key, **run_task(lm, task, chat)}
+            write_json(path, found[task.name, task.shots])
     except KeyboardInterrupt:
         say(f"Interrupted: {len(found)} of {len(plan.tasks)} tasks are finished and kept; the same command goes on.")
         raise
-    return found
+    finally:
+        lm.report = None
+        progress.close()
+    return {place: found[place] for place in plan.tasks}
 
 
 def is_chat(plan: Plan, task: LoadedTask) -> bool:
@@ -139,17 +165,6 @@ def hash_template(model: str, template: str | None, plan: Plan) -> str | None:
             "it to chat first"
         )
     return hashlib.sha256(template.encode()).hexdigest()[:16]
-
-
-def _run_or_read(lm: LM, task: LoadedTask, chat: bool, facts: dict[str, Any], path: Path, say: Say) -> dict[str, Any]:
-    """Run a task, or read what a former run of the same found."""
-    key = {**facts, "task": task.name, "task_hash": task.task_hash, "shots": task.shots, "chat": chat}
-    if known := read_kept(path, key):
-        say(f"{task.name}: taken from {path}")
-        return known
-    result = {**key, **run_task(lm, task, chat)}
-    write_json(path, result)
-    return result
 
 
 def read_kept(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
@@ -195,6 +210,9 @@ def evaluate_task(lm: LM, task: LoadedTask, chat: bool) -> list[dict[str, Any]]:
     This is `lm_eval.simple_evaluate` without the list of what is installed, which takes a second a task.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    harness_task.tqdm = partial(
+        tqdm, disable=True
+    )  # a bar for the making of prompts would stand amid that of the suite
     random.seed(0)
     config = {**task.config, "num_fewshot": 0}
     tasks = TaskManager(include_defaults=False).load([config])  # reading all of the harness's own takes seconds

@@ -151,6 +151,9 @@ def _tell_row(row: dict[str, Any]) -> list[str]:
     if row["groups"]:
         parts = (f"{group} {100 * part['score']:.1f} of {part['n']}" for group, part in row["groups"].items())
         facts.append(f"{name} is the mean of {len(row['groups'])} groups: {', '.join(parts)}.")
+        groups = row["groups"].values()
+        right = sum(part["score"] * part["n"] for part in groups) / sum(part["n"] for part in groups)
+        facts.append(f"{name} over all items alike, as in lighteval's table: {100 * right:.1f}.")
     facts += [
         f"{name}: chance in {task} is {', '.join(f'{kind} ({100 * share:.1f})' for kind, share in found.items())}"
         f"{'; the better of the last two' if len(found) > 1 else ''}."

@@ -10,7 +10,8 @@ from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.extras import needs_extra
 from ..utils.logging import get_logger
-from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
+from ..utils.model_folder import load_tokenizer
+from ..utils.vocabulary import check_tokenizer_fits
 from .detokenizer import Tokenizer
 from .loading import is_exported
 
@@ -50,7 +51,7 @@ def open_checkpoint(name: str | Path, merge_lora: bool = False) -> tuple[DogeFor
         raise UserError(f"{name} is a {model.config.model_type} model, not a Doge model")
     tokenizer = load_tokenizer(name)
     if tokenizer is not None:
-        check_tokenizer_fits(tokenizer, model.config.vocab_size)
+        check_tokenizer_fits(tokenizer, model.config, str(name), model.generation_config)
         if folder.is_dir() and not (folder / "generation_config.json").is_file():
             model.generation_config = build_generation_config(tokenizer)
             logger.warning("%s has no generation_config.json: answers end where its tokenizer says", name)
@@ -66,4 +67,7 @@ def _merge(folder: Path) -> tuple[DogeForCausalLM, Tokenizer | None]:
         raise UserError(f"{folder / ADAPTER_CONFIG} does not say which base_model_name_or_path the adapter belongs to")
     model, tokenizer = open_checkpoint(base)
     merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return merged, load_tokenizer(folder) or tokenizer
+    own = load_tokenizer(folder)
+    if own is not None:
+        check_tokenizer_fits(own, model.config, base, model.generation_config)
+    return merged, own or tokenizer

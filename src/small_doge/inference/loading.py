@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ..utils.errors import UserError
 from ..utils.files import find_damage
 from ..utils.model_folder import load_tokenizer
+from ..utils.vocabulary import check_tokenizer_fits
 from .detokenizer import Tokenizer
 from .engine import Engine
 from .sampling_options import check_integer
@@ -46,8 +48,12 @@ class OnnxEngine(Engine):
         folder = Path(folder)
         self.settings = read_runtime(folder)
         backend = OnnxBackend(folder / GRAPH, self.settings, num_slots, threads)
-        trained = read_trained_length(folder)
-        super().__init__(backend, load_tokenizer(folder), self.settings["end_ids"], str(folder), trained)
+        config, tokenizer = read_config(folder), load_tokenizer(folder)
+        if tokenizer is not None:
+            known = SimpleNamespace(**{**config, "vocab_size": self.settings["vocab_size"]})
+            check_tokenizer_fits(tokenizer, known, str(folder), SimpleNamespace(eos_token_id=self.settings["end_ids"]))
+        trained = config.get("max_position_embeddings")
+        super().__init__(backend, tokenizer, self.settings["end_ids"], str(folder), trained)
         self.threads = backend.threads
 
 
@@ -70,12 +76,14 @@ class TorchEngine(Engine):
         from .checkpoints import open_checkpoint
         from .torch_backend import TorchBackend
 
-        name = str(model) if isinstance(model, str | Path) else "the model"
+        name, own = str(model) if isinstance(model, str | Path) else "the model", None
         if isinstance(model, str | Path):
             model, own = open_checkpoint(model)
-            tokenizer = tokenizer or own
         if not isinstance(model, DogeForCausalLM):
             raise UserError(f"{name} is a {type(model).__name__}, not a Doge model")
+        if tokenizer is not None:
+            check_tokenizer_fits(tokenizer, model.config, name, model.generation_config)
+        tokenizer = tokenizer or own
         end_ids = find_end_ids(model.generation_config.eos_token_id, tokenizer)
         trained = model.config.max_position_embeddings
         super().__init__(TorchBackend(model.eval(), num_slots), tokenizer, end_ids, name, trained)
@@ -112,10 +120,10 @@ def find_end_ids(eos_token_id: int | Sequence[int] | None, tokenizer: Tokenizer 
     return sorted({*named, *(token_id for token_id in own if token_id is not None)})
 
 
-def read_trained_length(folder: Path) -> int | None:
-    """Read how many tokens the longest training text had, from the `config.json` of an export; None if unknown."""
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the `config.json` of an export, which has the trained length and more; empty where there is none."""
     path = folder / "config.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("max_position_embeddings") if path.is_file() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def is_exported(name: str | Path) -> bool:

@@ -11,8 +11,9 @@ from ..optim import Muon, split_parameters
 from ..processor.tokenizer import build_generation_config
 from ..utils.errors import UserError
 from ..utils.extras import needs_extra
-from ..utils.model_folder import check_tokenizer_fits, load_tokenizer
+from ..utils.model_folder import load_tokenizer
 from ..utils.suggest import unknown_name_message
+from ..utils.vocabulary import check_tokenizer_fits, hash_vocabulary
 from .arguments import AdapterArguments, ModelArguments, StageArguments
 
 
@@ -25,7 +26,11 @@ def find_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
 
 
 def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> DogeForCausalLM:
-    """Build a new model of a preset, or load a trained one."""
+    """Build a new model of a preset, or load a trained one; its configuration records the vocabulary.
+
+    Raises:
+        UserError: the tokenizer does not belong to trained weights, or is larger than the vocabulary of new ones.
+    """
     trained = model.model_name_or_path or model.continue_from
     if trained is not None:
         if model.model_overrides:
@@ -44,9 +49,10 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
         set_starting_weights(
             doge, model.init_zero_outputs, model.init_embedding_std, model.init_query_key_gain, prefix="init_"
         )
-    check_tokenizer_fits(tokenizer, doge.config.vocab_size)
     if trained is not None and model.tokenizer_name_or_path is not None:
         check_tokenizer_belongs(trained, model.tokenizer_name_or_path, tokenizer)
+    check_tokenizer_fits(tokenizer, doge.config, trained or "the new model", doge.generation_config)
+    doge.config.vocabulary_hash = hash_vocabulary(tokenizer)
     doge.generation_config = build_generation_config(tokenizer)
     return doge
 

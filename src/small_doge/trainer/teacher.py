@@ -8,6 +8,7 @@ from trl import DistillationConfig, DistillationTrainer
 
 from ..utils.errors import UserError
 from ..utils.model_folder import check_model_folder
+from ..utils.vocabulary import check_tokenizer_fits
 from .arguments import AdapterArguments, Arguments, DataArguments, StageSettings
 from .on_trl import DogeOnTRL
 
@@ -65,6 +66,7 @@ def load_teacher(
             f"teacher_model_name_or_path={name}: its vocab_size is {sizes[1]}, the student's {sizes[0]}; their "
             "distributions can't be compared"
         )
+    check_tokenizer_fits(theirs, teacher.config.get_text_config(), f"the teacher {name}", teacher.generation_config)
     return teacher.eval()
 
 

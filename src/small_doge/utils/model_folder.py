@@ -51,15 +51,6 @@ def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
     return None
 
 
-def check_tokenizer_fits(tokenizer: Any, vocab_size: int) -> None:
-    """Raise a `UserError` if the tokenizer has tokens that the model has no embedding for."""
-    if len(tokenizer) > vocab_size:
-        raise UserError(
-            f"the tokenizer has {len(tokenizer)} entries, the model's vocab_size is {vocab_size}: use the tokenizer "
-            "that belongs to the model, or set model_overrides.vocab_size of a new one"
-        )
-
-
 def check_model_folder(path: str | Path, names: tuple[str, ...] | None = None) -> None:
     """Raise a `UserError` for a local folder that is not there or has torn files; a hub name passes.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.conftest import build_tiny
 
+from small_doge.evaluation import progress
 from small_doge.inference import Engine, TorchEngine
 
 
@@ -91,6 +92,27 @@ def rigged(tiny_tokenizer):
         return engine
 
     return make
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """What is counted on every bar that a suite shows."""
+    made = []
+
+    class Bar(progress.tqdm):
+        def __init__(self, **how):
+            super().__init__(**{**how, "disable": False, "mininterval": 1e9})
+            self.steps, self.titles = [], []
+            made.append(self)
+
+        def update(self, n=1):
+            self.steps.append(n)
+
+        def set_description(self, desc=None, refresh=True):
+            self.titles.append(desc)
+
+    monkeypatch.setattr(progress, "tqdm", Bar)
+    return made
 
 
 @pytest.fixture

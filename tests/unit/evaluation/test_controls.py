@@ -7,8 +7,9 @@ from tests.conftest import build_tiny
 from tests.unit.evaluation.conftest import write_lines
 
 from small_doge.evaluation.controls import open_with_hf
+from small_doge.evaluation.lm import EngineLM
 from small_doge.evaluation.results import run_suite
-from small_doge.evaluation.running import plan_suite
+from small_doge.evaluation.running import plan_suite, run_plan
 from small_doge.evaluation.score_tables import list_cells, list_warnings, write_html, write_markdown
 from small_doge.evaluation.suites import name_folder
 from small_doge.inference import TorchEngine
@@ -48,8 +49,27 @@ def test_plain_transformers_give_the_same_item_by_item(checkpoint, data, tmp_pat
     assert any("Check with plain transformers, piqa, 0-shot: 4 of 4 items" in line for line in list_warnings(result))
 
 
-def test_conversations_are_the_same_through_plain_transformers(checkpoint, data, tmp_path):
+def test_a_second_run_and_other_batches_give_the_same_scores(checkpoint, data, tmp_path):
+    engine = TorchEngine(checkpoint, num_slots=4)
+    plan = plan_suite("base", data, ["piqa", "hellaswag", "triviaqa"], shots=[0])
+    runs = [
+        run_plan(EngineLM(engine, batch_size=size), plan, {}, tmp_path / f"{number}", lambda _: None)
+        for number, size in enumerate((1, 1, 3))
+    ]
+    for place, task in runs[0].items():
+        again, batched = runs[1][place], runs[2][place]
+        assert again["items"] == task["items"] and again["prompt_hash"] == batched["prompt_hash"]
+        for one, other in zip(task["items"], batched["items"], strict=True):
+            assert other.pop("loglikelihoods", []) == pytest.approx(one.pop("loglikelihoods", []), abs=1e-4)
+            assert other == one
+
+
+def test_conversations_are_the_same_through_plain_transformers(checkpoint, data, tmp_path, bars, capsys):
     result = run(checkpoint, data, tmp_path / "out", "instruct", ["piqa", "bbh"], shots=[0], check=True)
+    for bar in bars:  # one by our engine, one by the harness's class, which shows no other
+        assert bar.titles == ["piqa, 0-shot (1 of 2)", "bbh, 0-shot (2 of 2)"]
+        assert len(bar.steps) == 16 + 1 and sum(bar.steps) == pytest.approx(bar.total)
+    assert len(bars) == 2 and "Running" not in capsys.readouterr().err
     choices, answers = result["check"]
     assert answers["num_same_answers"] == answers["num_same_prompts"] == answers["n"]
     # The harness scores white space at the end of the template as part of the answer; the prompts are the same.

@@ -28,6 +28,7 @@ from small_doge.evaluation.perplexity import (
     score_windows,
 )
 from small_doge.evaluation.perplexity_sums import Sums, estimate_bits, make_edges
+from small_doge.evaluation.perplexity_tables import list_facts
 from small_doge.evaluation.scored_documents import (
     Document,
     DocumentReader,
@@ -62,10 +63,10 @@ def engine(tiny_tokenizer):
     return TorchEngine(build_tiny(vocab_size=len(tiny_tokenizer)), tiny_tokenizer)
 
 
-def by_attention(model, tokenizer, ids, name):
+def by_attention(model, ids, name):
     document = whole(ids[0].tolist())
     windows = list(cut_windows(document, 0, len(document.tokens), len(document.tokens), None))
-    ((_, nats),) = score_windows(TorchEngine(model, tokenizer), windows, name)
+    ((_, nats),) = score_windows(TorchEngine(model), windows, name)
     return nats
 
 
@@ -84,37 +85,37 @@ def test_nats_are_those_of_the_doge_of_transformers():
 
 
 @torch.no_grad()
-def test_full_attention_is_that_of_the_doge_of_transformers_with_a_window_for_all_keys(tiny_tokenizer):
+def test_full_attention_is_that_of_the_doge_of_transformers_with_a_window_for_all_keys():
     ours = build_tiny()
     plain = PlainModel(PlainConfig(**{**TINY, "keep_window_size": 64})).eval()
     plain.load_state_dict(ours.state_dict())
     ids = torch.randint(0, 97, (1, 40))
-    nats = by_attention(ours, tiny_tokenizer, ids, "full")
+    nats = by_attention(ours, ids, "full")
     np.testing.assert_allclose(nats, direct_nats(plain(ids).logits, ids), atol=1e-5)
 
 
 @torch.no_grad()
-def test_a_sliding_window_is_that_of_a_banded_mask(tiny_tokenizer):
+def test_a_sliding_window_is_that_of_a_banded_mask():
     model, ids, window = build_tiny(), torch.randint(0, 97, (1, 40)), TINY["keep_window_size"]
     places = torch.arange(40)
     band = (places[None] <= places[:, None]) & (places[None] > places[:, None] - window)
     expected = direct_nats(model(ids, attention_mask=band[None, None], use_cache=False).logits, ids)
-    nats = by_attention(model, tiny_tokenizer, ids, "sliding")
+    nats = by_attention(model, ids, "sliding")
     np.testing.assert_allclose(nats, expected, atol=1e-5)
-    dynamic = by_attention(model, tiny_tokenizer, ids, "dynamic")
+    dynamic = by_attention(model, ids, "dynamic")
     assert np.abs(nats - dynamic).max() > 1e-3  # another set of keys
 
 
 @torch.no_grad()
-def test_past_the_window_the_models_own_attention_is_its_reference(tiny_tokenizer):
+def test_past_the_window_the_models_own_attention_is_its_reference():
     model = build_tiny()
     ids = draw_clear_rows(model, 1, 97, 40)
-    before = by_attention(model, tiny_tokenizer, ids, "dynamic")
-    by_attention(model, tiny_tokenizer, ids, "sliding")
-    by_attention(model, tiny_tokenizer, ids, "full")
+    before = by_attention(model, ids, "dynamic")
+    by_attention(model, ids, "sliding")
+    by_attention(model, ids, "full")
     model.set_attn_implementation("reference")
     np.testing.assert_allclose(before, direct_nats(model(ids, use_cache=False).logits, ids), atol=1e-5)
-    np.testing.assert_allclose(before, by_attention(model, tiny_tokenizer, ids, "dynamic"), atol=1e-5)
+    np.testing.assert_allclose(before, by_attention(model, ids, "dynamic"), atol=1e-5)
 
 
 def test_a_batch_of_any_windows_gives_what_each_gives_alone():
@@ -372,5 +373,9 @@ def test_the_command_shows_and_writes_the_figures(tiny_tokenizer, tmp_path):
     written = (folder / "perplexity" / "perplexity.md").read_text()
     assert "Only the first 100 tokens" in written and "![Perplexity by position](perplexity.png)" in written
     assert (folder / "perplexity" / "perplexity.png").stat().st_size > 5000
+    for factor, is_worse in ((0.99, False), (1.01, True)):
+        own = {**result["attentions"]["dynamic"], "nats_per_token": factor * math.log(result["vocab_size"])}
+        facts = list_facts({**result, "attentions": {"dynamic": own}})
+        assert any("the tokenizer another model's" in fact for fact in facts) == is_worse
     empty = CliRunner().invoke(app, ["eval", "perplexity", str(folder), str(tmp_path / "none.txt")])
     assert "there is no file or folder" in str(empty.exception)

@@ -124,7 +124,9 @@ def test_the_groups_of_a_task_weigh_the_same_and_a_limit_takes_them_by_turns(rig
     rows.append({"task": "navigate", "input": "Back?\nOptions:\n- Yes\n- No", "target": "Yes"})
     write_lines(data / "bbh_3.jsonl.gz", rows)
     engine = rigged("Q: Back?\nOptions:\n- Yes\n- No\nA: Yes\n")
-    (row,) = run(engine, data, tmp_path, names=["bbh"], shots=[0])["rows"]
+    whole = run(engine, data, tmp_path, names=["bbh"], shots=[0])
+    (row,) = whole["rows"]
+    assert "BBH, 0-shot over all items alike, as in lighteval's table: 25.0." in write_markdown(whole)
     assert row["score"] == 0.5 and row["n"] == 4 and row["groups"]["navigate"] == {"score": 1, "chance": 0.5, "n": 1}
     result = run(engine, data, tmp_path, names=["bbh"], shots=[0], limit=2)
     assert result["rows"][0]["groups"].keys() == {"navigate", "object_counting"}
@@ -253,8 +255,10 @@ def test_a_checkpoint_is_scored_by_the_fast_engine_and_as_on_pytorch(tiny_engine
         str(data),
         "--output-dir",
         str(tmp_path / "f"),
+        "--check-with-hf",
     ]
     done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert "Check with plain transformers, openbookqa, 0-shot: 4 of 4 items" in done.output
     assert "Exporting" in done.output and " on ONNX Runtime" in (tmp_path / "f" / "results.md").read_text()
     fast = json.loads((tmp_path / "f" / "results.json").read_text())
     slow = run(tiny_engine, data, tmp_path, names=["openbookqa"])

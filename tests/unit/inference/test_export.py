@@ -16,6 +16,8 @@ from small_doge.inference import OnnxEngine, TorchEngine, open_engine
 from small_doge.inference.checkpoints import open_checkpoint
 from small_doge.inference.export import export_hf, export_onnx
 from small_doge.utils.errors import UserError
+from small_doge.utils.files import write_manifest
+from small_doge.utils.vocabulary import hash_vocabulary
 
 from .conftest import build_model, distinct_tokens
 
@@ -28,7 +30,8 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_tokenizer):
     folder = tmp_path_factory.mktemp("checkpoint") / "model"
-    build_model(vocab_size=512, keep_window_size=16).save_pretrained(folder)
+    special = {name: getattr(tiny_tokenizer, name) for name in ("bos_token_id", "eos_token_id")}
+    build_model(vocab_size=512, keep_window_size=16, **special).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
     return folder
 
@@ -52,6 +55,22 @@ def test_float32_folder_writes_what_the_checkpoint_writes_past_the_window_too(ch
         options = {"max_new_tokens": 60, "ignore_eos": True}
         ids = onnx.encode(prompt)
         assert list(onnx.stream(ids, **options)) == list(torch_engine.stream(ids, **options))
+
+
+def test_an_export_is_not_opened_with_another_tokenizer_than_it_was_trained_with(exported, tiny_tokenizer, tmp_path):
+    folder = tmp_path / "export"
+    shutil.copytree(exported / "none", folder)
+    config = json.loads((folder / "config.json").read_text())
+
+    def record(vocabulary_hash):
+        (folder / "config.json").write_text(json.dumps({**config, "vocabulary_hash": vocabulary_hash}))
+        write_manifest(folder)
+
+    record(hash_vocabulary(tiny_tokenizer))
+    OnnxEngine(folder, threads=1)
+    record(f"{len(tiny_tokenizer)}-0123456789abcdef")
+    with pytest.raises(UserError, match="the tokenizer is not the one that .*export was trained with"):
+        OnnxEngine(folder, threads=1)
 
 
 @pytest.mark.parametrize("size", [4, 12, 20])

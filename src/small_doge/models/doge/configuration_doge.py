@@ -46,6 +46,8 @@ class DogeConfig(PreTrainedConfig):
         output_router_logits: return router logits and the load-balancing loss.
         router_aux_loss_coef: weight of the load-balancing loss; always 0 in a dense model.
         legacy_routing: route as `transformers` does, by other tokens' logits too; only for weights trained that way.
+        vocabulary_hash: which text each token id stood for in training (`utils.vocabulary`), so that another tokenizer is
+            refused; None if unknown.
         pad_token_id: padding token.
         bos_token_id: first token.
         eos_token_id: token or tokens that end a text.
@@ -93,6 +95,7 @@ class DogeConfig(PreTrainedConfig):
     output_router_logits: bool = False
     router_aux_loss_coef: float = 0.001
     legacy_routing: bool = False
+    vocabulary_hash: str | None = None
     pad_token_id: int | None = None
     bos_token_id: int | None = None
     eos_token_id: int | list[int] | None = None
