@@ -8,6 +8,7 @@ import typer
 from ..utils.errors import UserError, told_errors
 from . import (
     bench,
+    card,
     chat,
     compare,
     data,
@@ -57,6 +58,7 @@ evaluate.app.command("leaks")(leaks.find_in_data)
 evaluate.app.command("perplexity")(perplexity.measure_texts)
 app.add_typer(evaluate.app, name="eval", rich_help_panel=USE)
 app.command("report", rich_help_panel=USE)(report.report_model)
+app.command("card", rich_help_panel=USE)(card.write_cards)
 app.command("bench", rich_help_panel=USE)(bench.bench_model)
 
 

@@ -84,17 +84,19 @@ def _find_pictures(folder: Path, beside: Path, report: dict) -> dict[str, str]:
     return {title: Path(os.path.relpath(path, beside)).as_posix() for title, path in found.items() if path.is_file()}
 
 
-def _update_card(folder: Path, report: dict, anew: bool) -> None:
+def _update_card(folder: Path, report: dict, is_anew: bool) -> None:
     """Give the model card the figures of the report."""
     from ..evaluation.report_page import write_figures
+    from ..trainer.lineage import find_lineage
 
     path, figures = folder / CARD, write_figures(report)
     old = path.read_text(encoding="utf-8") if path.is_file() else None
     new = None if old is None else replace_figures(old, figures)
-    if new is None and (old is None or anew):
+    if new is None and (old is None or is_anew):
         picture = LOSS_PICTURE if (folder / LOSS_PICTURE).is_file() else None
         title, stage, settings = report["title"], report["stage"] or "Trained", report["settings"] or {}
-        new = replace_figures(build_model_card(title, stage, {}, settings, report["path"], picture), figures)
+        card = build_model_card(title, stage, {}, settings, report["path"], picture, **find_lineage(settings))
+        new = replace_figures(card, figures)
     if new is None:
         console.print(f"{path} has no place for figures; write it anew with --card", style="yellow", soft_wrap=True)
         return

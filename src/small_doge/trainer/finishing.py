@@ -16,6 +16,7 @@ from .averaging import RAW
 from .base import DogeTrainer
 from .callbacks import read_log
 from .checkpoints import LOG_NAME, RECIPE
+from .lineage import find_lineage
 from .pictures import plot_training
 
 
@@ -95,6 +96,7 @@ def save_finished(
     title = output.resolve().name
     plot_training(read_log(output / LOG_NAME), output / LOSS_PICTURE, f"{stage}: {title}")
     write_text(output / RECIPE, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-    write_text(output / "README.md", build_model_card(title, stage, facts, settings, str(output), LOSS_PICTURE))
+    card = build_model_card(title, stage, facts, settings, str(output), LOSS_PICTURE, **find_lineage(settings))
+    write_text(output / "README.md", card)
     write_json(output / FINISHED, {"stage": stage, "finished_at": time.time(), **facts})
     logger.info("finished: %s (loss curve: %s)", output, output / LOSS_PICTURE)

@@ -1,6 +1,9 @@
 """The README.md of a trained model."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import yaml
 
 from .markdown import write_table
 
@@ -8,6 +11,31 @@ from .markdown import write_table
 # Around the figures of a card, which `small-doge report` writes anew; all else is its owner's.
 FIGURES_BEGIN = "<!-- Figures: small-doge report writes these lines anew. -->"
 FIGURES_END = "<!-- End of the figures. -->"
+PAPERS = """## Architecture and citation
+
+Doge is a decoder with dynamic mask attention, which looks back at the tokens that score highest alone, and in its MoE form with a cross
+domain mixture of experts beside each dense layer. The papers behind both:
+
+```bibtex
+@misc{shi2024wonderfulmatrices,
+  title={Wonderful Matrices: Combining for a More Efficient and Effective Foundation Model Architecture},
+  author={Jingze Shi and Bingheng Wu},
+  year={2024},
+  eprint={2412.11834},
+  archivePrefix={arXiv},
+  url={https://arxiv.org/abs/2412.11834}
+}
+
+@misc{shi2025dynamicmask,
+  title={Trainable Dynamic Mask Sparse Attention},
+  author={Jingze Shi and Yifan Wu and Bingheng Wu and Yiran Peng and Liangdong Wang and Guang Liu and Yuyu Luo},
+  year={2025},
+  eprint={2508.02124},
+  archivePrefix={arXiv},
+  url={https://arxiv.org/abs/2508.02124}
+}
+```
+"""
 
 
 def build_model_card(
@@ -18,6 +46,8 @@ def build_model_card(
     usage_path: str,
     picture: str | None = None,
     trust_code: bool = False,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
 ) -> str:
     """Build a model card in the hub's form.
 
@@ -29,13 +59,11 @@ def build_model_card(
         usage_path: folder or hub name for the snippet.
         picture: file of the loss curve, relative to the card.
         trust_code: the folder carries code that `transformers` needs.
+        datasets: names on the hub of what it was trained on.
+        base_model: name on the hub of the model that it goes on from.
     """
     lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "tags: [doge, small-doge]",
-        "---",
+        *_write_header(datasets, base_model),
         "",
         f"# {title}",
         "",
@@ -62,8 +90,20 @@ def build_model_card(
         "",
         write_table(("Setting", "Value"), list_facts(settings)),
         "",
+        PAPERS,
     ]
     return "\n".join(lines)
+
+
+def _write_header(datasets: Sequence[str], base_model: str | None) -> list[str]:
+    """Write what the hub reads of a card."""
+    header: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    header["tags"] = ["doge", "small-doge"]
+    if datasets:
+        header["datasets"] = list(datasets)
+    if base_model is not None:
+        header["base_model"] = base_model
+    return ["---", yaml.safe_dump(header, sort_keys=False).strip(), "---"]
 
 
 def list_facts(facts: dict[str, Any]) -> list[list[str]]:

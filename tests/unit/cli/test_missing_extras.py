@@ -44,6 +44,7 @@ NEED_AN_EXTRA = {
     "eval leaks texts.jsonl": "eval",
     "eval perplexity model texts.txt": "data",
     "report model": "data",
+    "card recipes --output cards": "train",
     "bench model": "plots",
 }
 NEED_NONE = {"env", "generate", "chat", "upcycle", "tokenizer inspect"}
