@@ -1,5 +1,6 @@
 """Other models on the same tasks, through the harness's own model class on plain `transformers`."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from ..inference.loading import is_exported
 from ..utils.errors import UserError
 from ..utils.vocabulary import check_tokenizer_fits
-from .lm import EngineLM, Notes
+from .lm import MAX_NEW_TOKENS, EngineLM, Notes, share_length
 from .provenance import hash_model
 from .running import Plan, Say, hash_template, make_content, run_plan
 from .suites import name_folder
@@ -47,8 +48,9 @@ class CountingHFLM(HFLM):
         return super().loglikelihood(requests, self._report_answers(requests) or disable_tqdm)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Generate answers as the harness does."""
-        return super().generate_until(requests, self._report_answers(requests) or disable_tqdm)
+        """Generate answers as long as the model's length allows; the harness itself refuses any that might be longer."""
+        fitting = [self._shorten(request) for request in requests]
+        return super().generate_until(fitting, self._report_answers(requests) or disable_tqdm)
 
     def _report_answers(self, requests: Sequence[Any]) -> bool:
         """Let `report` be told of each answer to requests; return whether it is."""
@@ -63,6 +65,19 @@ class CountingHFLM(HFLM):
         for _, context, continuation in requests:
             self._count(len(context) + len(continuation), self.max_length + 1)  # the last token is not computed
         return super()._loglikelihood_tokens(requests, *args, **kwargs)
+
+    def _shorten(self, request: Any) -> Any:
+        """Return a request whose answer ends where the model's length does."""
+        context, given = request.args
+        lengths = ("max_gen_toks", "max_new_tokens")
+        wanted = next((given[name] for name in lengths if name in given), MAX_NEW_TOKENS)
+        _, allowed = share_length(self.max_length, len(self.tok_encode(context)), wanted)
+        if allowed == wanted:
+            return request
+        shorter = copy.copy(request)
+        rest = {name: value for name, value in given.items() if name not in lengths}
+        shorter.arguments = (context, {**rest, "max_gen_toks": allowed})
+        return shorter
 
     def tok_batch_encode(
         self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **kwargs: Any

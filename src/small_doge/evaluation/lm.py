@@ -41,6 +41,16 @@ class Notes:
         return asdict(self)
 
 
+def share_length(max_length: int, prompt_length: int, wanted: int) -> tuple[int, int]:
+    """Share the length of a model between a prompt and its answer, which may take half of it from the prompt, and no more.
+
+    Returns:
+        Tokens of the prompt that are kept at most, and tokens of the answer.
+    """
+    room = max_length - min(wanted, max_length // 2)
+    return room, min(wanted, max_length - min(prompt_length, room))
+
+
 class EngineLM(TemplateLM):
     """Answers the harness's requests with an `OnnxEngine` or a `TorchEngine`, which nobody else uses meanwhile.
 
@@ -254,10 +264,9 @@ class EngineLM(TemplateLM):
         if not is_sampled:
             temperature = 0.0
             given = {name: value for name, value in given.items() if name not in ("top_p", "top_k", "min_p")}
-        # A long answer may take half of the length from the prompt, and no more.
-        room = self.max_length - min(wanted, self.max_length // 2)
-        prompt = self._cut(self.tok_encode(context) or [self.prefix_token_id], room)
-        max_new_tokens = min(wanted, self.max_length - len(prompt))
+        tokens = self.tok_encode(context) or [self.prefix_token_id]
+        room, max_new_tokens = share_length(self.max_length, len(tokens), wanted)
+        prompt = self._cut(tokens, room)
         stops = [text for text in ([stop] if isinstance(stop, str) else stop) if text]
         return self.engine.prepare(
             prompt, max_new_tokens=max_new_tokens, temperature=temperature, stop=stops, **{"seed": seed, **given}

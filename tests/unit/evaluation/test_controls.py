@@ -77,6 +77,13 @@ def test_conversations_are_the_same_through_plain_transformers(checkpoint, data,
     assert "white space at the end of the template" in "".join(list_warnings(result))
 
 
+def test_answers_that_may_be_longer_than_the_model_are_the_same_through_plain_transformers(checkpoint, data, tmp_path):
+    """IFEval allows 1,280 tokens, and the model takes 256."""
+    result = run(checkpoint, data, tmp_path / "out", "instruct", ["ifeval"], check=True)
+    (answers,) = result["check"]
+    assert answers["num_same_answers"] == answers["num_same_prompts"] == answers["n"] > 0
+
+
 def test_controls_stand_in_the_same_table_and_are_kept(checkpoint, data, tmp_path):
     result = run(checkpoint, data, tmp_path / "out", names=["piqa"], shots=[0], controls=[checkpoint])
     (control,) = result["controls"]
