@@ -223,7 +223,7 @@ def words_of(script, recipe, stage, base, workspace, output):
         sizes = "{hidden_size: 32, intermediate_size: 64, num_hidden_layers: 1, vocab_size: 512, max_position_embeddings: 64}"
         return [*words, "--model_overrides", sizes, "--tokenizer_name_or_path", str(workspace / "tokenizer")]
     words += ["--model_name_or_path", str(base)]
-    if stage == "sft":
+    if stage in ("sft", "dpo"):
         words += ["--tokens_per_step", "null"]
     if stage == "grpo":
         words += ["--num_generations", "2", "--max_completion_length", "8"]
