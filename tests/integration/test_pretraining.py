@@ -158,7 +158,10 @@ def test_going_on_from_a_stable_checkpoint_with_new_data_has_no_jump(unbroken, t
         ({"datasets_and_ratios": [{"embedded:world:300": 0.5}]}, "the ratios sum to 0.5, not 1"),
         ({"test_size": 0}, "needs held-out rows: set test_size"),
         ({"tokenizer_name_or_path": "nowhere"}, "tokenizer_name_or_path=nowhere: no tokenizer could be loaded"),
-        ({"model_overrides": {"vocab_size": 300}}, "the tokenizer has 512 entries, the model's vocab_size is 300"),
+        (
+            {"model_overrides": {"vocab_size": 300}},
+            "the tokenizer has 512 entries, and the vocab_size of the new model is 300",
+        ),
         ({"stable_steps": 100}, "are more than max_steps=10"),
     ],
 )
@@ -207,6 +210,6 @@ def test_a_disk_too_small_is_told_before_training_starts(monkeypatch, tmp_path):
     from small_doge.utils.errors import UserError
 
     monkeypatch.setattr(starting.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    args = SimpleNamespace(save_strategy="steps", should_save=True, save_total_limit=3)
+    args = SimpleNamespace(save_strategy="steps", should_save=True, save_total_limit=3, keep_stable_checkpoint=False)
     with pytest.raises(UserError, match="its checkpoints need .* lower save_total_limit"):
         starting.check_disk(tmp_path, build_tiny(), args)
