@@ -280,7 +280,10 @@ def show_table(rows: list[dict]) -> str:
             gaps = [row[end] - other[end] for row, other in zip(own, dense, strict=True) if other]
             cells += [spread([row[end] for row in own]), "" if variant == "dense" else spread(gaps)]
         used = [row["used"] for row in own if row["used"] is not None]
-        cells += [str(own[0]["equal_time_steps"]), f"{100 * statistics.fmean(used):.2g}%" if used else ""]
+        cells += [
+            str(own[0]["equal_time_steps"]),
+            f"{100 * statistics.fmean(used):.{0 if statistics.fmean(used) > 0.1 else 1}f}%" if used else "",
+        ]
         body.append(cells)
     columns = [
         "layer", "active parameters a layer", "parameters in all", "ms a step", "loss, equal tokens", "minus dense",

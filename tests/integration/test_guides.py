@@ -290,6 +290,7 @@ def test_settings_that_save_memory_train(train, tmp_path, compiled):
     settings = {**MEMORY, "torch_compile": compiled, "max_steps": 1, "eval_strategy": "no", "test_size": 0}
     done = train(tmp_path / "out", **settings)
     assert "gradient_checkpointing is called activation_checkpointing here" in done.stderr
+    assert compiled == ("torch_compile=True is replaced by False" in done.stderr)
 
 
 @pytest.mark.gpu

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -185,6 +184,8 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
         replace("use_liger_kernel", False, "Liger's kernels need a GPU")
         replace("dataloader_pin_memory", False, "pinned memory serves GPUs only")
         adapted.setdefault("dataloader_pin_memory", False)
+        # torch 2.13 compiled for ten minutes, and could not lower the chunks of attention past the window in the end.
+        replace("torch_compile", False, "compiling attention for a CPU takes minutes and fails; it needs a GPU")
         if "8bit" in str(adapted.get("optim", "")):
             replace("optim", "adamw_torch", "8-bit optimizers need a GPU")
     elif torch.cuda.is_available() and not has_fast_bf16("cuda") and adapted.get("bf16"):
@@ -193,8 +194,6 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     if int(adapted.get("dataloader_num_workers") or 0) > cores:
         replace("dataloader_num_workers", cores, f"there are {cores} cores")
-    if adapted.get("torch_compile") and on_cpu and shutil.which(os.environ.get("CXX", "g++")) is None:
-        replace("torch_compile", False, "torch.compile on a CPU needs a C++ compiler")
     return adapted
 
 

@@ -214,10 +214,12 @@ def test_a_missing_recipe_names_those_that_are_there():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
 def test_what_the_machine_cannot_do_is_replaced_with_a_notice(monkeypatch, messages):
     monkeypatch.setattr(module, "has_fast_bf16", lambda kind: False)
-    adapted = adapt_to_machine({"bf16": True, "tf32": True, "dataloader_num_workers": 999, "optim": "adamw_bnb_8bit"})
+    asked = {"bf16": True, "tf32": True, "dataloader_num_workers": 999, "optim": "adamw_bnb_8bit"}
+    adapted = adapt_to_machine({**asked, "torch_compile": True})
     assert adapted["bf16"] is False and adapted["tf32"] is None and adapted["use_cpu"] is True
     assert adapted["optim"] == "adamw_torch" and adapted["dataloader_num_workers"] < 999
-    assert messages.text.count("is replaced by") == 4
+    assert adapted["torch_compile"] is False
+    assert messages.text.count("is replaced by") == 5
     monkeypatch.setattr(module, "has_fast_bf16", lambda kind: True)
     assert adapt_to_machine({"bf16": True})["bf16"] is True
 
