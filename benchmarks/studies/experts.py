@@ -268,6 +268,10 @@ def describe(sizes: dict[str, int]) -> str:
     return ", ".join(f"{name} {value}" for name, value in sizes.items())
 
 
+def _show_share(share: float) -> str:
+    return f"{share:.0%}" if share > 0.1 else f"{share:.1%}"
+
+
 def show_table(rows: list[dict]) -> str:
     """Losses and their difference from the dense layer's with the same seed, and what each variant costs."""
     losses = {(row["variant"], row["seed"]): row for row in rows}
@@ -280,10 +284,7 @@ def show_table(rows: list[dict]) -> str:
             gaps = [row[end] - other[end] for row, other in zip(own, dense, strict=True) if other]
             cells += [spread([row[end] for row in own]), "" if variant == "dense" else spread(gaps)]
         used = [row["used"] for row in own if row["used"] is not None]
-        cells += [
-            str(own[0]["equal_time_steps"]),
-            f"{100 * statistics.fmean(used):.{0 if statistics.fmean(used) > 0.1 else 1}f}%" if used else "",
-        ]
+        cells += [str(own[0]["equal_time_steps"]), _show_share(statistics.fmean(used)) if used else ""]
         body.append(cells)
     columns = [
         "layer", "active parameters a layer", "parameters in all", "ms a step", "loss, equal tokens", "minus dense",

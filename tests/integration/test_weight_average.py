@@ -14,24 +14,19 @@ def read_weights(folder):
     return load_file(folder / "model.safetensors")
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("averages")
-
-
 @pytest.mark.parametrize("kind", ["uniform", "ema"])
-def test_finished_weights_are_the_average_of_the_last_steps(shared, train, kind):
+def test_finished_weights_are_the_average_of_the_last_steps(tmp_path, train, kind):
     settings = {"weight_average_share": 0.4, "weight_average_decay": 0.7, "save_steps": 1, "save_total_limit": 10}
-    train(shared / kind, weight_average=kind, **settings)
-    steps = [read_weights(shared / kind / f"checkpoint-{step}") for step in (7, 8, 9, 10)]
-    finished = read_weights(shared / kind)
+    train(tmp_path / kind, weight_average=kind, **settings)
+    steps = [read_weights(tmp_path / kind / f"checkpoint-{step}") for step in (7, 8, 9, 10)]
+    finished = read_weights(tmp_path / kind)
     for name, tensor in finished.items():
         expected = steps[0][name]
         for count, weights in enumerate(steps[1:], 1):
             share = 0.3 if kind == "ema" else 1 / (count + 1)
             expected = torch.lerp(expected, weights[name], share)
         torch.testing.assert_close(tensor, expected, msg=lambda m, n=name: f"{n}: {m}")
-    raw = DogeForCausalLM.from_pretrained(shared / kind / "raw_weights").state_dict()
+    raw = DogeForCausalLM.from_pretrained(tmp_path / kind / "raw_weights").state_dict()
     assert all(torch.equal(raw[name], tensor) for name, tensor in steps[-1].items())
     assert any(not torch.equal(finished[name], tensor) for name, tensor in steps[-1].items())
 

@@ -47,9 +47,8 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Muon(torch.optim.Optimizer):
     """Muon for the groups that say `use_muon`, AdamW for the others.
 
-    An orthogonalised update is scaled by the square root of rows over columns where that is above 1, so that one learning
-    rate serves matrices of any shape and width. Weight decay shrinks weights by `lr * weight_decay` a step in both kinds of groups: it is tied
-    to the schedule.
+    An orthogonalised update is scaled by the square root of rows over columns where that is above 1. Weight decay shrinks
+    weights by `lr * weight_decay` a step in both kinds of groups, so that it follows the schedule.
 
     Args:
         params: parameters or groups. Parameters of a group with `use_muon` must be matrices.

@@ -31,6 +31,7 @@ class WeightAverageCallback(TrainerCallback):
 
     def __init__(self, kind: str, share: float, decay: float) -> None:
         self.kind, self.share, self.decay = kind, share, decay
+        self.first = 0  # step whose weights are the first to be averaged
         self.average: AveragedModel | None = None
         self.resume: Path | None = None
 
