@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     summary = [
         {name: value for name, value in row.items() if name not in ("curve", "data", "tokenizer")} for row in rows
     ]
+    losses = {"all": 4, "first w": 4, "past w": 4}
     differences = [row for row in summary if row["attention"] != "full"]
     parts = [
         f"{__doc__.partition(chr(10))[2].strip()}\n\n"
@@ -137,9 +138,11 @@ def main(argv: list[str] | None = None) -> None:
         f"learning rate {scale.lr:g}; {scale.held_out_rows} held-out rows. Losses are nats per token, seconds those of training. Mean ± "
         "standard deviation of the seeds.",
         study.show_picture(panels, "tokens of training", "held-out loss"),
-        summary_table(summary, ["attention"], {"all": 4, "first w": 4, "past w": 4, "seconds": 0}),
+        summary_table(summary, ["attention"], {**losses, "seconds": 0}),
         "Differences to full attention with the same seed:",
-        summary_table(differences, ["attention"], {f"{p}, less full": 4 for p in ("all", "first w", "past w")}),
+        summary_table(differences, ["attention"], {f"{name}, less full": 4 for name in losses}),
+        "## Seeds",
+        summary_table(summary, ["attention", "seed"], losses),
     ]
     study.write("Attention in a language model", parts, summary)
 

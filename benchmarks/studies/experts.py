@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from benchmarks.studies.common import Study, build_parser, train
 from benchmarks.studies.expert_layers import PEER, PKM, TopKMoE, WithDense, count_active_parameters
-from benchmarks.studies.presenting import group_rows, spread
+from benchmarks.studies.presenting import group_rows, spread, summary_table
 from benchmarks.studies.token_rows import draw_batches, read_tokens
 from torch import nn
 
@@ -331,8 +331,13 @@ def write_results(study: Study, experts: Experts, rows: list[dict], budget: floa
         "equal_time_steps",
         "used",
     )
+    seeds = summary_table(rows, ["variant", "seed"], {"equal tokens": 3, "equal time": 3})
     title = "Do experts pay? CDMoE, a dense layer, a plain mixture, PKM and PEER"
-    study.write(title, [about, show_table(rows), picture], [{name: row[name] for name in told} for row in rows])
+    study.write(
+        title,
+        [about, show_table(rows), picture, "## Seeds", seeds],
+        [{name: row[name] for name in told} for row in rows],
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

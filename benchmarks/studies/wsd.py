@@ -262,6 +262,8 @@ def write_results(study: Study, arms: WarmupStableDecay, rows: list[dict], data:
         f"and for {sizes['near_for']} steps on the first data, had training gone on with them at the same rate.",
         summary_table([row for row in rows if row["arm"] in NEW_ARMS], ["arm"], {**losses, **rises}),
         f"![Held-out losses by step]({path.name})",
+        "## Seeds",
+        summary_table(rows, ["arm", "seed"], {**losses, **rises}),
     ]
     told = ("arm", "seed", *losses, *rises)
     kept = [{name: row[name] for name in told if name in row} for row in rows]
