@@ -33,9 +33,9 @@ def compare_results(
     how: SuiteOptions = SuiteOptions(),  # noqa: B008 (it is frozen)
     threads: options.Threads = None,
 ) -> None:
-    """Compare models on the same items: by paired tests, with how many more items would be needed to tell.
+    """Compare models on the same items with paired tests, and say how many more items would be needed to decide.
 
-    Options from --suite on are for models. What small-doge eval has scored of one with the same options is not run again.
+    The options from --suite on apply to models. Results that small-doge eval has for the same options are used again.
     """
     require_extra("small-doge eval compare", "eval")
     quiet_libraries()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-app = typer.Typer(help="Find, fetch, clean, prepare and look at training data.", no_args_is_help=True)
+app = typer.Typer(help="Find, download, clean, prepare and inspect training data.", no_args_is_help=True)
 console = Console()
 
 STYLES = {"learnt": "black on green", "context": "dim", "rejected": "black on red", "padding": "italic cyan"}
@@ -71,10 +71,10 @@ def download(
         Path | None,
         typer.Option("--output", "-o", help=f"Folder of the mirror; {DATA_ROOT} or ./datasets if not set."),
     ] = None,
-    files: Annotated[int | None, typer.Option(help="Fetch only this many files of each data set.")] = None,
-    num_proc: Annotated[int, typer.Option(help="Number of files to fetch at once.")] = 4,
+    files: Annotated[int | None, typer.Option(help="Download only this many files of each data set.")] = None,
+    num_proc: Annotated[int, typer.Option(help="Number of files to download at the same time.")] = 4,
 ) -> None:
-    """Fetch data sets into a mirror with the hub's layout. When run again, it continues where it stopped."""
+    """Download data sets into a folder with the hub's layout. If you run it again, it continues where it stopped."""
     require_extra("small-doge data", "data")
     from ..processor.download import download as download_source
 
@@ -102,7 +102,7 @@ def prepare_data(
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
-    """Mix, render, tokenise and pack data sets for a stage. When run again, it continues where it stopped."""
+    """Mix, render, tokenise and pack data sets for a stage. If you run it again, it continues where it stopped."""
     require_extra("small-doge data", "data")
     from ..processor.inspection import compute_statistics, plot_statistics
     from ..processor.prepare import PREPARED_BY, REPORT, Preparation, prepare
@@ -192,10 +192,10 @@ def stats(
 @app.command("clean")
 def clean(
     names: Annotated[list[str], typer.Argument(help="Data sets to clean.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="New folder, which is a data set itself afterwards.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="New folder for the cleaned data set.")],
     filters: Annotated[
         str | None,
-        typer.Option(help=f"Filters to apply, with commas between: {', '.join(FILTERS)}. All that apply if not set."),
+        typer.Option(help=f"Filters to apply, separated by commas: {', '.join(FILTERS)}. All that apply if not set."),
     ] = None,
     against: Annotated[
         list[str] | None, typer.Option(help="Evaluation set whose texts must not be in the data; repeat for several.")
@@ -209,7 +209,7 @@ def clean(
     time: Annotated[str, typer.Option(help="Time limit of a Slurm task.")] = "20:00:00",
     environment: Annotated[str | None, typer.Option(help="Shell command that a Slurm task runs first.")] = None,
 ) -> None:
-    """Drop texts that teach little or stand elsewhere too, each with its reason. Needs the extra `scale`."""
+    """Drop texts of low quality and duplicates, and store the reason for each. Needs the extra `scale`."""
     require_extra("small-doge data clean", "scale")
     from ..processor.clean import Cleaning
     from ..processor.clean import clean as clean_sources

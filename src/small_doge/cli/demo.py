@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 console = Console()
 StagesOption = Annotated[
-    str | None, typer.Option("--stages", help="Stages to run, with commas between them; all if not set.")
+    str | None, typer.Option("--stages", help="Stages to run, separated by commas; all if not set.")
 ]
 FreshOption = Annotated[bool, typer.Option("--fresh", help="Discard these stages and start them over.")]
 
@@ -35,7 +35,7 @@ def run_demo(
 ) -> None:
     """Run every stage on the embedded corpus, in minutes: tokenizer, pretrain, sft, dpo, distill, grpo.
 
-    When run again, it continues from what is done. Settings of the recipes can follow: --name value for all stages,
+    If you run it again, it continues where it stopped. You can add settings of the recipes: --name value for all stages,
     --stage.name value for one.
     """
     require_extra("small-doge demo", "train")
@@ -58,12 +58,12 @@ def run_recipes(
     stages: StagesOption = None,
     fresh: FreshOption = False,
     questions: Annotated[
-        Path | None, typer.Option(help="JSON lines with question and answer, which are asked after every stage.")
+        Path | None, typer.Option(help="File of JSON lines with question and answer, to ask after every stage.")
     ] = None,
 ) -> None:
     """Run every stage that a folder has recipes for, and report what each stage added.
 
-    Without --questions, those about the embedded corpus are asked, which only models trained on it can answer.
+    Without --questions, the model is asked about the embedded corpus, which only a model trained on it can answer.
     """
     require_extra("small-doge pipeline", "train")
     from ..evaluation.journey import read_questions

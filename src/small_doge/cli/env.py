@@ -43,7 +43,7 @@ def missing_for_extras() -> dict[str, list[str]]:
 
 
 def show_environment() -> None:
-    """Print versions, devices, cores, memory, and what each extra lacks."""
+    """Print versions, devices, cores, memory, and what each extra is missing."""
     from ..utils.hardware import describe_device
 
     console = Console()

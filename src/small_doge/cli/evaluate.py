@@ -19,7 +19,7 @@ from .tables import show_table
 
 app = typer.Typer(
     cls=DefaultCommandGroup,
-    help="Score a model on the tasks of the guides' tables.\n\n"
+    help="Score a model on benchmarks, and compare models.\n\n"
     "[bold]small-doge eval MODEL[/] is short for [bold]small-doge eval run MODEL[/].",
 )
 app.command("prompts")(write_what_is_asked)
@@ -34,13 +34,13 @@ def evaluate_model(
     controls: Annotated[
         str | None,
         typer.Option(
-            help="Folders or hub names to score beside the model by plain transformers, separated by commas."
+            help="Other models to score with plain transformers, as folders or hub names separated by commas."
         ),
     ] = None,
     check_with_hf: Annotated[
         bool,
         typer.Option(
-            "--check-with-hf", help="Ask the checkpoint by plain transformers too, and compare item by item."
+            "--check-with-hf", help="Score the checkpoint with plain transformers too, and compare item by item."
         ),
     ] = False,
     output_dir: Annotated[
@@ -54,9 +54,9 @@ def evaluate_model(
     ] = None,
     threads: options.Threads = None,
 ) -> None:
-    """Score a model on the tasks of the guides' tables, with errors, chance levels and published figures.
+    """Score a model on the benchmarks of the published tables, with errors, chance levels and published figures.
 
-    A run that was interrupted goes on after its last finished task.
+    An interrupted run continues after its last finished task.
     """
     folder, result = score_model(model, how, threads, output_dir, controls, check_with_hf)
     from ..evaluation.score_tables import HEAD, list_above_chance, list_cells, list_warnings

@@ -81,7 +81,7 @@ def _make_parameter(field: Field, kind: Any, defaults: Mapping[str, Any], has_ow
     default = None if has_own_type else defaults.get(field.name, _get_default(field))
     texts = [field.metadata["help"]]
     if _is_list(field):
-        texts.append("Write them with a comma between.")
+        texts.append("Separate several with commas.")
     if default is None:
         texts.append(field.metadata.get("note", ""))
     flags = [field.metadata["option"]] if "option" in field.metadata else []

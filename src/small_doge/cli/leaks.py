@@ -24,24 +24,24 @@ console = Console(highlight=False)
 def find_in_data(
     data: Annotated[
         list[str],
-        typer.Argument(help="Training data: texts, JSON lines, either packed or not; folders, prepared data."),
+        typer.Argument(help="Training data: text or JSON lines files, folders, or prepared data."),
     ],
-    data_root: Annotated[Path, typer.Option(help="Folder of the tasks' data.")] = Path("data"),
+    data_root: Annotated[Path, typer.Option(help="Folder with the data of the tasks.")] = Path("data"),
     tasks: Annotated[
         str | None, typer.Option(help="Tasks to look for, separated by commas; all whose data are there if not set.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=0, help="Examples of each task to show.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Number of examples to show for each task.")] = 3,
     tokenizer: Annotated[
         str | None, typer.Option(help="Tokenizer of prepared rows; the one beside them if not set.")
     ] = None,
     output_dir: Annotated[
         Path | None, typer.Option("--output-dir", "-o", help="Folder for leaks.md and leaks.json.")
     ] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="End with status 1 if an item is found.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with status 1 if an item is found.")] = False,
 ) -> None:
-    """Find evaluation items in training data: how many, of which task, in which file.
+    """Find evaluation items in training data: how many, from which task, and in which file.
 
-    The data are read row by row; what is held in memory are the items.
+    The data are read row by row, so only the evaluation items take memory.
     """
     require_extra("small-doge eval leaks", "eval")
     from tqdm import tqdm

@@ -31,7 +31,7 @@ class Quantize(StrEnum):
 
 CachedQuantize = Annotated[
     Quantize,
-    typer.Option(help="Weights of the export that is made of a checkpoint: float32 (none), int8 or int4."),
+    typer.Option(help="Weight format for exporting a checkpoint: float32 (none), int8 or int4."),
 ]
 
 # Sampling options of every command that generates text.

@@ -25,32 +25,38 @@ class TextOptions:
     """Which tokens are scored, and how they are read; each field's metadata has its help."""
 
     context: int | None = field(
-        default=None, metadata={"help": "Tokens read at once, at most; the trained length if not set.", "min": 1}
+        default=None,
+        metadata={"help": "Maximum number of tokens in a window; the trained length if not set.", "min": 1},
     )
     stride: int | None = field(
         default=None,
-        metadata={"help": "Tokens that each further window of a long text adds; the context if not set.", "min": 1},
+        metadata={
+            "help": "Number of new tokens in each further window of a long text; the context if not set.",
+            "min": 1,
+        },
     )
     joined: bool = field(
         default=False,
-        metadata={"help": "Read all documents as one text, in place of each by itself.", "option": "--joined"},
+        metadata={"help": "Join all documents into one text.", "option": "--joined"},
     )
     attention: str | None = field(
         default=None,
         metadata={
-            "help": f"Attentions to measure by the same weights, separated by commas: {', '.join(ATTENTIONS)}. If not set, "
-            "all for a checkpoint whose window is shorter than the context, else its own."
+            "help": f"Kinds of attention to measure with the same weights, separated by commas: {', '.join(ATTENTIONS)}. If "
+            "not set: all if a checkpoint's window is shorter than the context, otherwise only its own."
         },
     )
     row_format: str = field(
         default="auto",
-        metadata={"help": f"What rows hold: {', '.join(ROW_FORMATS)}. Of a conversation, answers alone are scored."},
+        metadata={
+            "help": f"Content of the rows: {', '.join(ROW_FORMATS)}. In conversations, only the answers are scored."
+        },
     )
     text_field: str | None = field(
         default=None, metadata={"help": "Field that holds the text of a row; text if not set."}
     )
     max_tokens: int | None = field(
-        default=None, metadata={"help": "Tokens to score, from the first on; all if not set.", "min": 1}
+        default=None, metadata={"help": "Number of tokens to score; all if not set.", "min": 1}
     )
 
     @property
@@ -67,7 +73,7 @@ def _build(given: dict[str, Any]) -> TextOptions:
 def measure_texts(
     model: Annotated[str, typer.Argument(help="Exported folder, checkpoint folder or hub name.")],
     files: Annotated[
-        list[str], typer.Argument(help="Texts, JSON lines, either packed or not; folders, prepared data, data sets.")
+        list[str], typer.Argument(help="Text or JSON lines files, folders, prepared data, or data sets.")
     ],
     how: TextOptions = TextOptions(),
     output_dir: Annotated[
@@ -75,9 +81,9 @@ def measure_texts(
     ] = None,
     threads: options.Threads = None,
 ) -> None:
-    """Measure perplexity and bits per byte of texts or answers, by position and beside other attentions.
+    """Measure perplexity and bits per byte of texts or answers, by position and compared with other kinds of attention.
 
-    A run that was stopped goes on after the last attention that was measured whole.
+    An interrupted run continues after the last attention that was measured completely.
     """
     require_extra("small-doge eval perplexity", "data")
     from ..evaluation.perplexity import plan_reading

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..trainer.planning import Plan
 
 
-tuning = typer.Typer(help="Find a good batch size or learning rate by trying.", no_args_is_help=True)
+tuning = typer.Typer(help="Find a good batch size or learning rate by trying several.", no_args_is_help=True)
 console = Console()
 ConfigOption = Annotated[str, typer.Option(help="Recipe, a YAML file.")]
 StageOption = Annotated[
@@ -32,7 +32,7 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Folder for t
 def plan_run(context: typer.Context, config: ConfigOption, stage: StageOption = None) -> None:
     """Estimate what a run will take before it starts: parameters, tokens, steps, memory, disk and hours.
 
-    A few steps with random tokens are measured on this machine. Settings can follow as --name value.
+    It measures a few steps with random tokens on this machine. You can add any setting as --name value.
     """
     require_extra("small-doge plan", "train")
     from ..trainer.planning import make_plan
@@ -116,10 +116,12 @@ def learning_rate(
     stage: StageOption = None,
     lowest: Annotated[float, typer.Option("--from", help="Lowest learning rate.")] = 1e-4,
     highest: Annotated[float, typer.Option("--to", help="Highest learning rate.")] = 1e-2,
-    trials: Annotated[int, typer.Option(help="Number of learning rates to try, at equal ratios.")] = 5,
+    trials: Annotated[
+        int, typer.Option(help="Number of learning rates to try, evenly spaced on a logarithmic scale.")
+    ] = 5,
     steps: Annotated[int, typer.Option(min=2, help="Number of steps of each trial.")] = 100,
     setting: Annotated[
-        str, typer.Option(help="Rate to find: learning_rate, or with optim: muon also muon_lr or embedding_lr.")
+        str, typer.Option(help="Setting to tune: learning_rate, or with optim=muon also muon_lr or embedding_lr.")
     ] = "learning_rate",
     output: OutputOption = Path("runs/tune/lr"),
 ) -> None:

@@ -18,17 +18,18 @@ console = Console(highlight=False)
 def write_what_is_asked(
     suite: Annotated[str, typer.Option(help="Tasks and how they are asked: base, instruct, reason or demo.")] = "base",
     tasks: Annotated[
-        str | None, typer.Option(help="Rows or tasks to write in place of all of the suite, separated by commas.")
+        str | None, typer.Option(help="Tasks to write instead of the whole suite, separated by commas.")
     ] = None,
-    data_root: Annotated[Path, typer.Option(help="Folder of the tasks' data, one JSON lines file each.")] = Path(
-        "data"
-    ),
+    data_root: Annotated[
+        Path, typer.Option(help="Folder with the data of the tasks, one JSON lines file each.")
+    ] = Path("data"),
     limit: Annotated[int | None, typer.Option(min=1, help="Number of items of each task; all if not set.")] = None,
     shots: Annotated[
-        int | None, typer.Option(min=0, help="Examples before each item; as in the guides' tables if not set.")
+        int | None,
+        typer.Option(min=0, help="Number of examples in each prompt; as in the published tables if not set."),
     ] = None,
     skip_missing: Annotated[
-        bool, typer.Option("--skip-missing", help="Leave rows out whose data are missing, and say which.")
+        bool, typer.Option("--skip-missing", help="Leave out tasks whose data are missing, and list them.")
     ] = False,
     tokenizer: Annotated[
         str | None,

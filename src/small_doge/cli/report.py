@@ -32,18 +32,18 @@ def report_model(
     ] = None,
     chat: Annotated[
         bool | None,
-        typer.Option("--chat/--no-chat", help="Ask in the chat template; as the model was trained if not set."),
+        typer.Option("--chat/--no-chat", help="Use the chat template or not; depends on the model if not set."),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure speed and write samples anew.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure speed and generate samples again.")] = False,
     card: Annotated[
-        bool, typer.Option("--card", help="Write the model card anew if it has no place for the figures.")
+        bool, typer.Option("--card", help="Rewrite the model card if it has no place for the figures.")
     ] = False,
     threads: options.Threads = None,
 ) -> None:
     """Write one page about a model: card, curves, scores, perplexity, speed, samples, and how to use it.
 
-    Scores and perplexity are those that small-doge eval left in the folder or beside it. The figures of the model card
-    become those of the page.
+    Scores and perplexity are those that small-doge eval left in the folder or beside it. The figures in the model card
+    are updated too.
     """
     require_extra("small-doge report", "data")
     from ..evaluation.model_report import REPORT, collect_report

@@ -20,10 +20,10 @@ class SuiteOptions:
     )
     tasks: str | None = field(
         default=None,
-        metadata={"help": "Rows or tasks to run in place of all of the suite, separated by commas."},
+        metadata={"help": "Tasks to run instead of the whole suite, separated by commas."},
     )
     data_root: Path = field(
-        default=Path("data"), metadata={"help": "Folder of the tasks' data, one JSON lines file each."}
+        default=Path("data"), metadata={"help": "Folder with the data of the tasks, one JSON lines file each."}
     )
     limit: int | None = field(
         default=None, metadata={"help": "Number of items of each task; all if not set.", "min": 1}
@@ -31,7 +31,7 @@ class SuiteOptions:
     shots: str | None = field(
         default=None,
         metadata={
-            "help": "Examples before each item, several numbers separated by commas; as in the guides' tables if not set."
+            "help": "Number of examples in each prompt, or several numbers; as in the published tables if not set."
         },
     )
     chat: bool | None = field(
@@ -43,10 +43,11 @@ class SuiteOptions:
     )
     skip_missing: bool = field(
         default=False,
-        metadata={"help": "Leave rows out whose data are missing, and say which.", "option": "--skip-missing"},
+        metadata={"help": "Leave out tasks whose data are missing, and list them.", "option": "--skip-missing"},
     )
     batch_size: int | None = field(
-        default=None, metadata={"help": "Texts computed together; found by a measurement if not set.", "min": 1}
+        default=None,
+        metadata={"help": "Number of texts to compute together; chosen by a quick measurement if not set.", "min": 1},
     )
 
 

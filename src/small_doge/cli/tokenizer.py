@@ -37,10 +37,12 @@ def train(
     vocab_size: Annotated[int, typer.Option(help="Number of tokens.")] = DEFAULT_VOCAB_SIZE,
     base: Annotated[str | None, typer.Option(help="Tokenizer whose algorithm and chat template to keep.")] = None,
     sample_bytes: Annotated[
-        int, typer.Option(help="Bytes of text to train on, which bounds the memory.")
+        int, typer.Option(help="Number of bytes of text to train on, which limits the memory used.")
     ] = DEFAULT_SAMPLE_BYTES,
     max_digits: Annotated[int, typer.Option(help="Maximum number of digits in a token.")] = 3,
-    max_length: Annotated[int, typer.Option(help="Trained length of models, stored in the tokenizer.")] = 2048,
+    max_length: Annotated[
+        int, typer.Option(help="Maximum length of the models that will use it, stored in the tokenizer.")
+    ] = 2048,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 233,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
@@ -69,12 +71,14 @@ def train(
 
 @app.command("inspect")
 def inspect(
-    model: Annotated[str | None, typer.Argument(help="Tokenizer or model; the demo's newest stage if none.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="Tokenizer or model; the demo's newest stage if not set.")
+    ] = None,
     text: Annotated[
-        str, typer.Option(help="Text to cut into tokens.")
+        str, typer.Option(help="Text to split into tokens.")
     ] = "Ada has 12 red balls. def add(a, b): return a + b",
 ) -> None:
-    """Show the special tokens, the template, and a text cut into tokens."""
+    """Show the special tokens, the chat template, and how a text is split into tokens."""
     from ..processor import tokenizer as library
     from ..processor.chat_encoding import encode_text
 

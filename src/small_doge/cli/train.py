@@ -12,10 +12,10 @@ from ..utils.logging import quiet_libraries
 from .tables import show_table
 
 
-app = typer.Typer(help="Train a stage by a recipe.", no_args_is_help=True)
+app = typer.Typer(help="Train one stage with a recipe.", no_args_is_help=True)
 ANY_SETTING = {"allow_extra_args": True, "ignore_unknown_options": True}
 Recipe = Annotated[str | None, typer.Option(help="Recipe, a YAML file.")]
-MORE = "Any setting can follow as --name value; `small-doge train settings {name}` lists them."
+MORE = "You can add any setting as --name value; `small-doge train settings {name}` lists them."
 
 
 def _make_command(stage: Stage) -> Callable[..., None]:

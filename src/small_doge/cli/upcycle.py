@@ -21,7 +21,7 @@ def upcycle(
     seed: Annotated[int, typer.Option(help="Seed of the new weights.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:
-    """Grow a dense model into a mixture of experts whose outputs are the same until training goes on."""
+    """Add experts to a dense model; its outputs stay the same until you train it further."""
     from ..inference.checkpoints import open_checkpoint
     from ..models import upcycle_to_moe
 

@@ -13,7 +13,7 @@ from ..utils.logging import quiet_libraries
 from .export import Quantize
 
 
-app = typer.Typer(help="Write the page as files that run a model in the browser.", no_args_is_help=True)
+app = typer.Typer(help="Export the chat page as static files that run a model in the browser.", no_args_is_help=True)
 console = Console(highlight=False, soft_wrap=True)
 PORT = 8000
 

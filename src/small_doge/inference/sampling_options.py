@@ -43,9 +43,7 @@ class SamplingOptions:
         UserError: a value of the wrong type or out of range, with the option's name and what it must be.
     """
 
-    max_new_tokens: int = _option(
-        "Maximum number of tokens to generate; 0 takes the prompt in and generates nothing.", 256, 0
-    )
+    max_new_tokens: int = _option("Maximum number of tokens to generate; 0 only processes the prompt.", 256, 0)
     temperature: float = _option(
         "Sampling temperature: higher values give more varied text, 0 always takes the most likely token.", 0.0, 0
     )

@@ -81,7 +81,7 @@ class DataConfig:
     identity_share: float = _setting(0.05, "Share of the conversations that begin with the identity.")
     seed: int = _setting(233, "Seed of every shuffle.")
     max_bad_rows: int = _setting(
-        1000, "Number of unusable rows that a data set may have; they are listed in a side file."
+        1000, "Number of unusable rows that a data set may have; they are listed in a separate file."
     )
     max_bad_share: float = _setting(0.1, "Share of unusable rows that a data set of 100 rows or more may have.")
     dataset_num_proc: int | None = _setting(

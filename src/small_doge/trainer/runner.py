@@ -37,7 +37,7 @@ logger = get_logger(__name__)
 
 
 def train_stage(name: str, config: str | Path | None = None, overrides: dict[str, Any] | None = None) -> Path:
-    """Train a stage by a recipe.
+    """Train one stage with a recipe.
 
     Args:
         name: name of the stage, such as `sft`; see `small_doge.trainer.stages`.

@@ -77,7 +77,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "sft",
-            "Fine-tune a model on conversations, with a loss on the answers alone.",
+            "Fine-tune a model on conversations, with a loss on the answers only.",
             "small_doge.trainer.doge.sft",
             row_format="conversation",
             starts_from="pretrain",
@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "grpo",
-            "Reinforce answers that can be verified, in the form that is asked for.",
+            "Reinforce answers that are correct and have the required form.",
             "small_doge.trainer.doge.grpo",
             row_format="problem",
             starts_from="distill",

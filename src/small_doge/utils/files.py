@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 CARD = "README.md"
 # What `whole_folder` wrote, by which command.
 RECORD = ".small-doge.json"
-OVERWRITE_HELP = "Write into a folder that holds something else; files of other names are kept."
+OVERWRITE_HELP = "Write into a folder that holds other files; only files with the same names are replaced."
 
 
 def write_text(path: str | Path, text: str) -> None:

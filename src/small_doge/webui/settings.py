@@ -63,11 +63,9 @@ class ServeSettings:
         },
     )
     models_dir: str | None = _option(
-        "Folder whose exported models and checkpoints are offered too, and loaded on demand.", None
+        "Folder with further exported models and checkpoints to offer, which are loaded on demand.", None
     )
-    quantize: str = _option(
-        "Weights of the export that is made of a checkpoint: none (float32), int8 or int4.", "none"
-    )
+    quantize: str = _option("Weight format for exporting checkpoints: none (float32), int8 or int4.", "none")
     memory_budget: float | None = _option(
         "GiB of memory for loaded models. When they need more, the one used least recently is unloaded.",
         None,
@@ -75,22 +73,24 @@ class ServeSettings:
         "Half of the memory that is free at the start if not set.",
         panel=LIMITS,
     )
-    num_slots: int = _option("Requests that a model computes together.", 8, 1, panel=LIMITS)
+    num_slots: int = _option("Number of requests that a model computes at the same time.", 8, 1, panel=LIMITS)
     threads: int | None = _option(
-        "Processor threads of a model.", None, 1, "Chosen by a quick measurement if not set.", panel=LIMITS
+        "Number of processor threads for a model.", None, 1, "Chosen by a quick measurement if not set.", panel=LIMITS
     )
     max_queue: int = _option(
-        "Requests that may wait for a slot; further ones are answered with 429.", 64, 0, panel=LIMITS
+        "Number of requests that may wait for a slot; further ones get the status 429.", 64, 0, panel=LIMITS
     )
     max_prompt_tokens: int | None = _option(
-        "Largest prompt.", None, 1, "What the model takes if not set.", panel=LIMITS
+        "Largest number of tokens in a prompt.", None, 1, "What the model takes if not set.", panel=LIMITS
     )
     max_output_tokens: int = _option("Largest number of tokens that a request may ask for.", 16384, 1, panel=LIMITS)
-    default_max_tokens: int = _option("Number of tokens where a request does not name any.", 1024, 1, panel=LIMITS)
-    max_choices: int = _option("Largest n, the answers of one request.", 16, 1, panel=LIMITS)
-    request_timeout: float = _option("Seconds that a request may take, waiting included.", 600.0, 0.001, panel=LIMITS)
+    default_max_tokens: int = _option("Number of tokens if a request does not set max_tokens.", 1024, 1, panel=LIMITS)
+    max_choices: int = _option("Largest number of answers to one request (n).", 16, 1, panel=LIMITS)
+    request_timeout: float = _option(
+        "Time limit of a request in seconds, including waiting.", 600.0, 0.001, panel=LIMITS
+    )
     max_body_mib: float = _option("Largest request body in MiB.", 8.0, 0.001, panel=LIMITS)
-    max_connections: int = _option("Connections that are open at the same time.", 1024, 1, panel=LIMITS)
+    max_connections: int = _option("Number of connections that may be open at the same time.", 1024, 1, panel=LIMITS)
     api_key: str | None = _option(
         "Key that clients must send, as Authorization: Bearer KEY. The environment variable SMALLDOGE_API_KEY keeps it "
         "out of the list of processes.",
@@ -98,13 +98,16 @@ class ServeSettings:
         panel=ACCESS,
     )
     no_api_key: bool = _option(
-        "Listen on other addresses than 127.0.0.1 without a key.", False, option="--no-api-key", panel=ACCESS
+        "Allow everyone: listen on other addresses than 127.0.0.1 without a key.",
+        False,
+        option="--no-api-key",
+        panel=ACCESS,
     )
     allowed_hosts: list[str] = field(
         default_factory=list,
         metadata={
             "panel": ACCESS,
-            "help": "Further names under which the server may be reached, such as that of a proxy; * allows all.",
+            "help": "Further host names under which the server may be reached, such as that of a proxy; * allows all.",
         },
     )
     cors_origins: list[str] = field(
@@ -116,21 +119,21 @@ class ServeSettings:
     )
     chats: str | None = _option("SQLite file for conversations.", None, note="In the user's data folder if not set.")
     no_page: bool = _option("Serve the API without the page.", False, option="--backend-only")
-    page_only: bool = _option("Serve the page alone, for a server elsewhere.", False, option="--frontend-only")
+    page_only: bool = _option("Serve only the page, for an API on another server.", False, option="--frontend-only")
     backend: str | None = _option(
-        "Address of that server as browsers reach it, such as http://127.0.0.1:8000; it needs --cors-origins with the "
-        "address of the page.",
+        "Address of the API for --frontend-only, as browsers reach it, such as http://127.0.0.1:8000; the API needs "
+        "--cors-origins with the address of the page.",
         None,
     )
     log_prompts: bool = _option(
-        "Write prompts and answers to the log, which otherwise holds no text of users.", False, panel=ACCESS
+        "Write prompts and answers to the log, which otherwise contains no text from users.", False, panel=ACCESS
     )
     debug: bool = _option("Log every request, and tracebacks.", False, option="--debug")
     engine: str = _option(
-        "What runs the server: local is this process, ray is replicas of Ray Serve (pip install 'small-doge[scale]').",
+        "What runs the server: local for this process, ray for replicas with Ray Serve (pip install 'small-doge[scale]').",
         "local",
     )
-    replicas: int = _option("Processes of --engine ray, each of which is a whole server.", 2, 1)
+    replicas: int = _option("Number of server processes with --engine ray.", 2, 1)
     sampling: SamplingOptions = field(
         default_factory=SamplingOptions, metadata={"help": "Sampling options where a request does not name them."}
     )
