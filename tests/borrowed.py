@@ -6,6 +6,8 @@ package uses such a name that is not listed here. Prefer a public callback, argu
 
 import dataclasses
 
+from small_doge.models.cache import CACHE_NAME
+
 
 @dataclasses.dataclass(frozen=True)
 class Borrowed:
@@ -193,14 +195,14 @@ IMPORTS = (
     Borrowed("huggingface_hub", "constants", "utils/reports.py", "it reads its switch for reports only once"),
 )
 
-# Public names whose parameters carry what ours pass on unseen: transformers 5.24 renamed one, and answers came out wrong.
+# Public names whose parameters carry what ours pass on unseen; transformers 5.24 renamed one of them.
 CARRIERS = (
     Borrowed(
         GENERATION,
         "prepare_inputs_for_generation",
         MODELING,
         "generate hands the cache to forward under this name, which takes any other one without a word",
-        ("input_ids", "past_key_values", "attention_mask"),
+        ("input_ids", CACHE_NAME, "attention_mask"),
     ),
 )
 

@@ -7,14 +7,23 @@ them: what falls out is not needed (docs/models.md). How keys are kept and atten
 Shapes: B batch, T tokens, H query heads, K key-value heads, d head dimension, w `keep_window_size`.
 """
 
+import inspect
 from typing import Any
 
 import torch
-from transformers import Cache, CacheLayerMixin
+from transformers import Cache, CacheLayerMixin, GenerationMixin
 
 from ..ops.dynamic_mask_attention.decode import attend_with_buffers, empty_buffers
 from ..ops.dynamic_mask_attention.masking import PADDING_SCORE, KeptKeys
 from ..utils.errors import UserError
+
+
+# What `transformers` calls the argument, and the output, that carries the cache: "cache" since 5.24.
+CACHE_NAME = next(
+    name
+    for name in ("cache", "past_key_values")
+    if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+)
 
 
 class DynamicMaskLayer(CacheLayerMixin):

@@ -4,6 +4,7 @@ from tests.conftest import EXPERTS, TINY, build_tiny, draw_clear_rows
 from transformers import DynamicCache
 
 from small_doge import DogeForCausalLM, DynamicMaskCache
+from small_doge.models.cache import CACHE_NAME
 
 
 WINDOW = TINY["keep_window_size"]
@@ -130,7 +131,7 @@ def test_generate_uses_it_by_default_and_others_give_the_same():
     ids = torch.randint(0, 97, (2, 5))
     settings = {"max_new_tokens": 25, "do_sample": False, "pad_token_id": 0, "return_dict_in_generate": True}
     bounded = model.generate(ids, **settings)
-    assert isinstance(bounded.past_key_values, DynamicMaskCache)
+    assert isinstance(bounded[CACHE_NAME], DynamicMaskCache)
     for other in ({"past_key_values": DynamicCache()}, {"use_cache": False}, {"cache_implementation": "static"}):
         assert torch.equal(model.generate(ids, **settings, **other).sequences, bounded.sequences)
 
@@ -148,3 +149,24 @@ def test_half_precision_cache_keeps_float32_scores():
     step_through(model, torch.randint(0, 97, (1, 20)), cache, [18, 1, 1])
     assert cache.layers[0].keys.dtype == torch.bfloat16 and cache.layers[0].scores.dtype == torch.float32
     assert isinstance(model, DogeForCausalLM)
+
+
+@pytest.mark.parametrize("part", ["model", "base"])
+def test_the_cache_is_taken_by_either_name_of_transformers_but_not_by_both(part):
+    model = build_tiny() if part == "model" else build_tiny().model
+    ids = torch.randint(0, 97, (1, 6))
+    whole = model(ids)[0][:, -1:]
+    for name in ("past_key_values", "cache"):
+        cache = DynamicMaskCache(model.config)
+        assert model(ids[:, :5], **{name: cache})[CACHE_NAME] is cache
+        torch.testing.assert_close(model(ids[:, 5:], **{name: cache})[0], whole)
+    with pytest.raises(ValueError, match="two names of one argument"):
+        model(ids, past_key_values=cache, cache=cache)
+
+
+def test_checkpointing_of_activations_fills_no_cache_a_second_time():
+    model = build_tiny().train()
+    model.gradient_checkpointing_enable()
+    ids, cache = torch.randint(0, 97, (1, 6)), DynamicCache()
+    model(ids, labels=ids, past_key_values=cache).loss.backward()
+    assert cache.get_seq_length() == 0

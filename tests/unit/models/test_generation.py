@@ -6,6 +6,8 @@ from tests.conftest import build_tiny
 from transformers import DynamicCache, GenerationConfig
 
 from small_doge import DynamicMaskCache
+from small_doge.models.cache import CACHE_NAME
+from small_doge.utils.errors import UserError
 
 
 SETTINGS = {"max_new_tokens": 30, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -24,6 +26,7 @@ WAYS = {
     "static cache": lambda model: {"cache_implementation": "static"},
     "dynamic cache": lambda model: {"past_key_values": DynamicCache(config=model.config)},
     "bounded cache": lambda model: {"past_key_values": DynamicMaskCache(model.config)},
+    "cache by its other name": lambda model: {"cache": DynamicCache(config=model.config)},
     "prompt in pieces": lambda model: {"prefill_chunk_size": 5},
 }
 
@@ -46,7 +49,17 @@ def test_beams_of_the_bounded_cache_are_those_of_a_cache_that_holds_all():
     assert torch.equal(*beams)
 
 
-@pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig", "PromptEncoderConfig"])
+prefix = pytest.param(
+    "PrefixTuningConfig",
+    marks=pytest.mark.xfail(
+        CACHE_NAME == "cache",
+        raises=UserError,
+        reason="peft 0.21 hands its cache over by the name that transformers used before 5.24",
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", [prefix, "PromptTuningConfig", "PromptEncoderConfig"])
 def test_virtual_tokens_of_peft_learn_and_are_seen_by_every_step(kind):
     peft = pytest.importorskip("peft")
     settings = {"encoder_hidden_size": 16} if kind == "PromptEncoderConfig" else {}

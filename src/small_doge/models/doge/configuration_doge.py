@@ -57,7 +57,7 @@ class DogeConfig(PreTrainedConfig):
     """
 
     model_type = "doge"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]  # cache: by transformers since 5.24
     base_model_tp_plan = {
         "layers.*.self_attn.q_proj": "colwise",
         "layers.*.self_attn.k_proj": "colwise",

@@ -30,7 +30,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from ... import ops
 from ...utils.errors import UserError
 from ...utils.hardware import without_emulated_bf16
-from ..cache import DynamicMaskCache
+from ..cache import CACHE_NAME, DynamicMaskCache
 from .attention import DogeAttention, resolve_backend
 from .configuration_doge import DogeConfig
 from .feed_forward import DogeCDMoE, DogeMLP
@@ -55,7 +55,9 @@ class DogeDecoderLayer(GradientCheckpointingLayer):
 
     def forward(self, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Run the layer on hidden states [B, T, D]; keyword arguments go to the attention."""
-        mixed, _ = self.self_attn(self.input_layernorm(hidden_states), **kwargs)
+        # Under the name that `transformers` gives it, since its checkpointing sets the cache to None by that name.
+        cache = kwargs.pop(CACHE_NAME, None)
+        mixed, _ = self.self_attn(self.input_layernorm(hidden_states), past_key_values=cache, **kwargs)
         hidden_states = self._add_residual(hidden_states, mixed, self.input_residual)
         mixed = self.mlp(self.post_attention_layernorm(hidden_states))
         mixed = mixed[0] if isinstance(mixed, tuple) else mixed
@@ -75,7 +77,7 @@ class DogePreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["DogeDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
     _supports_flex_attn = True
     _can_record_outputs = {
@@ -145,6 +147,7 @@ class DogeModel(DogePreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> MoeModelOutputWithPast:
         """Compute the hidden states of token numbers or embeddings.
@@ -156,15 +159,19 @@ class DogeModel(DogePreTrainedModel):
             past_key_values: `DynamicMaskCache`, or any cache of `transformers`.
             inputs_embeds: [B, T, D]; or `input_ids`.
             use_cache: make a `DynamicMaskCache` when none is given.
+            cache: `past_key_values` by the name that `transformers` gives it since 5.24.
 
         Returns:
             `last_hidden_state` [B, T, D] and the cache; hidden states, attentions, router logits if asked for.
 
         Raises:
-            UserError: both or neither of `input_ids` and `inputs_embeds`.
+            UserError: both or neither of `input_ids` and `inputs_embeds`, or a cache by both its names.
         """
         if (input_ids is None) ^ (inputs_embeds is not None):
             raise UserError("pass exactly one of input_ids and inputs_embeds")
+        if cache is not None and past_key_values is not None:
+            raise UserError("past_key_values and cache are two names of one argument; pass one of them")
+        past_key_values = cache if past_key_values is None else past_key_values
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         attention_mask = _drop_full_mask(attention_mask)
@@ -187,12 +194,12 @@ class DogeModel(DogePreTrainedModel):
                 hidden_states,
                 position_embeddings=position_embeddings,
                 attention_mask=attention_mask,
-                past_key_values=past_key_values,
                 document_ids=document_ids,
                 documents=documents,
                 output_attentions=wants_weights,
+                **{CACHE_NAME: past_key_values},
             )
-        return MoeModelOutputWithPast(last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values)
+        return MoeModelOutputWithPast(last_hidden_state=self.norm(hidden_states), **{CACHE_NAME: past_key_values})
 
 
 @torch.compiler.disable
@@ -261,6 +268,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
         shift_labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         skip_logits: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> MoeCausalLMOutputWithPast:
         """Compute logits, and the loss when labels are given. What is not listed is as in `DogeModel`.
@@ -287,6 +295,7 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_router_logits=output_router_logits,
+            cache=cache,
             **kwargs,
         )
         hidden_states = outputs.last_hidden_state
@@ -309,10 +318,10 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
             loss=loss,
             aux_loss=aux_loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             router_logits=outputs.router_logits,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
         )
 
     def _compute_loss(
@@ -351,6 +360,8 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
 
     def generate(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Generate as in `transformers`; `inputs` may also be what `apply_chat_template` returns, with its mask."""
+        if "cache" in kwargs:
+            kwargs[CACHE_NAME] = kwargs.pop("cache")
         if hasattr(inputs, "keys"):
             given = {name: value for name, value in inputs.items() if name not in kwargs}
             return super().generate(None, *args, **given, **kwargs)
@@ -368,11 +379,11 @@ class DogeForCausalLM(DogePreTrainedModel, GenerationMixin):
 
         Assisted decoding takes rejected tokens back, and attention weights are of all keys.
         """
-        no_choice = model_kwargs.get("past_key_values") is None and generation_config.cache_implementation is None
+        no_choice = model_kwargs.get(CACHE_NAME) is None and generation_config.cache_implementation is None
         assisted = generation_mode == GenerationMode.ASSISTED_GENERATION or generation_config.is_assistant
         needs_all = assisted or generation_config.output_attentions
         if no_choice and generation_config.use_cache is not False and not needs_all:
-            model_kwargs["past_key_values"] = DynamicMaskCache(self.config)
+            model_kwargs[CACHE_NAME] = DynamicMaskCache(self.config)
             return
         super()._prepare_cache_for_generation(generation_config, model_kwargs, generation_mode, *args, **kwargs)
 
