@@ -156,7 +156,7 @@ def test_going_on_from_a_stable_checkpoint_with_new_data_has_no_jump(unbroken, t
     [
         ({"max_step": 3}, "unknown setting 'max_step'; did you mean 'max_steps'"),
         ({"datasets_and_ratios": [{"embedded:world:300": 0.5}]}, "the ratios sum to 0.5, not 1"),
-        ({"test_size": 0}, "needs held-out rows: set test_size"),
+        ({"test_size": 0}, "eval_strategy=steps needs held-out rows: set test_size"),
         ({"tokenizer_name_or_path": "nowhere"}, "tokenizer_name_or_path=nowhere: no tokenizer could be loaded"),
         (
             {"model_overrides": {"vocab_size": 300}},

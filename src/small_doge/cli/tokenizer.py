@@ -86,10 +86,12 @@ def inspect(
     console = Console()
     for name, value in library.describe_tokenizer(loaded, text).items():
         console.print(f"{name}: {value}", markup=False)
-    cut = Text()
-    for colour, token in zip(itertools.cycle(COLOURS), encode_text(loaded, text), strict=False):
+    tokens = encode_text(loaded, text)
+    cut = Text(f"this text in {len(tokens)} tokens: ")
+    for colour, token in zip(itertools.cycle(COLOURS), tokens, strict=False):
         cut.append(loaded.decode([token]), style=colour)
     console.print(cut)
     messages = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "I am Doge."}]
     if loaded.chat_template:
+        console.print("a conversation in the chat template:")
         console.print(loaded.apply_chat_template(messages, tokenize=False), markup=False)

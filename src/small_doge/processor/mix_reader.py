@@ -114,8 +114,8 @@ class MixReader:
                             break
             if len(rows) < count:
                 raise UserError(
-                    f"data set {self.names[index]!r} has {len(rows)} rows; test_size={self.config.test_size} leaves "
-                    "none for training"
+                    f"data set {self.names[index]!r} gives too few rows: {len(rows)}, and test_size="
+                    f"{self.config.test_size} leaves none for training; lower test_size or add data"
                 )
             found.append(rows)
         test = [row for rows in found for row in rows]

@@ -233,7 +233,7 @@ class Preparation:
             if report.packed_rows < wanted:
                 times = wanted / report.packed_rows
                 logger.warning(
-                    "data set %r has %d rows, %d are wanted: it repeats %.1f times",
+                    "data set %r gives %d of the %d rows that are wanted: it repeats %.1f times",
                     name,
                     report.packed_rows,
                     wanted,

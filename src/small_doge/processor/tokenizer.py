@@ -164,7 +164,7 @@ def describe_tokenizer(tokenizer: PreTrainedTokenizerBase, text: str | None = No
         "end of text": tokenizer.eos_token,
         "padding": tokenizer.pad_token,
         "chat template": "yes" if tokenizer.chat_template else "no",
-        "answers marked": "yes" if "generation" in (tokenizer.chat_template or "") else "no",
+        "template marks answers": "yes" if "generation" in (tokenizer.chat_template or "") else "no",
     }
     if text:
         tokens = encode_text(tokenizer, text)

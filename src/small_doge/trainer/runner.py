@@ -26,6 +26,7 @@ from .stages import find_stage
 from .starting import (
     check_continuation,
     check_disk,
+    check_evaluation,
     check_finished,
     check_output,
     find_optimizer_state,
@@ -67,6 +68,8 @@ def run_stage(run: StageRun) -> Path:
     # 1. Check what can be known to be wrong, and find where to start.
     check_output(output, model_args)
     resume = find_resume_point(output, args)
+    if data_args.dataset_name is None:
+        check_evaluation(args, has_test_rows=data_args.test_size > 0)
     set_seed(args.seed)
     tokenizer = find_tokenizer(model_args)
     if model_args.continue_from is not None:
@@ -75,10 +78,7 @@ def run_stage(run: StageRun) -> Path:
     model = add_adapter(build_model(model_args, tokenizer), model_args)
     with args.main_process_first(desc="preparing data"):
         rows = prepare_data(run, tokenizer)
-    if args.eval_strategy != "no" and "test" not in rows:
-        raise UserError(
-            f"eval_strategy={args.eval_strategy} needs held-out rows: set test_size, or eval_strategy to no"
-        )
+    check_evaluation(args, has_test_rows="test" in rows)
     for split, part in rows.items():
         check_learnt(part, split)
     check_disk(output, model, args)

