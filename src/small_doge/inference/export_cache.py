@@ -14,9 +14,7 @@ from ..utils.files import find_damage, write_json
 from ..utils.hub import find_hub_file
 from ..utils.logging import get_logger
 from ..utils.paths import looks_like_path
-from .checkpoints import open_checkpoint
 from .engine import Engine
-from .export import check_exportable, export_onnx
 from .loading import FORMAT_VERSION, is_exported, open_engine, read_runtime
 
 
@@ -90,6 +88,8 @@ def export_once(name: str | Path, quantize: str, tell: Callable[[str], None]) ->
     """
     source = _find_source(name)
     if source is None:  # of the hub, and not yet downloaded
+        from .checkpoints import open_checkpoint
+
         open_checkpoint(name)
         source = _find_source(name)
     if source is None:
@@ -108,6 +108,9 @@ def _export(
     name: str | Path, source: Path, folder: Path, quantize: str, title: str, tell: Callable[[str], None]
 ) -> None:
     """Write the export, and then the record of what it was made of."""
+    from .checkpoints import open_checkpoint  # which imports PyTorch: opening an export that is there does without
+    from .export import check_exportable, export_onnx
+
     _remove_leftovers(folder)
     stamp = _stamp(source, quantize)  # before the checkpoint is read: a change during the export makes another
     model, tokenizer = open_checkpoint(name)

@@ -13,6 +13,8 @@ SHOWN = 8
 LFS_POINTER = b"version https://git-lfs"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+# Names of the class that a tokenizer.json alone makes whole, in versions 5 and 4 of transformers.
+PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
 def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
@@ -28,15 +30,13 @@ def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
     Raises:
         UserError: its files are torn, or there is none although `setting` needs one.
     """
-    from transformers import AutoTokenizer
-
     check_model_folder(path, TOKENIZER_FILES)
     folder = Path(path)
     is_there = not folder.is_dir() or any((folder / name).is_file() for name in TOKENIZER_FILES)
     reason = "the folder has none"
     if is_there:
         try:
-            return AutoTokenizer.from_pretrained(str(path))
+            return _choose_tokenizer_class(folder).from_pretrained(str(path))
         except Exception as error:  # of many kinds: the tokenizers library raises Exception itself
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
             if folder.is_dir():
@@ -49,6 +49,19 @@ def load_tokenizer(path: str | Path, setting: str | None = None) -> Any:
             f"{setting}={path}: no tokenizer could be loaded ({reason}). Train one with: small-doge tokenizer train"
         )
     return None
+
+
+def _choose_tokenizer_class(folder: Path) -> Any:
+    """Return the class that loads the tokenizer of a folder: `AutoTokenizer`, which imports PyTorch, only where it is needed."""
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_bytes()) if file.is_file() else {}
+    if config.get("tokenizer_class") in PLAIN_CLASSES and (folder / "tokenizer.json").is_file():
+        from transformers import PreTrainedTokenizerFast
+
+        return PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer
 
 
 def check_model_folder(path: str | Path, names: tuple[str, ...] | None = None) -> None:

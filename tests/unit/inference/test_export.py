@@ -131,6 +131,23 @@ def test_graph_names_its_inputs_and_outputs_as_documented(exported):
     assert "num_keys" in {value.name for value in graph.initializer}  # what may be left out
 
 
+def test_an_export_writes_and_chats_without_pytorch(exported):
+    folder = exported / "none"
+    code = (
+        "import sys\n"
+        "from small_doge.inference import OnnxEngine\n"
+        "from small_doge.inference.export_cache import open_fast_engine\n"
+        f"engine = OnnxEngine({str(folder)!r})\n"
+        "text = engine.generate('Ada lives in', max_new_tokens=4, ignore_eos=True)\n"
+        "turn = [{'role': 'user', 'content': 'Ada lives in'}]\n"
+        "answer = ''.join(engine.chat(turn, max_new_tokens=4, ignore_eos=True))\n"
+        f"opened = open_fast_engine({str(folder)!r}).generate('Ada lives in', max_new_tokens=4, ignore_eos=True)\n"
+        "print(bool(text), bool(answer), opened == text, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "True", "False"]
+
+
 def test_quantised_files_are_smaller(exported):
     sizes = {name: (exported / name / "model.onnx").stat().st_size for name in ("none", "int8", "int4")}
     assert sizes["int4"] < sizes["int8"] < sizes["none"]

@@ -20,13 +20,13 @@ pytest.importorskip("onnxruntime")
 @pytest.fixture
 def exports(monkeypatch):
     """The exports that were made; the checks of their quality have tests of their own."""
-    made, export = [], export_cache.export_onnx
+    made, write = [], export.export_onnx
 
     def count(model, tokenizer, folder, quantize, **options):
         made.append(folder.name)
-        return export(model, tokenizer, folder, quantize, max_perplexity_increase=10, **options)
+        return write(model, tokenizer, folder, quantize, max_perplexity_increase=10, **options)
 
-    monkeypatch.setattr(export_cache, "export_onnx", count)
+    monkeypatch.setattr(export, "export_onnx", count)
     return made
 
 
@@ -84,7 +84,7 @@ def stop(*arguments):
     time.sleep(600)
 
 setattr(export if place == "write_manifest" else export_cache, place, stop)
-export_cache.export_onnx = partial(export.export_onnx, max_perplexity_increase=10)
+export.export_onnx = partial(export.export_onnx, max_perplexity_increase=10)
 export_cache.export_once(sys.argv[1], "none", print)
 """
 
@@ -143,7 +143,7 @@ def test_a_mistake_of_ours_is_not_taken_for_a_full_disk(model, monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(export_cache, "export_onnx", fail)
+    monkeypatch.setattr(export, "export_onnx", fail)
     with pytest.raises(RuntimeError, match="broken"):
         export_once(model, "none", lambda text: None)
 

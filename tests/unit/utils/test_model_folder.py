@@ -141,3 +141,15 @@ def test_a_shard_that_is_missing_is_named(folder):
     shutil.move(first, folder.parent)
     with pytest.raises(UserError, match=f"names weights that are not there: {first.name}"):
         open_engine(folder)
+
+
+@pytest.mark.parametrize("name", ["TokenizersBackend", "PreTrainedTokenizerFast", "LlamaTokenizerFast", None])
+def test_a_tokenizer_loads_alike_whatever_class_its_settings_name(folder, tiny_tokenizer, name):
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    config["tokenizer_class"] = name
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    loaded = load_tokenizer(folder)
+    text = "<|begin_of_text|>Ada, 31 + 4: naïve\n"
+    assert loaded(text)["input_ids"] == tiny_tokenizer(text)["input_ids"]
+    assert (loaded.eos_token, loaded.model_max_length) == (tiny_tokenizer.eos_token, tiny_tokenizer.model_max_length)
