@@ -123,6 +123,17 @@ def test_links_to_headings_lead_to_one(path):
         assert anchor in list_anchors(path.parent / link if link else path), f"{link}#{anchor}"
 
 
+@pytest.mark.parametrize("path", [p for p in DOCUMENTS if p.parent.name == "docs"], ids=lambda p: p.name)
+def test_links_of_untranslated_pages_lead_to_headings_of_chinese_ones_too(path):
+    if path.name.endswith(".zh.md") or path.with_suffix(".zh.md").exists():
+        return
+    for link, anchor in re.findall(r"\]\(([\w-]+\.md)#([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        chinese = (path.parent / link).with_suffix(".zh.md")
+        if chinese.exists():
+            told = re.findall(r'<a id="(.*?)">', chinese.read_text(encoding="utf-8"))
+            assert anchor in list_anchors(chinese) | set(told), f"{chinese.name} needs an anchor {anchor}"
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
 def test_links_to_lines_lead_to_what_they_name(path):
     assert path.read_text(encoding="utf-8") == move_links(path), "code has moved; run: make links"
