@@ -1,6 +1,7 @@
 """Shared fixtures: tiny models, a tiny tokenizer, and threads that do not fight over the cores."""
 
 import copy
+import gc
 import logging
 import os
 
@@ -40,6 +41,12 @@ def pytest_xdist_auto_num_workers():
     """Of `-n auto`: a worker for each core, as far as the memory goes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, psutil.virtual_memory().available // (GIB_PER_WORKER << 30)))
+
+
+def pytest_collection_finish():
+    """Spare collections what the libraries and the tests hold; trainers and others ask for one again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ its own all the same, with its own memory, arguments, output and exit status, an
 would be after its imports. What libraries read while they are loaded, such as `HF_HOME`, is that of the first process.
 """
 
+import gc
 import json
 import os
 import random
@@ -71,10 +72,15 @@ class WarmPython:
 def serve():
     """Fork for every line of the input, and return what is asked for in the fork; the first process leaves at the end."""
     import datasets
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
     import trl  # noqa: F401
 
     import small_doge.trainer.runner  # noqa: F401
 
+    # A collection in a fork would look at all that the libraries hold, and copy its pages.
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         words, folder, timeout, outputs = json.loads(line)
         child = os.fork()
