@@ -61,6 +61,7 @@ bench: setup
 	$(BIN)/python benchmarks/bench_data.py
 	$(BIN)/python benchmarks/bench_peers.py
 	$(BIN)/python benchmarks/bench_inference.py
+	$(BIN)/python benchmarks/bench_kv_cache.py
 
 # For evaluation/eval_downstream_tasks.sh.
 lighteval: $(LIGHTEVAL)/.installed

@@ -19,6 +19,7 @@ from common import build_peer, report
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.inference.benchmark import prefill_prompt
+from small_doge.inference.export_checks import calibrate_cache
 from small_doge.inference.graph import DogeGraph
 from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
@@ -31,9 +32,14 @@ PAUSE = 0.05
 
 
 class Ours:
-    """An exported graph, for texts of up to `max_length` tokens or of any length."""
+    """An exported graph, for texts of up to `max_length` tokens or of any length.
 
-    def __init__(self, model, quantize, threads, num_slots=1, max_length=None):
+    With `kv_cache_dtype` int8, rows of token ids, `calibration`, give the scales.
+    """
+
+    def __init__(
+        self, model, quantize, threads, num_slots=1, max_length=None, kv_cache_dtype="float32", calibration=()
+    ):
         config = model.config
         settings = {
             "num_hidden_layers": config.num_hidden_layers,
@@ -45,6 +51,11 @@ class Ours:
         }
         graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length).build()
         self.backend = OnnxBackend(graph.SerializeToString(), settings, num_slots=num_slots, threads=threads)
+        if kv_cache_dtype == "int8":
+            scales = calibrate_cache(self.backend, calibration)
+            graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length, scales).build()
+            settings["kv_cache_dtype"] = kv_cache_dtype
+            self.backend = OnnxBackend(graph.SerializeToString(), settings, num_slots=num_slots, threads=threads)
 
     def prefill(self, ids):
         prefill_prompt(self.backend, 0, np.array(ids))

@@ -31,7 +31,9 @@ FORMATS = ["none", "int8", "int4"]
 def export(folder, tokenizer, **sizes):
     from small_doge.inference.export import export_onnx
 
-    export_onnx(build_model(**{**MODEL, **sizes}), tokenizer, folder, folder.name, max_perplexity_increase=10)
+    cache = sizes.pop("kv_cache_dtype", "float32")
+    model = build_model(**{**MODEL, **sizes})
+    export_onnx(model, tokenizer, folder, folder.name, max_perplexity_increase=10, kv_cache_dtype=cache)
     return folder
 
 
@@ -58,6 +60,14 @@ def test_node_writes_what_python_writes_past_the_window(exported):
     expected = OnnxEngine(exported).generate("Ada lives in", max_new_tokens=20)
     assert done.stdout.rstrip("\n").rstrip("\ufffd") == expected.rstrip("\n").rstrip("\ufffd")
     assert "tok/s" in done.stderr
+
+
+def test_node_writes_what_python_writes_with_a_cache_of_8_bits(tmp_path, tiny_tokenizer):
+    folder = export(tmp_path / "none", tiny_tokenizer, kv_cache_dtype="int8")
+    done = run_node(folder, "Ada lives in", "--max-new-tokens", "20")
+    assert done.returncode == 0, done.stderr
+    expected = OnnxEngine(folder).generate("Ada lives in", max_new_tokens=20)
+    assert done.stdout.rstrip("\n").rstrip("\ufffd") == expected.rstrip("\n").rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("exported", ["none"], indirect=True)

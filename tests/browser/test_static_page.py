@@ -34,13 +34,14 @@ OPEN = """async (size) => {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, tiny_tokenizer):
-    """Exported folders: one whose window is never passed, and one that has another form of weights."""
+    """Exported folders: one whose window is never passed, and one that has another form of weights and cache."""
     from small_doge.inference.export import export_onnx
 
     folder = tmp_path_factory.mktemp("models")
     sizes = {"vocab_size": 512, "keep_window_size": 512, "num_hidden_layers": 2}
-    for name, quantize in (("first", "none"), ("second", "int8")):
-        export_onnx(build_model(**sizes), tiny_tokenizer, folder / name, quantize, max_perplexity_increase=10)
+    for name, quantize, cache in (("first", "none", "float32"), ("second", "int8", "int8")):
+        model = build_model(**sizes)
+        export_onnx(model, tiny_tokenizer, folder / name, quantize, max_perplexity_increase=10, kv_cache_dtype=cache)
     return folder
 
 

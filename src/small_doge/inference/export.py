@@ -15,15 +15,24 @@ from ..utils.errors import UserError
 from ..utils.extras import needs_extra
 from ..utils.files import check_output, whole_folder, write_json, write_manifest, write_text
 from ..utils.model_card import build_model_card
+from ..utils.suggest import unknown_name_message
 from .detokenizer import Tokenizer
 from .export_card import build_card, collect_facts
-from .export_checks import Quality, check_quality, make_references, refuse_bad_quality, tokenize_held_out
-from .loading import FORMAT_VERSION, GRAPH, RUNTIME, find_end_ids
+from .export_checks import (
+    Quality,
+    calibrate_cache,
+    check_quality,
+    make_references,
+    refuse_bad_quality,
+    tokenize_held_out,
+)
+from .loading import CACHE_FORMAT_VERSION, FORMAT_VERSION, GRAPH, RUNTIME, find_end_ids
 from .onnx_backend import OnnxBackend
 from .onnx_session import import_onnxruntime
 
 
 MADE_BY = "small-doge export"
+KV_CACHE_DTYPES = ("float32", "int8")
 FACTS = "facts.json"  # those on the card
 HEAD_SIZE_UNIT = 8  # of GroupQueryAttention; by trying sizes of 2 to 512, it needs no more
 
@@ -38,6 +47,7 @@ def export_onnx(
     max_perplexity_increase: float | None = None,
     name: str = "",
     overwrite: bool = False,
+    kv_cache_dtype: str = "float32",
 ) -> dict[str, Any]:
     """Write `model.onnx`, tokenizer, settings and a card, after checking the graph against PyTorch.
 
@@ -53,6 +63,8 @@ def export_onnx(
             written; that of `MAX_PERPLEXITY_INCREASE` for the format if None.
         name: name of the model, for the card.
         overwrite: write into a folder that holds something else; files of other names are kept.
+        kv_cache_dtype: numbers in which keys and values are kept, `float32` or `int8`. For int8, every other text finds
+            the scales, and the others measure what it costs.
 
     Returns:
         The facts on the card.
@@ -64,16 +76,19 @@ def export_onnx(
     runtime = import_onnxruntime()
     output = Path(output)
     check_exportable(model.config, quantize, max_length)
+    if kv_cache_dtype not in KV_CACHE_DTYPES:
+        raise UserError(unknown_name_message("kv_cache_dtype", kv_cache_dtype, KV_CACHE_DTYPES))
     check_output(output, MADE_BY, overwrite)
     # 2. Build the graph, and open it with and without rounding of activations.
     model = (model if model.dtype == torch.float32 else copy.deepcopy(model).float()).eval()
-    settings = _make_settings(model, tokenizer, quantize, max_length)
-    graph, exact, exported = _build_graph(model, settings)
+    settings = _make_settings(model, tokenizer, quantize, max_length, kv_cache_dtype)
+    rows = tokenize_held_out(texts, tokenizer, model.config.vocab_size, settings["max_length"])
+    graph, exact, exported = _build_graph(model, settings, rows[::2])
     # 3. Compare it with PyTorch, on held-out texts.
     backend = OnnxBackend(exported, settings, num_slots=1)
-    rows = tokenize_held_out(texts, tokenizer, model.config.vocab_size, settings["max_length"])
+    rows = rows if kv_cache_dtype == "float32" else rows[1::2] or rows
     quality = _compare(model, graph, exact, backend, rows, settings)
-    refuse_bad_quality(quality, quantize, max_perplexity_increase)
+    refuse_bad_quality(quality, quantize, max_perplexity_increase, kv_cache_dtype)
     # 4. Write the folder, with a card.
     facts = collect_facts(model, backend, quality, quantize, settings, len(exported), runtime.__version__, rows)
     card = build_card(name or output.name, facts, settings)
@@ -104,11 +119,12 @@ def check_exportable(config: DogeConfig, quantize: str, max_length: int | None =
 
 
 def _make_settings(
-    model: DogeForCausalLM, tokenizer: Tokenizer | None, quantize: str, max_length: int | None
+    model: DogeForCausalLM, tokenizer: Tokenizer | None, quantize: str, max_length: int | None, kv_cache_dtype: str
 ) -> dict[str, Any]:
     """Make the content of `runtime.json`."""
     config = model.config
     is_dynamic = model.model.rotary_emb.rope_type == "dynamic"
+    of_cache = {"version": CACHE_FORMAT_VERSION, "kv_cache_dtype": kv_cache_dtype}
     return {
         "format": "small-doge-onnx",
         "version": FORMAT_VERSION,
@@ -121,21 +137,25 @@ def _make_settings(
         "keep_window_size": config.keep_window_size,
         "max_length": max_length or (config.max_position_embeddings if is_dynamic else None),
         "end_ids": find_end_ids(model.generation_config.eos_token_id, tokenizer),
+        **({} if kv_cache_dtype == "float32" else of_cache),
     }
 
 
-def _build_graph(model: DogeForCausalLM, settings: dict[str, Any]) -> tuple[Any, bytes, bytes]:
-    """Build the graph.
+def _build_graph(model: DogeForCausalLM, settings: dict[str, Any], rows: list[list[int]]) -> tuple[Any, bytes, bytes]:
+    """Build the graph; rows of token ids find the scales of a cache of 8 bits.
 
     Returns:
-        The `DogeGraph`, and its bytes without and with rounding of activations.
+        The `DogeGraph`, its bytes without rounding of activations and cache, and its bytes as they are exported.
     """
     from .graph import DogeGraph, set_accuracy
     from .graph_weights import ACCURACY_LEVEL, WEIGHT_FORMATS
 
-    graph = DogeGraph(model, WEIGHT_FORMATS[settings["quantize"]], settings["max_length"])
+    how = (model, WEIGHT_FORMATS[settings["quantize"]], settings["max_length"])
+    graph = DogeGraph(*how)
     proto = graph.build()
     exact = set_accuracy(proto, 1).SerializeToString()
+    if "kv_cache_dtype" in settings:
+        proto = DogeGraph(*how, calibrate_cache(_open_exact(exact, settings), rows)).build()
     return graph, exact, set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()
 
 
@@ -149,8 +169,12 @@ def _compare(
 ) -> Quality:
     """Compare a `DogeGraph`, its bytes without rounding of activations, and its backend with PyTorch."""
     reference, rounded = make_references(model, graph)
-    exact_backend = OnnxBackend(exact, settings, num_slots=1, threads=1)
-    return check_quality(reference, rounded, exact_backend, backend, rows, settings["end_ids"])
+    return check_quality(reference, rounded, _open_exact(exact, settings), backend, rows, settings["end_ids"])
+
+
+def _open_exact(graph: bytes, settings: dict[str, Any]) -> OnnxBackend:
+    """Open a graph whose cache is float32, whatever that of the export is."""
+    return OnnxBackend(graph, {**settings, "kv_cache_dtype": "float32"}, num_slots=1, threads=1)
 
 
 def _write_folder(

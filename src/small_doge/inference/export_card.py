@@ -29,6 +29,7 @@ def collect_facts(
     device = describe_device()
     return {
         "weights": {"none": "float32", "int8": "blocks of 8 bits", "int4": "blocks of 4 bits"}[quantize],
+        "cache": f"{settings.get('kv_cache_dtype', 'float32')}, {backend.max_nbytes / 2**20:,.1f} MiB a text at most",
         "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M",
         "size of model.onnx": f"{size / 1e6:.1f} MB",
         "perplexity of the checkpoint": f"{quality.perplexity:.4f}",

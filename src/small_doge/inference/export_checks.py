@@ -14,7 +14,7 @@ from ..models import DogeForCausalLM, DynamicMaskCache
 from ..processor.chat_encoding import encode_chat, encode_prompt
 from ..processor.corpus import iterate_documents, iterate_mixture
 from ..utils.errors import UserError
-from .choices import MAX_PERPLEXITY_INCREASE
+from .choices import MAX_CACHE_INCREASE, MAX_PERPLEXITY_INCREASE
 from .detokenizer import Tokenizer
 from .onnx_backend import OnnxBackend
 
@@ -177,6 +177,29 @@ def _run_row(backend: OnnxBackend, row: Sequence[int]) -> np.ndarray:
     return np.concatenate([backend.prefill(0, piece, keep=np.arange(len(piece))) for piece in pieces])
 
 
+def calibrate_cache(backend: OnnxBackend, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """Find scales for a cache of 8 bits: the largest number of each channel that rows of token ids give becomes 127.
+
+    The two channels of a key that the rotary embedding turns into each other share a scale, which no position changes.
+
+    Args:
+        backend: of the graph with a float32 cache.
+        rows: rows of token ids.
+
+    Returns:
+        Scales [1, K, 1, d] of the keys and of the values of each layer in turn.
+    """
+    largest = np.zeros((2 * backend.num_layers, backend.num_kv_heads, backend.head_size), dtype=np.float32)
+    for row in rows:
+        _run_row(backend, row)
+        cache = backend.cache[:, 0, :, : min(len(row), backend.key_capacity)]
+        halves = np.split(cache[0::2], 2, axis=-1)
+        largest[0::2] = np.maximum(largest[0::2], np.tile(np.hypot(*halves).max(axis=2), 2))
+        largest[1::2] = np.maximum(largest[1::2], np.abs(cache[1::2]).max(axis=2))
+    scales = np.where(largest == 0, 1, largest) / np.float32(127)
+    return list(scales[:, None, :, None].astype(np.float32))
+
+
 def _generates_alike(model: DogeForCausalLM, backend: OnnxBackend, row: Sequence[int], end_ids: Sequence[int]) -> bool:
     """Tell whether both continue the first half of a row with the same tokens greedily; a tie counts as the same."""
     prompt = list(row[: max(1, min(len(row), backend.keep_window_size) // 2)])
@@ -199,31 +222,38 @@ def _generates_alike(model: DogeForCausalLM, backend: OnnxBackend, row: Sequence
     return True
 
 
-def refuse_bad_quality(quality: Quality, quantize: str, max_perplexity_increase: float | None) -> None:
+def refuse_bad_quality(
+    quality: Quality, quantize: str, max_perplexity_increase: float | None, kv_cache_dtype: str = "float32"
+) -> None:
     """Check the quality of an export.
 
     Args:
         quality: how the graph compares with its checkpoint.
         quantize: name of the weight format.
-        max_perplexity_increase: largest relative increase; the format's `MAX_PERPLEXITY_INCREASE` if None.
+        max_perplexity_increase: largest relative increase; if None, the format's `MAX_PERPLEXITY_INCREASE`, and
+            `MAX_CACHE_INCREASE` more for a cache of 8 bits.
+        kv_cache_dtype: type of the numbers in the cache.
 
     Raises:
         UserError: the graph differs from PyTorch, or the perplexity increases more than that.
     """
-    limit = MAX_PERPLEXITY_INCREASE[quantize] if max_perplexity_increase is None else max_perplexity_increase
+    is_rounded = quantize != "none" or kv_cache_dtype != "float32"
+    limit = MAX_PERPLEXITY_INCREASE[quantize] + (MAX_CACHE_INCREASE if kv_cache_dtype == "int8" else 0.0)
+    limit = limit if max_perplexity_increase is None else max_perplexity_increase
     if not quality.logit_difference <= LOGIT_TOLERANCE:
         raise UserError(
             f"the exported graph differs from PyTorch by {quality.logit_difference:.2g} of the logits' spread, more than "
             f"rounding explains ({LOGIT_TOLERANCE}); nothing was written. Please report it with the model's config.json"
         )
-    if quantize == "none" and quality.same_greedy < 1:
+    if not is_rounded and quality.same_greedy < 1:
         raise UserError(
             f"the exported graph writes other text than PyTorch after {1 - quality.same_greedy:.0%} of the prompts; "
             "nothing was written. Please report it with the model's config.json"
         )
     if not quality.perplexity_increase <= limit:
+        what = quantize if kv_cache_dtype == "float32" else f"{quantize} with a cache of {kv_cache_dtype}"
         raise UserError(
-            f"{quantize} raises the perplexity by {quality.perplexity_increase:.2%}, from {quality.perplexity:.4g} to "
+            f"{what} raises the perplexity by {quality.perplexity_increase:.2%}, from {quality.perplexity:.4g} to "
             f"{quality.exported_perplexity:.4g}; the limit is {limit:.2%}. Nothing was written. Use more bits, or allow it "
             f"with --max-perplexity-increase {quality.perplexity_increase * 1.1:.2g}"
         )

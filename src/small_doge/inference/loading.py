@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 GRAPH = "model.onnx"
 RUNTIME = "runtime.json"
 FORMAT_VERSION = 1
+# Of exports with a `kv_cache_dtype`: readers that know version 1 alone would take the cache for float32.
+CACHE_FORMAT_VERSION = 2
 
 
 class OnnxEngine(Engine):
@@ -150,10 +152,11 @@ def read_runtime(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise UserError(f"{folder / RUNTIME} is damaged ({error}); export the model again") from error
-    if settings.get("format") != "small-doge-onnx" or settings.get("version") != FORMAT_VERSION:
+    versions = (FORMAT_VERSION, CACHE_FORMAT_VERSION)
+    if settings.get("format") != "small-doge-onnx" or settings.get("version") not in versions:
         raise UserError(
             f"{folder / RUNTIME} has format {settings.get('format')!r}, version {settings.get('version')!r}; this "
-            f"small-doge reads 'small-doge-onnx', version {FORMAT_VERSION}: export the model again"
+            f"small-doge reads 'small-doge-onnx', versions {versions[0]} and {versions[1]}: export the model again"
         )
     damage = find_damage(folder)
     if damage is not None:

@@ -52,7 +52,7 @@ class OnnxBackend:
     Args:
         graph: file or bytes of the model.
         settings: `num_hidden_layers`, `num_key_value_heads`, `head_size`, `vocab_size`, `keep_window_size`,
-            `max_length`.
+            `max_length`, and `kv_cache_dtype`, float32 if it is not there.
         num_slots: sequences that are held at the same time.
         threads: processor threads of an operator; None chooses them by a quick measurement.
 
@@ -70,6 +70,7 @@ class OnnxBackend:
         self.vocab_size: int = settings["vocab_size"]
         self.keep_window_size: int = settings["keep_window_size"]
         self.max_length: int | None = settings["max_length"]
+        self.kv_cache_dtype = np.dtype(settings.get("kv_cache_dtype", "float32"))
         self.num_slots = check_integer("num_slots", num_slots, 1)
         threads = None if threads is None else check_integer("threads", threads, 1)
         self.chunk_size = SPARE_KEYS
@@ -86,6 +87,12 @@ class OnnxBackend:
         self.threads, self.session = (threads, self._open(threads)) if threads else self._choose_threads()
         # The bytes of the graph, nearly all of which are weights; its file may be replaced later.
         self.weight_nbytes = len(graph) if isinstance(graph, bytes) else Path(graph).stat().st_size
+
+    @property
+    def max_nbytes(self) -> int:
+        """Count the bytes of keys, values and scores that a slot can come to hold."""
+        cache, scores = self._make_cache(self._get_max_keys(), num_slots=1)
+        return cache.nbytes + scores.nbytes
 
     def _get_max_keys(self) -> int:
         """Return how many keys per head a slot can hold."""
@@ -216,7 +223,7 @@ class OnnxBackend:
         """Allocate keys and values [2 L, S, K, capacity, d], and scores [S, L K, capacity] of -inf."""
         shape = (2 * self.num_layers, num_slots, self.num_kv_heads, key_capacity, self.head_size)
         scores = np.full((num_slots, self.num_layers * self.num_kv_heads, key_capacity), -np.inf, dtype=np.float32)
-        return np.zeros(shape, dtype=np.float32), scores
+        return np.zeros(shape, dtype=self.kv_cache_dtype), scores
 
     def _grow(self, key_capacity: int, num_slots: int) -> None:
         """Move the slots to larger arrays."""

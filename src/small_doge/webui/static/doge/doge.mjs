@@ -17,8 +17,9 @@ export class Doge {
   static async load(ort, read, { inPlace = false, pause, ...options } = {}) {
     const text = async (name) => new TextDecoder().decode(await read(name));
     const settings = JSON.parse(await text("runtime.json"));
-    if (settings.format !== "small-doge-onnx" || settings.version !== 1) {
-      throw new Error(`runtime.json has format ${settings.format}, version ${settings.version}; this reads small-doge-onnx 1`);
+    if (settings.format !== "small-doge-onnx" || ![1, 2].includes(settings.version)) {
+      const found = `runtime.json has format ${settings.format}, version ${settings.version}`;
+      throw new Error(`${found}; this reads small-doge-onnx 1 and 2`);
     }
     const template = await text("chat_template.jinja").catch(() => null);
     const files = [await text("tokenizer.json"), await text("tokenizer_config.json")];
@@ -177,7 +178,7 @@ export class Doge {
     const fetches = { logits: null, present_scores: null };
     for (let index = 0; index < 2 * keys.layers; index++) {
       const name = `${index % 2 ? "value" : "key"}.${index >> 1}`;
-      feeds[`past_${name}`] = new Tensor("float32", keys.caches[index], [1, keys.heads, keys.capacity, keys.size]);
+      feeds[`past_${name}`] = new Tensor(keys.type, keys.caches[index], [1, keys.heads, keys.capacity, keys.size]);
       fetches[`present_${name}`] = this.inPlace ? feeds[`past_${name}`] : null;
     }
     const results = await this.session.run(feeds, fetches);

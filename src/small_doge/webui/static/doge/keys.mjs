@@ -13,7 +13,9 @@ export class Keys {
     this.window = settings.keep_window_size;
     this.rows = this.layers * this.heads;
     this.capacity = 0;
-    this.caches = Array.from({ length: 2 * this.layers }, () => new Float32Array(0)); // [heads, capacity, size] each
+    this.type = settings.kv_cache_dtype ?? "float32"; // of keys and values
+    const Numbers = this.type === "int8" ? Int8Array : Float32Array;
+    this.caches = Array.from({ length: 2 * this.layers }, () => new Numbers(0)); // [heads, capacity, size] each
     this.positions = new Int32Array(0); // [rows, capacity]: which token of the text a key belongs to
     this.clear();
   }
