@@ -48,6 +48,13 @@ PRIVATE = (
         "a run that resumes after its last step must not make another; no callback comes before the first step",
     ),
     Borrowed(
+        TRAINER,
+        "_issue_warnings_after_load",
+        "trainer/base.py",
+        "it warns of tied weights, which no checkpoint holds, whenever a run resumes",
+        ("load_result",),
+    ),
+    Borrowed(
         GRPO,
         "_calculate_rewards",
         "trainer/doge/grpo.py",

@@ -151,6 +151,12 @@ class CheckpointingMixin:
             return None
         return super()._run_epoch(*args, **kwargs)
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Tell which weights a checkpoint lacks, leaving out those that are tied to others and never saved twice."""
+        tied = set(self.model.all_tied_weights_keys)
+        missing = [name for name in load_result.missing_keys if name not in tied]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate without moving the generators: starting a loader draws a number, which a resumed run must not notice."""
         with torch.random.fork_rng():
