@@ -24,6 +24,6 @@ USER 1000:1000
 WORKDIR /work
 VOLUME /work
 EXPOSE 8000 8888 6006
-HEALTHCHECK --interval=30s --timeout=5s --start-period=2m \
+HEALTHCHECK --interval=30s --timeout=5s --start-period=5m \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
 CMD ["small-doge", "serve", "--host", "0.0.0.0", "--port", "8000", "--chats", "/work/chats.db"]
