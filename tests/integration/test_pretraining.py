@@ -58,6 +58,12 @@ def test_a_run_leaves_a_complete_model_folder(unbroken):
     assert held_out[-1]["eval_bits_per_byte"] > 0
 
 
+def test_whoever_may_read_a_model_may_read_its_weights(unbroken):
+    weights = list(unbroken.rglob("*.safetensors"))
+    assert {file.parent.name for file in weights} > {unbroken.name}  # those of checkpoints too
+    assert {file.stat().st_mode for file in weights} == {(unbroken / "config.json").stat().st_mode}
+
+
 def test_plain_transformers_loads_and_agrees(unbroken):
     """Within the window: past it, `transformers` ranks near scores by digits that we leave to recency."""
     code = (

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedTokenizerBase
 
-from ..utils.files import write_json, write_text
+from ..utils.files import share_weights, write_json, write_text
 from ..utils.logging import get_logger
 from ..utils.model_card import build_model_card
 from ..utils.paths import FINISHED, LOSS_PICTURE
@@ -90,6 +90,8 @@ def save_finished(
         return
     (temporary / "training_args.bin").unlink(missing_ok=True)  # a pickle
     tokenizer.save_pretrained(temporary)
+    for folder in (temporary, output / ADAPTER, output / RAW):
+        share_weights(folder)
     for file in temporary.iterdir():
         os.replace(file, output / file.name)
     temporary.rmdir()

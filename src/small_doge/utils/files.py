@@ -142,6 +142,7 @@ def whole_folder(path: str | Path, made_by: str, overwrite: bool = False) -> Ite
     temporary.mkdir()
     try:
         yield temporary
+        share_weights(temporary)
         files = {str(file.relative_to(temporary)): _stamp(file) for file in _list_files(temporary)}
         write_json(temporary / RECORD, {"made_by": made_by, "files": files})
         for name in check_output(path, made_by, overwrite):
@@ -212,9 +213,18 @@ def _checksum(path: Path) -> int:
     return value
 
 
+def share_weights(folder: Path) -> None:
+    """Let everyone read the weights of a folder who may read its JSON files: safetensors keeps them to their owner."""
+    settings = next(folder.glob("*.json"), None)
+    if settings is not None:
+        for file in folder.glob("*.safetensors"):
+            shutil.copymode(settings, file)
+
+
 def write_manifest(folder: str | Path) -> None:
     """List the files of a finished folder with their sizes and checksums; written last."""
     folder = Path(folder)
+    share_weights(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, CARD))
     write_json(
         folder / MANIFEST,

@@ -131,3 +131,11 @@ def test_unknown_names_get_the_near_miss_and_a_short_list():
     )
     assert message.startswith("unknown setting 'lerning_rate'; did you mean 'learning_rate'? Known: ")
     assert message.endswith("and 28 more")
+
+
+def test_whoever_may_read_the_settings_of_a_folder_may_read_its_weights(tmp_path):
+    with whole_folder(tmp_path / "out", "us") as folder:
+        (folder / "config.json").write_text("{}")
+        (folder / "config.json").chmod(0o640)
+        (folder / "model.safetensors").touch(0o600)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mode & 0o777 == 0o640
