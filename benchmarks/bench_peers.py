@@ -20,7 +20,7 @@ from common import build_peer, report
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.inference.benchmark import prefill_prompt
 from small_doge.inference.export_checks import calibrate_cache
-from small_doge.inference.graph import DogeGraph
+from small_doge.inference.graph import DogeGraph, set_cache_scales
 from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 
@@ -49,13 +49,12 @@ class Ours:
             "keep_window_size": config.keep_window_size,
             "max_length": max_length,
         }
-        graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length).build()
-        self.backend = OnnxBackend(graph.SerializeToString(), settings, num_slots=num_slots, threads=threads)
+        proto = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length).build()
+        self.backend = OnnxBackend(proto.SerializeToString(), settings, num_slots=num_slots, threads=threads)
         if kv_cache_dtype == "int8":
-            scales = calibrate_cache(self.backend, calibration)
-            graph = DogeGraph(model, WEIGHT_FORMATS[quantize], max_length, scales).build()
+            set_cache_scales(proto, calibrate_cache(self.backend, calibration))
             settings["kv_cache_dtype"] = kv_cache_dtype
-            self.backend = OnnxBackend(graph.SerializeToString(), settings, num_slots=num_slots, threads=threads)
+            self.backend = OnnxBackend(proto.SerializeToString(), settings, num_slots=num_slots, threads=threads)
 
     def prefill(self, ids):
         prefill_prompt(self.backend, 0, np.array(ids))

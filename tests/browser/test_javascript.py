@@ -28,12 +28,11 @@ pytestmark = pytest.mark.skipif(
 FORMATS = ["none", "int8", "int4"]
 
 
-def export(folder, tokenizer, **sizes):
+def export(folder, tokenizer, kv_cache_dtype="float32", **sizes):
     from small_doge.inference.export import export_onnx
 
-    cache = sizes.pop("kv_cache_dtype", "float32")
     model = build_model(**{**MODEL, **sizes})
-    export_onnx(model, tokenizer, folder, folder.name, max_perplexity_increase=10, kv_cache_dtype=cache)
+    export_onnx(model, tokenizer, folder, folder.name, max_perplexity_increase=10, kv_cache_dtype=kv_cache_dtype)
     return folder
 
 

@@ -115,13 +115,8 @@ def export_model(
     model, tokenizer = open_checkpoint(name, merge_lora)
     title = str(output)
     if format is Format.hf:
-        if (
-            quantize is not Quantize.int8
-            or kv_cache_dtype is not KVCacheDtype.float32
-            or max_length
-            or texts
-            or max_perplexity_increase is not None
-        ):
+        is_set = (quantize is not Quantize.int8, kv_cache_dtype is not KVCacheDtype.float32, max_length, texts)
+        if any(is_set) or max_perplexity_increase is not None:
             raise UserError(
                 "--quantize, --kv-cache-dtype, --max-length, --texts and --max-perplexity-increase are for --format onnx"
             )

@@ -147,15 +147,14 @@ def _build_graph(model: DogeForCausalLM, settings: dict[str, Any], rows: list[li
     Returns:
         The `DogeGraph`, its bytes without rounding of activations and cache, and its bytes as they are exported.
     """
-    from .graph import DogeGraph, set_accuracy
+    from .graph import DogeGraph, set_accuracy, set_cache_scales
     from .graph_weights import ACCURACY_LEVEL, WEIGHT_FORMATS
 
-    how = (model, WEIGHT_FORMATS[settings["quantize"]], settings["max_length"])
-    graph = DogeGraph(*how)
+    graph = DogeGraph(model, WEIGHT_FORMATS[settings["quantize"]], settings["max_length"])
     proto = graph.build()
     exact = set_accuracy(proto, 1).SerializeToString()
     if "kv_cache_dtype" in settings:
-        proto = DogeGraph(*how, calibrate_cache(_open_exact(exact, settings), rows)).build()
+        set_cache_scales(proto, calibrate_cache(_open_exact(exact, settings), rows))
     return graph, exact, set_accuracy(proto, ACCURACY_LEVEL).SerializeToString()
 
 

@@ -192,7 +192,7 @@ def calibrate_cache(backend: OnnxBackend, rows: Sequence[Sequence[int]]) -> list
     largest = np.zeros((2 * backend.num_layers, backend.num_kv_heads, backend.head_size), dtype=np.float32)
     for row in rows:
         _run_row(backend, row)
-        cache = backend.cache[:, 0, :, : min(len(row), backend.key_capacity)]
+        cache = backend.cache[:, 0, :, : backend.num_keys[0]]
         halves = np.split(cache[0::2], 2, axis=-1)
         largest[0::2] = np.maximum(largest[0::2], np.tile(np.hypot(*halves).max(axis=2), 2))
         largest[1::2] = np.maximum(largest[1::2], np.abs(cache[1::2]).max(axis=2))

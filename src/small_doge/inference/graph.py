@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from transformers import ROPE_INIT_FUNCTIONS
 
 from ..models import DogeConfig, DogeForCausalLM
@@ -34,6 +34,28 @@ def set_accuracy(model: onnx.ModelProto, level: int) -> onnx.ModelProto:
         for attribute in node.attribute:
             if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level":
                 attribute.i = level
+    return model
+
+
+def set_cache_scales(model: onnx.ModelProto, scales: Sequence[np.ndarray]) -> onnx.ModelProto:
+    """Make a graph keep keys and values as int8.
+
+    Args:
+        model: with a float32 cache.
+        scales: [1, K, 1, d] of the keys and of the values of each layer in turn.
+    """
+    graph = model.graph
+    attentions = [node for node in graph.node if node.op_type == "GroupQueryAttention"]
+    attributes = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL", "kv_cache_bit_width": 8}
+    for index, node in enumerate(attentions):
+        names = [f"key_cache_scale.{index}", f"value_cache_scale.{index}"]
+        pair = scales[2 * index : 2 * index + 2]
+        graph.initializer.extend(numpy_helper.from_array(scale, name) for scale, name in zip(pair, names, strict=True))
+        node.input.extend(["", *names])
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    for tensor in (*graph.input, *graph.output):
+        if tensor.name.startswith(("past_key.", "past_value.", "present_key.", "present_value.")):
+            tensor.type.tensor_type.elem_type = TensorProto.INT8
     return model
 
 
@@ -67,8 +89,6 @@ class DogeGraph:
         weight_format: how to store the weights.
         max_length: tokens of the longest text, for which the frequencies of a dynamic RoPE are fixed; None for no limit.
             If it is no longer than the window, no key is ever evicted, and the graph has no nodes for it.
-        cache_scales: scales [1, K, 1, d] of the keys and of the values of each layer in turn, with which the cache holds
-            them as int8; None for a float32 cache.
 
     Attributes:
         frequencies: the rotary inverse frequencies [d / 2].
@@ -78,17 +98,10 @@ class DogeGraph:
         UserError: the model's rope type or activation has no such graph.
     """
 
-    def __init__(
-        self,
-        model: DogeForCausalLM,
-        weight_format: WeightFormat,
-        max_length: int | None,
-        cache_scales: Sequence[np.ndarray] | None = None,
-    ) -> None:
+    def __init__(self, model: DogeForCausalLM, weight_format: WeightFormat, max_length: int | None) -> None:
         self.config: DogeConfig = model.config
         self.num_kv_heads = self.config.num_key_value_heads or self.config.num_attention_heads
         self.max_length = max_length
-        self.cache_scales = cache_scales
         self.state = {name: tensor.detach().float().cpu().numpy() for name, tensor in model.state_dict().items()}
         self.format = weight_format
         self.frequencies, self.rope_scaling = compute_frequencies(model, max_length)
@@ -217,13 +230,11 @@ class DogeGraph:
         )
         query, key = b.add("Split", [rotated, b.integers(heads * size, kv_heads * size)], 2, axis=-1)
         bias_rows, kept = self._attention_bias(index, value, scores)
-        cache_scales, cache_format = self._cache_format(index, prefix)
         mixed, *_ = b.add(
             "GroupQueryAttention",
             [
                 *(query, key, value, f"past_key.{index}", f"past_value.{index}", self.seqlens, self.total),
                 *("", "", "", bias_rows),
-                *cache_scales,
             ],
             [f"{prefix}.mixed", f"present_key.{index}", f"present_value.{index}"],
             domain=MICROSOFT,
@@ -231,19 +242,8 @@ class DogeGraph:
             kv_num_heads=kv_heads,
             do_rotary=0,
             scale=size**-0.5,
-            **cache_format,
         )
         return self.weights.linear(mixed, f"{prefix}.o_proj", [f"{prefix}.o_proj"], self.format.bits), kept
-
-    def _cache_format(self, index: int, prefix: str) -> tuple[list[str], dict[str, Any]]:
-        """Return the inputs and attributes that make the attention of a layer keep int8 numbers; none for float32."""
-        if self.cache_scales is None:
-            return [], {}
-        names = (f"{prefix}.key_cache_scale", f"{prefix}.value_cache_scale")
-        pair = self.cache_scales[2 * index : 2 * index + 2]
-        scales = [self.builder.weight(name, scale) for name, scale in zip(names, pair, strict=True)]
-        kinds = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-        return ["", *scales], {**kinds, "kv_cache_bit_width": 8}
 
     def _attention_bias(self, index: int, value: str, past: str) -> list[str]:
         """Compute the bias [B, 1 or H, T, S] of each query and key, and the scores [B, K, S] after the step.
@@ -319,7 +319,6 @@ class DogeGraph:
         layers, kv_heads, size = config.num_hidden_layers, self.num_kv_heads, config.head_dim
         info = helper.make_tensor_value_info
         cache: list[Any] = ["batch", kv_heads, "slots", size]
-        cache_type = TensorProto.FLOAT if self.cache_scales is None else TensorProto.INT8
         inputs: list[Any] = [
             info("input_ids", TensorProto.INT64, ["batch", "new"]),
             info("position_ids", TensorProto.INT64, ["batch", "new"]),
@@ -334,8 +333,8 @@ class DogeGraph:
         ]
         for index in range(layers):
             for kind in ("key", "value"):
-                inputs.append(info(f"past_{kind}.{index}", cache_type, cache))
-                outputs.append(info(f"present_{kind}.{index}", cache_type, cache))
+                inputs.append(info(f"past_{kind}.{index}", TensorProto.FLOAT, cache))
+                outputs.append(info(f"present_{kind}.{index}", TensorProto.FLOAT, cache))
         graph = helper.make_graph(self.builder.nodes, "doge", inputs, outputs, list(self.builder.weights.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="small-doge")

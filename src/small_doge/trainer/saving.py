@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..processor.stream import StreamLoader
-from ..utils.files import write_json, write_manifest, write_text
+from ..utils.files import share_weights, write_json, write_manifest, write_text
 from ..utils.hardware import describe_device
 from ..utils.scheduler import WSDScheduler
 from .checkpoints import DATA_POSITION, MACHINE, RECIPE, list_checkpoints, read_step, rotate
@@ -54,6 +54,7 @@ class CheckpointCallback(TrainerCallback):
         if self.identity is not None:
             write_identity(folder, self.identity)
         write_json(folder / MACHINE, {"adapted": args.adapted, "machine": describe_device()})
+        share_weights(folder)
         write_manifest(folder)
         special = (find_best(args, state), find_stable(args, kwargs.get("lr_scheduler")))
         rotate(args.output_dir, self.limit, [path for path in special if path is not None])

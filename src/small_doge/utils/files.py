@@ -224,7 +224,6 @@ def share_weights(folder: Path) -> None:
 def write_manifest(folder: str | Path) -> None:
     """List the files of a finished folder with their sizes and checksums; written last."""
     folder = Path(folder)
-    share_weights(folder)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in (MANIFEST, CARD))
     write_json(
         folder / MANIFEST,

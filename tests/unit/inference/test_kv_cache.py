@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 
 from small_doge.inference.export import export_onnx
 from small_doge.inference.export_checks import calibrate_cache
-from small_doge.inference.graph import DogeGraph, set_accuracy
+from small_doge.inference.graph import DogeGraph, set_accuracy, set_cache_scales
 from small_doge.inference.graph_weights import WEIGHT_FORMATS
 from small_doge.inference.onnx_backend import OnnxBackend
 
@@ -47,9 +47,14 @@ def rounded(model, scales):
 
 
 def open_backend(model, scales=None):
-    graph = set_accuracy(DogeGraph(model, WEIGHT_FORMATS["none"], None, scales).build(), 1).SerializeToString()
-    of_cache = {} if scales is None else {"kv_cache_dtype": "int8"}
-    return OnnxBackend(graph, settings_of(model.config) | of_cache, num_slots=4, threads=1)
+    proto, settings = (
+        set_accuracy(DogeGraph(model, WEIGHT_FORMATS["none"], None).build(), 1),
+        settings_of(model.config),
+    )
+    if scales is not None:
+        set_cache_scales(proto, scales)
+        settings["kv_cache_dtype"] = "int8"
+    return OnnxBackend(proto.SerializeToString(), settings, num_slots=4, threads=1)
 
 
 @pytest.mark.parametrize("pieces", [[], [7, 20], [60]])
