@@ -40,23 +40,24 @@ def measure_depths(model, quantize, threads, depths, rounds, steps):
 
 
 def measure_slots(model, quantize, threads, depth, slots, rounds, steps):
-    """Tokens per second of one sequence and of several, taken in turn."""
-    backend = Ours(model, quantize, threads, num_slots=slots).backend
+    """Tokens per second of one sequence and of each number of `slots`, taken in turn."""
+    backend = Ours(model, quantize, threads, num_slots=max(slots)).backend
     prompt = np.random.default_rng(0).integers(0, backend.vocab_size, max(1, depth))
-    for slot in range(slots):
+    for slot in range(max(slots)):
         prefill_prompt(backend, slot, prompt)
-    ratios, best = [], {}
+    speeds = {count: [] for count in (1, *slots)}
     for _ in range(rounds):
-        speeds = {}
-        for count in (1, slots):
+        for count, found in speeds.items():
             start = time.perf_counter()
             for _ in range(steps):
                 backend.decode(count, np.zeros(count, dtype=np.int64))
-            speeds[count] = count * steps / (time.perf_counter() - start)
-            best[count] = max(best.get(count, 0), speeds[count])
-        ratios.append(speeds[slots] / speeds[1])
-    ratio = {"ratio": statistics.median(ratios), "one_tok_s": best[1], "all_tok_s": best[slots]}
-    return {"weights": quantize, "depth": depth, "slots": slots, **ratio}
+            found.append(count * steps / (time.perf_counter() - start))
+    rows = []
+    for count in slots:
+        ratio = statistics.median(many / one for many, one in zip(speeds[count], speeds[1], strict=True))
+        facts = {"one_tok_s": max(speeds[1]), "all_tok_s": max(speeds[count]), "ratio": ratio}
+        rows.append({"weights": quantize, "depth": depth, "slots": count, **facts})
+    return rows
 
 
 def main():
@@ -64,7 +65,7 @@ def main():
     parser.add_argument("--models", nargs="+", default=["Doge-20M", "Doge-60M"])
     parser.add_argument("--formats", nargs="+", default=["int8", "int4"])
     parser.add_argument("--depths", nargs="+", type=int, default=[4096, 16384, 65536])
-    parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--slots", nargs="+", type=int, default=[8, 32], help="sequences at once")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--steps", type=int, default=32, help="tokens timed in a round")
@@ -80,8 +81,8 @@ def main():
             found = measure_depths(model, quantize, args.threads, args.depths, args.rounds, args.steps)
             depths += [{"model": name, **row} for row in found]
             for depth in (0, 512):
-                row = measure_slots(model, quantize, args.threads, depth, args.slots, args.rounds, args.steps)
-                slots.append({"model": name, **row})
+                found = measure_slots(model, quantize, args.threads, depth, args.slots, args.rounds, args.steps)
+                slots += [{"model": name, **row} for row in found]
     report("depths", depths)
     report("slots", slots)
 

@@ -3,10 +3,12 @@
 llama.cpp runs by llama-cpp-python and gguf (pip install llama-cpp-python gguf); its rows are left out, with the reason,
 where they are not installed. Weights are random: speed does not depend on them. Ratios are medians over rounds in which
 all take their turn. Depths that end within the trained length run the graph that `small-doge export` writes for these
-presets, from which no key leaves; deeper ones that of `--max-length`, which keeps a window of 2,048.
+presets, from which no key leaves; deeper ones that of `--max-length`, which keeps a window of 2,048. llama.cpp keeps its keys
+and values as float16.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -197,16 +199,20 @@ def add_vocabulary(gguf, writer, tokenizer, vocab_size):
     writer.add_eos_token_id(1)
 
 
-def measure_preset(name, depths, formats, threads, rounds, steps, with_transformers):
+def measure_preset(name, depths, formats, caches, threads, rounds, steps, with_transformers):
     config = DogeConfig.from_preset(name, keep_window_size=2048)
     torch.manual_seed(0)
     model = DogeForCausalLM(config).eval()
     ours, llamas, rows = {}, {}, []
     length, written = config.max_position_embeddings, rounds * (steps + 2)
     limits = {depth: length if depth + written < length else None for depth in depths}
+    calibration = np.random.default_rng(0).integers(0, config.vocab_size, (16, 128)).tolist()
+    kinds = list(itertools.product(formats, caches))
     for quantize in formats:
-        for limit in set(limits.values()):
-            ours[quantize, limit] = Ours(model, quantize, threads, max_length=limit)
+        for cache, limit in itertools.product(caches, set(limits.values())):
+            ours[quantize, cache, limit] = Ours(
+                model, quantize, threads, max_length=limit, kv_cache_dtype=cache, calibration=calibration
+            )
         try:
             kind = LLAMA_TYPES[quantize]
             llamas[f"llama.cpp {kind}"] = LlamaCpp(config, kind, threads, max(depths) + 4 * rounds * steps + PIECE)
@@ -214,7 +220,7 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
             print(f"llama.cpp rows left out: {error}; pip install llama-cpp-python gguf", flush=True)
     peer = Transformers(model) if with_transformers else None
     for depth in depths:
-        runs = {f"ours {quantize}": ours[quantize, limits[depth]] for quantize in formats} | llamas
+        runs = {f"ours {kind}": ours[*kind, limits[depth]] for kind in kinds} | llamas
         ids = np.random.default_rng(depth).integers(0, config.vocab_size, max(1, depth)).tolist()
         decode, prefill = {key: [] for key in runs}, {key: [] for key in runs}
         if peer is not None and depth <= 512:
@@ -235,15 +241,16 @@ def measure_preset(name, depths, formats, threads, rounds, steps, with_transform
                 decode[key].append((time.perf_counter() - start) / steps)
             if "transformers float32" in decode and number < 3:
                 decode["transformers float32"].append(peer.seconds(8))
-        rows += [make_row(name, depth, quantize, decode, prefill) for quantize in formats]
+        rows += [make_row(name, depth, kind, decode, prefill) for kind in kinds]
     for llama in llamas.values():
         llama.close()
     return rows
 
 
-def make_row(name, depth, quantize, decode, prefill):
-    ours, llama = f"ours {quantize}", f"llama.cpp {LLAMA_TYPES[quantize]}"
-    row = {"model": name, "depth": depth, "weights": quantize, "decode_tok_s": 1 / min(decode[ours])}
+def make_row(name, depth, kind, decode, prefill):
+    quantize, cache = kind
+    ours, llama = f"ours {kind}", f"llama.cpp {LLAMA_TYPES[quantize]}"
+    row = {"model": name, "depth": depth, "weights": quantize, "cache": cache, "decode_tok_s": 1 / min(decode[ours])}
     if llama in decode:
         row["decode / llama.cpp"] = median_ratio(decode[llama], decode[ours])
         row["llama.cpp_tok_s"] = 1 / min(decode[llama])
@@ -266,6 +273,9 @@ def main():
     parser.add_argument("--models", nargs="+", default=["Doge-20M", "Doge-60M", "Doge-160M"])
     parser.add_argument("--depths", nargs="+", type=int, default=[0, 512, 2048, 8192])
     parser.add_argument("--formats", nargs="+", default=["int8", "int4"], choices=list(LLAMA_TYPES))
+    parser.add_argument(
+        "--kv-cache-dtypes", nargs="+", default=["float32"], choices=["float32", "int8"], dest="caches"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=16, help="tokens timed in a round")
@@ -275,7 +285,14 @@ def main():
     rows = []
     for name in args.models:
         rows += measure_preset(
-            name, args.depths, args.formats, args.threads, args.rounds, args.steps, not args.no_transformers
+            name,
+            args.depths,
+            args.formats,
+            args.caches,
+            args.threads,
+            args.rounds,
+            args.steps,
+            not args.no_transformers,
         )
         print(f"{name} done", flush=True)
     report("peers", rows)

@@ -5,7 +5,7 @@
 Every recipe is trained at a stable rate. At each budget of `--budgets`, a share of `--tokens`, a copy of it decays to the end
 of the budget, so that one run gives the loss that every smaller budget would have ended with. Held-out rows, data and
 their order are the same for all; seeds differ in weights and order. What was done is kept, and a command that was stopped
-goes on.
+goes on. A recipe may have budgets of its own, such as `muon,budgets=0.2/0.4`, and is trained to the largest of them.
 """
 
 import argparse
@@ -81,20 +81,24 @@ MUON = Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, momentum_war
 RECIPES = {"guides": SEEDS_RECIPE, "muon": MUON}
 
 
-def parse_recipe(text: str) -> tuple[str, Recipe]:
-    """Read `NAME` or `NAME,setting=value,...`, such as `guides,lr=3e-3`."""
+def parse_recipe(text: str) -> tuple[str, Recipe, list[float]]:
+    """Read `NAME` or `NAME,setting=value,...`, such as `guides,lr=3e-3`; returns the text, the recipe and its budgets."""
     name, *changes = text.split(",")
     if name not in RECIPES:
         raise UserError(unknown_name_message("recipe", name, RECIPES))
     values: dict[str, Any] = {}
+    budgets: list[float] = []
     for change in changes:
         key, _, value = change.partition("=")
+        if key == "budgets":
+            budgets = sorted(map(float, value.split("/")))
+            continue
         if key not in asdict(SEEDS_RECIPE):
-            raise UserError(unknown_name_message("setting of a recipe", key, asdict(SEEDS_RECIPE)))
+            raise UserError(unknown_name_message("setting of a recipe", key, [*asdict(SEEDS_RECIPE), "budgets"]))
         values[key] = value == "true" if value in ("true", "false") else value if key == "optimizer" else float(value)
         if key == "step_tokens":
             values[key] = int(values[key])
-    return text, replace(RECIPES[name], **values)
+    return text, replace(RECIPES[name], **values), budgets
 
 
 def build_optimizer(model: DogeForCausalLM, recipe: Recipe, steps: int) -> torch.optim.Optimizer:
@@ -125,7 +129,7 @@ class Comparison:
     """The data of a size, and the runs on them."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.size, self.budgets, self.device = SIZES[args.size], sorted(args.budgets), args.device
+        self.size, self.device = SIZES[args.size], args.device
         self.tokens, self.held_out_tokens, self.length = args.tokens, args.held_out_tokens, self.size.length
         self.vocab_size = len(load_tokenizer(args.tokenizer))
         train_rows = (args.unique_tokens or args.tokens) // self.length
@@ -164,7 +168,7 @@ class Comparison:
         batches = list(itertools.islice(draw_batches(self.rows, rows, setting["seed"]), steps))
         warmup = max(1, round(recipe.warmup * steps))
         at, ends, seconds = 0, {}, []
-        for budget in self.budgets:
+        for budget in setting["budgets"]:
             end = round(budget * steps)
             start = end - round(recipe.decay * end)
             seconds += self._train(model, optimizer, batches, at, start, lambda step: min(1.0, (step + 1) / warmup))
@@ -247,45 +251,58 @@ def main(argv: Sequence[str] | None = None) -> None:
         "tokenizer": args.tokenizer,
         "tokens": args.tokens,
         "unique_tokens": args.unique_tokens,
-        "budgets": comparison.budgets,
     }
-    recipes = dict(map(parse_recipe, args.recipes))
+    recipes = [parse_recipe(text) for text in args.recipes]
     settings = [
-        {**common, "recipe": asdict(recipe), "seed": seed} for seed in args.seeds for recipe in recipes.values()
+        {**common, "budgets": budgets or sorted(args.budgets), "recipe": asdict(recipe), "seed": seed}
+        for seed in args.seeds
+        for _, recipe, budgets in recipes
     ]
     rows = study.run_all(settings, comparison.run)
-    study.write(f"Tokens to a loss, {args.size}", make_parts(recipes, rows, comparison), rows)
+    by_name = {name: rows[index :: len(recipes)] for index, (name, *_) in enumerate(recipes)}
+    study.write(f"Tokens to a loss, {args.size}", make_parts(by_name, comparison), rows)
 
 
-def make_parts(recipes: dict[str, Recipe], rows: list[dict], comparison: Comparison) -> list[str]:
-    """Make the table: losses at each budget, tokens to the guides' loss, and the test of the difference."""
-    budgets = comparison.budgets
-    last = f"{budgets[-1]:g}"
-    by_name = {name: [row for row in rows if row["recipe"] == asdict(recipe)] for name, recipe in recipes.items()}
-    reference = next(iter(by_name.values()))
-    goal = statistics.fmean(row["ends"][last] for row in reference)
-    lines = [
-        "| recipe | "
-        + " | ".join(f"loss at {budget:g}" for budget in budgets)
-        + " | tokens to the first's loss | p | s a step |",
-        "|---" * (len(budgets) + 4) + "|",
-    ]
+def make_parts(by_name: dict[str, list[dict]], comparison: Comparison) -> list[str]:
+    """Make the table: losses at each budget, tokens to the end of the first two recipes, and tests of the difference.
+
+    Args:
+        by_name: a row for each seed, by the recipe's name.
+        comparison: what was compared.
+    """
+    budgets = sorted({budget for rows in by_name.values() for budget in rows[0]["budgets"]})
+    goals = list(by_name)[:2]
+    heads = ["recipe", *(f"loss at {budget:g}" for budget in budgets)]
+    heads += [f"tokens to the end of `{name}`" for name in goals] + [f"p against `{name}`" for name in goals]
+    lines = [_make_line([*heads, "s a step"]), "|---" * (len(heads) + 1) + "|"]
     for name, mine in by_name.items():
-        ends = [[row["ends"][f"{budget:g}"] for row in mine] for budget in budgets]
-        needs = [tokens_to_reach(budgets, losses, goal) for losses in zip(*ends, strict=True)]
-        p = ""
-        if mine is not reference and len(mine) > 1:
-            pairs = [row["ends"][last] for row in mine], [row["ends"][last] for row in reference]
-            p = f"{stats.ttest_rel(*pairs).pvalue:.3g}"
-        cells = [_spread(losses) for losses in ends]
+        cells = [_spread(_losses(mine, budget)) if budget in mine[0]["budgets"] else "" for budget in budgets]
+        for goal in goals:
+            loss = statistics.fmean(_losses(by_name[goal]))
+            own = mine[0]["budgets"]
+            losses = zip(*(_losses(mine, budget) for budget in own), strict=True)
+            cells.append(_show_needs([tokens_to_reach(own, seed, loss) for seed in losses]))
+        for goal in goals:
+            pairs = _losses(mine), _losses(by_name[goal])
+            cells.append(f"{stats.ttest_rel(*pairs).pvalue:.3g}" if name != goal and len(mine) > 1 else "")
         seconds = statistics.fmean(row["step_seconds"] for row in mine)
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {_show_needs(needs)} | {p} | {seconds:.3f} |")
+        lines.append(_make_line([f"`{name}`", *cells, f"{seconds:.3f}"]))
+    row = next(iter(by_name.values()))[0]
     facts = (
-        f"{rows[0]['parameters']:,} parameters, vocabulary of {comparison.vocab_size:,}, rows of {comparison.length} tokens. Budgets are "
+        f"{row['parameters']:,} parameters, vocabulary of {comparison.vocab_size:,}, rows of {comparison.length} tokens. Budgets are "
         f"shares of {comparison.tokens:,} tokens; losses are nats per token of {comparison.held_out_tokens:,} held-out ones, mean ± "
-        "standard deviation of the seeds. p is that of a paired t-test over seeds at the whole budget."
+        "standard deviation of the seeds. p is that of a paired t-test over seeds, each recipe at its largest budget."
     )
     return [facts, "\n".join(lines)]
+
+
+def _losses(rows: list[dict], budget: float | None = None) -> list[float]:
+    """List the losses of a recipe's seeds at the end of a budget, by default the largest."""
+    return [row["ends"][f"{budget or row['budgets'][-1]:g}"] for row in rows]
+
+
+def _make_line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -114,17 +114,15 @@ class DogeGraph:
         b, config = self.builder, self.config
         self._prepare()
         hidden = self.weights.embedding("model.embed_tokens", "input_ids")
-        scores = b.add(
-            "Split", ["past_scores"], config.num_hidden_layers, axis=1, num_outputs=config.num_hidden_layers
-        )
-        scores = [scores] if config.num_hidden_layers == 1 else scores
+        scores = self._split_scores()
         present = []
         normed = self._norm(hidden, "model.layers.0.input_layernorm.weight")
         for index in range(config.num_hidden_layers):
             hidden, normed, kept = self._layer(index, hidden, normed, scores[index])
             present.append(kept)
         b.nodes[-1].output[0] = "hidden_states"  # of the last normalization: an output that costs nothing
-        b.add("Concat", present, ["present_scores"], axis=1)
+        present = b.add("Concat", present, axis=1)
+        b.add("Squeeze", [present, b.integers(2)], ["present_scores"])
         chosen = b.add("Gather", ["hidden_states", "logits_to_keep"], axis=1)
         self.weights.head(chosen, "model.embed_tokens" if config.tie_word_embeddings else "lm_head")
         return self._finish()
@@ -135,7 +133,7 @@ class DogeGraph:
         """Add the shapes, rotary tables and eviction conditions."""
         b, config = self.builder, self.config
         shape = b.add("Shape", ["input_ids"])
-        batch, self.num_new = b.add("Split", [shape], 2, num_outputs=2)  # [1] each
+        self.batch, self.num_new = b.add("Split", [shape], 2, num_outputs=2)  # [1] each
         self.num_past = b.add("Shape", ["past_scores"], start=2)  # [1]
         total = b.add("Add", [self.num_past, self.num_new])
         self.total = b.add("Squeeze", [b.add("Cast", [total], to=TensorProto.INT32)])
@@ -143,7 +141,7 @@ class DogeGraph:
         b.weight("num_keys", [np.iinfo(np.int64).max], np.int64)
         num_keys = b.add("Min", ["num_keys", self.num_past])  # [B] or [1]
         last = b.add("Add", [num_keys, b.add("Sub", [self.num_new, b.integers(1)])])
-        self.seqlens = b.add("Expand", [b.add("Cast", [last], to=TensorProto.INT32), batch])
+        self.seqlens = b.add("Expand", [b.add("Cast", [last], to=TensorProto.INT32), self.batch])
         # Cosines and sines of the present tokens alone, so that no table bounds the length.
         flat = b.add("Reshape", [b.add("Cast", ["position_ids"], to=TensorProto.FLOAT), b.integers(-1, 1)])
         angles = b.add("Mul", [flat, b.weight("inv_freq", self.frequencies[None])])
@@ -162,12 +160,21 @@ class DogeGraph:
             config.keep_window_size,
             config.num_attention_heads,
             self.num_kv_heads,
-            batch,
+            self.batch,
             self.num_new,
             self.num_past,
             num_keys,
             is_needed,
         )
+
+    def _split_scores(self) -> list[str]:
+        """Return the scores [B, K, 1, S] of each layer, with -inf in place of those of new keys."""
+        b, layers = self.builder, self.config.num_hidden_layers
+        past = b.add("Unsqueeze", ["past_scores", b.integers(2)])
+        shape = b.add("Concat", [self.batch, b.integers(layers * self.num_kv_heads, 1), self.num_new], axis=0)
+        blank = b.add("Expand", [b.weight("minus_infinity", -np.inf, np.float32), shape])
+        scores = b.add("Concat", [past, blank], axis=3)
+        return [scores] if layers == 1 else b.add("Split", [scores], layers, axis=1, num_outputs=layers)
 
     def _norm(self, x: str, name: str) -> str:
         """Normalize x [..., D] by its root mean square."""
@@ -245,23 +252,22 @@ class DogeGraph:
         )
         return self.weights.linear(mixed, f"{prefix}.o_proj", [f"{prefix}.o_proj"], self.format.bits), kept
 
-    def _attention_bias(self, index: int, value: str, past: str) -> list[str]:
-        """Compute the bias [B, 1 or H, T, S] of each query and key, and the scores [B, K, S] after the step.
+    def _attention_bias(self, index: int, value: str, scores: str) -> list[str]:
+        """Compute the bias [B, 1 or H, T, S] of each query and key, and the scores [B, K, 1, S] after the step.
 
         A key's score is exp(A * softplus(dt_proj(value))), hence positive.
         """
         b, prefix = self.builder, f"model.layers.{index}.self_attn"
         # As log(exp(x) + exp(0)): what ONNX Runtime's Softplus rounds to depends on the place within the batch.
-        weight = self._pair_with_zeros(self.state[f"{prefix}.dt_proj.weight"])
-        raw = b.add("MatMul", [value, b.weight(f"{prefix}.dt", weight.T)])  # [B, T, 2 K]
+        weight = b.weight(f"{prefix}.dt", self._pair_with_zeros(self.state[f"{prefix}.dt_proj.weight"]))
+        raw = b.add("FusedMatMul", [weight, value], domain=MICROSOFT, transB=1)  # [B, 2 K, T]
         if f"{prefix}.dt_proj.bias" in self.state:
             bias = self._pair_with_zeros(self.state[f"{prefix}.dt_proj.bias"])
-            raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", bias)])
-        pairs = b.add("Reshape", [raw, b.integers(0, 0, self.num_kv_heads, 2)])
-        positive = b.add("ReduceLogSumExp", [pairs, b.integers(3)], keepdims=0)
-        exponent = b.add("Mul", [positive, b.weight(f"{prefix}.A", self.state[f"{prefix}.A"])])
-        new = b.add("Exp", [b.add("Transpose", [exponent], perm=[0, 2, 1])])  # [B, K, T]
-        return self.eviction.apply(past, new)
+            raw = b.add("Add", [raw, b.weight(f"{prefix}.dt_bias", bias[:, None])])
+        pairs = b.add("Reshape", [raw, b.integers(0, self.num_kv_heads, 2, -1)])
+        positive = b.add("ReduceLogSumExp", [pairs, b.integers(2)])  # [B, K, 1, T]
+        exponent = b.add("Mul", [positive, b.weight(f"{prefix}.A", self.state[f"{prefix}.A"][:, None, None])])
+        return self.eviction.apply(scores, b.add("Exp", [exponent]))
 
     @staticmethod
     def _pair_with_zeros(weight: np.ndarray) -> np.ndarray:

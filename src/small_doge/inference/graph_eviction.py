@@ -70,55 +70,45 @@ class Eviction:
         self.batch, self.num_new, self.num_past = batch, num_new, num_past
         self.is_needed = is_needed
         builder.weight("minus_infinity", -np.inf, np.float32)
-        self.places, self.blank = self._find_places(num_keys)
+        self.places = self._find_places(num_keys)
         if is_needed:
             self._prepare()
         else:
             self.query_shape = self._make_query_shape()
 
-    def apply(self, past: str, new: str) -> list[str]:
+    def apply(self, scores: str, new: str) -> list[str]:
         """Add the nodes of one layer.
 
         Args:
-            past: name of the scores [B, K, P] of the keys before.
-            new: name of the scores [B, K, T] of the new keys.
+            scores: name of the scores [B, K, 1, S] of all keys, those of the new ones still -inf.
+            new: name of the scores [B, K, 1, T] of the new keys.
 
         Returns:
-            The names of the attention bias [B, 1 or H, T, S] and of the scores [B, K, S] after the step.
+            The names of the attention bias [B, 1 or H, T, S] and of the scores [B, K, 1, S] after the step.
         """
         b = self.builder
         if not self.is_needed:
-            return self._keep_all(self._append(past, new), self.query_shape)
+            return self._keep_all(self._put(scores, new), self.query_shape)
         first = len(b.nodes)
-        simple = b.branch(self._make_row(self._append(past, new)), first)
-        single = b.branch(self._evict_one(self._append(past, new)), first)
-        staying = b.branch(self._keep_all(self._join(past, new), self._make_query_shape()), first)
-        several = b.branch(self._evict_several(self._join(past, new)), first)
+        simple = b.branch(self._make_row(self._put(scores, new)), first)
+        single = b.branch(self._evict_one(self._put(scores, new)), first)
+        staying = b.branch(self._keep_all(self._put(scores, new), self._make_query_shape()), first)
+        several = b.branch(self._evict_several(self._put(scores, new)), first)
         many = b.branch(b.add("If", [self.all_stay], 2, then_branch=staying, else_branch=several), first)
         evicting = b.branch(b.add("If", [self.is_single], 2, then_branch=single, else_branch=many), first)
         return b.add("If", [self.is_simple], 2, then_branch=simple, else_branch=evicting)
 
-    def _join(self, past: str, new: str) -> str:
-        """Return the scores [B, K, S] of all keys, where each row has P keys before."""
-        return self.builder.add("Concat", [past, new], axis=2)
+    def _put(self, scores: str, new: str) -> str:
+        """Put the scores [B, K, 1, T] of new keys after the row's own among all [B, K, 1, S]."""
+        return self.builder.add("ScatterElements", [scores, self.places, new], axis=3)
 
-    def _append(self, past: str, new: str) -> str:
-        """Return the scores [B, K, S] of all keys, where the new ones stand after the row's own."""
-        return self.builder.add("ScatterElements", [self._join(past, self.blank), self.places, new], axis=2)
-
-    def _find_places(self, num_keys: str) -> list[str]:
-        """Return the places [B, K, T] of the new keys among all, and a score of -inf for each.
-
-        Where keys are evicted, only single tokens are placed.
-        """
+    def _find_places(self, num_keys: str) -> str:
+        """Return the places [B, K, 1, T] of the new keys among all."""
         b = self.builder
-        shape = b.add("Concat", [self.batch, b.integers(self.num_kv_heads), self.num_new], axis=0)
-        places = b.add("Reshape", [num_keys, b.integers(-1, 1, 1)])
-        if not self.is_needed:
-            places = b.add(
-                "Add", [places, b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])]
-            )
-        return [b.add("Expand", [places, shape]), b.add("Expand", ["minus_infinity", shape])]
+        shape = b.add("Concat", [self.batch, b.integers(self.num_kv_heads, 1), self.num_new], axis=0)
+        places = b.add("Reshape", [num_keys, b.integers(-1, 1, 1, 1)])
+        steps = b.add("Range", [b.number(0), b.add("Squeeze", [self.num_new]), b.number(1)])
+        return b.add("Expand", [b.add("Add", [places, steps]), shape])
 
     def _make_query_shape(self) -> str:
         """Add [1, 1, T, 1], to which a bias without queries is expanded."""
@@ -146,7 +136,7 @@ class Eviction:
         index = b.add("Reshape", [index, b.integers(1, 1, -1, 1)])
         is_full = b.add("LessOrEqual", [spare, b.integers(0)])
         effect = b.add("Where", [is_full, "minus_infinity", b.weight("zero", 0.0, np.float32)])
-        effect = b.add("Unsqueeze", [effect, b.integers(2)])  # [B, 1, 1]
+        effect = b.add("Unsqueeze", [effect, b.integers(2, 3)])  # [B, 1, 1, 1]
         some = b.branch([spare, leaving, index, effect], begin)
         self.spare, self.num_leaving, self.query_index, self.effect = b.add(
             "If", [self.is_simple], 4, then_branch=none, else_branch=some
@@ -154,13 +144,12 @@ class Eviction:
 
     def _make_row(self, scores: str) -> list[str]:
         """Return the bias of a single query, and the scores."""
-        return [self.builder.add("Reshape", [self._repeat_heads(scores), self.builder.integers(0, 0, 1, -1)]), scores]
+        bias = self._repeat_heads(scores)
+        return [self.builder.add("Identity", [bias]) if bias == scores else bias, scores]
 
     def _keep_all(self, scores: str, query_shape: str) -> list[str]:
         """Return bias and scores if every query sees every key before it."""
-        b = self.builder
-        bias = b.add("Unsqueeze", [self._repeat_heads(scores), b.integers(2)])
-        return [b.add("Expand", [bias, query_shape]), scores]
+        return [self.builder.add("Expand", [self._repeat_heads(scores), query_shape]), scores]
 
     def _find_leaving(self, scores: str) -> str:
         """Return the indices of the keys that leave, the worst first.
@@ -170,22 +159,22 @@ class Eviction:
         b = self.builder
         rounded = b.add("Cast", [b.add("Abs", [scores])], to=TensorProto.BFLOAT16)
         rank = b.add("Cast", [rounded], to=TensorProto.FLOAT)
-        _, leaving = b.add("TopK", [rank, self.num_leaving], 2, axis=2, largest=0, sorted=1)
+        _, leaving = b.add("TopK", [rank, self.num_leaving], 2, axis=3, largest=0, sorted=1)
         return leaving
 
     def _evict_one(self, scores: str) -> list[str]:
         """Return bias and scores for a single query in each row, at which a key leaves if the row is full."""
         b = self.builder
         leaving = self._find_leaving(scores)
-        worst = b.add("GatherElements", [scores, leaving], axis=2)
-        return self._make_row(b.add("ScatterElements", [scores, leaving, b.add("Add", [worst, self.effect])], axis=2))
+        worst = b.add("GatherElements", [scores, leaving], axis=3)
+        return self._make_row(b.add("ScatterElements", [scores, leaving, b.add("Add", [worst, self.effect])], axis=3))
 
     def _evict_several(self, scores: str) -> list[str]:
         """Return bias and scores for several queries of one row, or of several rows without keys before."""
         b = self.builder
         leaving = self._find_leaving(scores)
         query = self.query_index  # [1, 1, T, 1]
-        arrival = b.add("Unsqueeze", [b.add("Sub", [leaving, self.num_past]), b.integers(2)])
+        arrival = b.add("Sub", [leaving, self.num_past])
         has_arrived = b.add("LessOrEqual", [arrival, query])  # [B, K, T, leaving]
         rank = b.add("CumSum", [b.add("Cast", [has_arrived], to=TensorProto.INT32), b.number(3)])
         too_many = b.add(
@@ -193,13 +182,11 @@ class Eviction:
         )
         stays = b.add("Greater", [rank, b.add("Cast", [too_many], to=TensorProto.INT32)])
         not_gone = b.add("Cast", [b.add("Or", [stays, b.add("Not", [has_arrived])])], to=TensorProto.INT64)
-        leaves_at = b.add("ReduceSum", [not_gone, b.integers(2)], keepdims=0)  # [B, K, leaving]
+        leaves_at = b.add("ReduceSum", [not_gone, b.integers(2)])  # [B, K, 1, leaving]
         never = b.add("Expand", [self.num_new, b.add("Shape", [scores])])
-        leaves_at = b.add("ScatterElements", [never, leaving, leaves_at], axis=2)  # [B, K, S]
-        sees = b.add("Less", [query, b.add("Unsqueeze", [self._repeat_heads(leaves_at), b.integers(2)])])
-        bias = b.add(
-            "Where", [sees, b.add("Unsqueeze", [self._repeat_heads(scores), b.integers(2)]), "minus_infinity"]
-        )
+        leaves_at = b.add("ScatterElements", [never, leaving, leaves_at], axis=3)  # [B, K, 1, S]
+        sees = b.add("Less", [query, self._repeat_heads(leaves_at)])
+        bias = b.add("Where", [sees, self._repeat_heads(scores), "minus_infinity"])
         return [bias, b.add("Where", [b.add("Less", [leaves_at, self.num_new]), "minus_infinity", scores])]
 
     def _repeat_heads(self, x: str) -> str:

@@ -9,8 +9,11 @@ from small_doge.utils.errors import UserError
 
 
 def test_a_recipe_is_a_name_and_its_changes():
-    name, recipe = bench_tokens.parse_recipe("muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048")
-    assert name == "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048"
+    name, recipe, budgets = bench_tokens.parse_recipe(
+        "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048,budgets=0.4/0.2"
+    )
+    assert name == "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048,budgets=0.4/0.2"
+    assert budgets == [0.2, 0.4]
     assert (recipe.optimizer, recipe.muon_lr, recipe.zero_outputs, recipe.step_tokens) == ("muon", 0.01, True, 2048)
 
 
@@ -31,11 +34,13 @@ def test_a_loss_is_reached_between_two_budgets():
 def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):
     data, tokenizer = texts
     argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "1", "--budgets", "0.5", "1"]
-    argv += ["--recipes", "guides,step_tokens=128", "muon,step_tokens=128"]
+    argv += ["--recipes", "guides,step_tokens=128", "muon,step_tokens=128,budgets=0.25/0.5"]
     argv += ["--resume", str(tmp_path / "kept.jsonl"), "--output", str(tmp_path / "result.md")]
     bench_tokens.main(argv)
     table = (tmp_path / "result.md").read_text()
-    assert "| guides,step_tokens=128 |" in table and "| muon,step_tokens=128 |" in table
+    lines = {line.split(" | ")[0]: line.split(" | ") for line in table.splitlines() if line.startswith("| `")}
+    guides, muon = lines["| `guides,step_tokens=128`"], lines["| `muon,step_tokens=128,budgets=0.25/0.5`"]
+    assert guides[1] == muon[3] == "" and "±" in guides[3] and "±" in muon[1]
     assert "python -m benchmarks.bench_tokens --scale smoke" in table
     capsys.readouterr()
     bench_tokens.main(argv)

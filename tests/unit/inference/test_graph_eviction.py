@@ -27,8 +27,11 @@ def make_session(window, is_needed=True):
         b.add("Shape", [f], start=i, end=i + 1) for f, i in (("new", 0), ("new", 2), ("past", 2))
     )
     eviction = Eviction(b, window, HEADS, KV_HEADS, batch, num_new, num_past, "num_keys", is_needed)
-    for name, value in zip(("bias", "present"), eviction.apply("past", "new"), strict=True):
-        b.add("Identity", [value], [name])
+    blank = b.add("Expand", ["minus_infinity", b.add("Shape", ["new"])])
+    scores = [b.add("Unsqueeze", [part, b.integers(2)]) for part in (b.add("Concat", ["past", blank], axis=2), "new")]
+    bias, present = eviction.apply(*scores)
+    b.add("Identity", [bias], ["bias"])
+    b.add("Squeeze", [present, b.integers(2)], ["present"])
     info, float32 = helper.make_tensor_value_info, TensorProto.FLOAT
     inputs = [info(name, float32, ["batch", KV_HEADS, name]) for name in ("past", "new")]
     inputs.append(info("position_ids", TensorProto.INT64, ["batch", "new"]))
