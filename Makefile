@@ -13,7 +13,7 @@ ARGS ?=
 # lighteval has an environment of its own: it needs an older latex2sympy2_extended than math-verify does.
 LIGHTEVAL := .venv-lighteval
 
-.PHONY: setup demo test docs golden links test-all bench lighteval javascript vendor style types format dist clean
+.PHONY: setup demo test docs golden links test-all bench bench-gpu lighteval javascript vendor style types format dist clean
 
 setup: $(STAMP)
 
@@ -62,6 +62,10 @@ bench: setup
 	$(BIN)/python benchmarks/bench_peers.py
 	$(BIN)/python benchmarks/bench_inference.py
 	$(BIN)/python benchmarks/bench_kv_cache.py
+
+# GPU tests, attention, training and generation on one GPU, in less than ten minutes; writes a file in benchmarks/results.
+bench-gpu: setup
+	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
 
 # For evaluation/eval_downstream_tasks.sh.
 lighteval: $(LIGHTEVAL)/.installed

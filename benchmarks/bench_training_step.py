@@ -1,14 +1,31 @@
-"""A training step (forward and backward), ours beside `transformers`: tokens per second and peak memory as ratios."""
+"""A training step (forward and backward), ours beside `transformers`: tokens per second and peak memory as ratios.
+
+`of peak` is the time that the step's products alone would take at the highest speed measured here, over the step's time:
+model FLOPs utilization (MFU) against the measured peak.
+"""
 
 import argparse
 import itertools
 import math
 
 import torch
-from common import add_device, build_pair, build_peer, measure_on_gpu, measure_once, report, time_in_turn
+from common import (
+    add_device,
+    build_pair,
+    build_peer,
+    count_step_flops,
+    measure_on_gpu,
+    measure_once,
+    measure_peak,
+    report,
+    time_in_turn,
+)
 
 from small_doge import DogeConfig, DogeForCausalLM
 from small_doge.utils.hardware import has_fast_bf16
+
+
+DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
 def make_batch(kind: str, device: str) -> dict[str, torch.Tensor]:
@@ -32,6 +49,15 @@ def make_step(model, batch, bf16):
     return step
 
 
+def measure_shares(row: dict, size: str, kind: str, peak: float) -> dict:
+    """Compute the share of the measured peak from the tokens per second of each."""
+    batch = make_batch(kind, "cpu")
+    rows, tokens = batch["input_ids"].shape
+    documents = [512] * 16 if kind == "packed" else [tokens] * rows
+    flops = count_step_flops(DogeConfig.from_preset(size), documents) / (rows * tokens)
+    return {f"{name} of peak": flops * row[f"{name} tok/s"] / peak for name in ("ours", "peer")}
+
+
 def prepare(which: str, size: str, kind: str, bf16: bool, device: str = "cpu"):
     torch.manual_seed(0)
     backend = which.partition(":")[2]
@@ -44,6 +70,7 @@ def prepare(which: str, size: str, kind: str, bf16: bool, device: str = "cpu"):
 
 def compare_on_gpu(args: argparse.Namespace):
     """One after the other, so that each has the whole memory."""
+    peaks = {name: measure_peak("cuda", dtype, 8192) for name, dtype in DTYPES.items() if name in args.precisions}
     for size, precision, kind in itertools.product(args.sizes, args.precisions, args.batches):
         tokens = make_batch(kind, "cpu")["input_ids"].numel()
         row = {"model": size, "precision": precision, "batch": kind}
@@ -52,6 +79,7 @@ def compare_on_gpu(args: argparse.Namespace):
             row |= {f"{name} tok/s": tokens / seconds, f"{name} MiB": mib}
         row["speed ratio"] = row["ours tok/s"] / row["peer tok/s"]
         row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
+        row |= measure_shares(row, size, kind, peaks[precision])
         print(row, flush=True)
         yield row
 
@@ -70,6 +98,9 @@ def main():
     args = parser.parse_args()
     if args.device == "cuda":
         return report("training_step", list(compare_on_gpu(args)))
+    # Where bf16 is emulated, ours computes in float32.
+    kept = {name: dtype if has_fast_bf16("cpu") else torch.float32 for name, dtype in DTYPES.items()}
+    peaks = {name: measure_peak("cpu", dtype, 2048) for name, dtype in kept.items() if name in args.precisions}
     rows = []
     for size in args.sizes:
         for precision in args.precisions:
@@ -104,6 +135,7 @@ def main():
                         "memory ratio": memory["ours"] / memory["peer"],
                     }
                 )
+                rows[-1] |= measure_shares(rows[-1], size, kind, peaks[precision])
                 print(rows[-1], flush=True)
     report("training_step", rows)
 

@@ -118,14 +118,37 @@ def measure_once(prepare: Callable[..., Callable[[], object]], *args: object) ->
         return result
 
 
+def measure_peak(device: str, dtype: torch.dtype, size: int, seconds: float = 1.0) -> float:
+    """Measure the most floating-point operations a second that products of square matrices reach here."""
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
+    best, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end or best == math.inf:
+        best = min(best, time_in_turn({"it": lambda: left @ right}, 1)["it"])
+    return 2 * size**3 / best
+
+
+def count_step_flops(config: DogeConfig, documents: list[int]) -> int:
+    """Count the floating-point operations of a training step's products: forward, and twice that backward.
+
+    Args:
+        config: of a dense model.
+        documents: tokens of each; a query meets the keys before it, of which it keeps the window.
+    """
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
+    attention = config.hidden_size * config.head_dim * (2 * heads + 2 * kv_heads)
+    weights = config.num_hidden_layers * (attention + 3 * config.hidden_size * config.intermediate_size)
+    weights += config.hidden_size * config.vocab_size
+    window = config.keep_window_size
+    pairs = sum(min(n, window) * (min(n, window) + 1) // 2 + max(0, n - window) * window for n in documents)
+    scores = config.num_hidden_layers * 2 * heads * config.head_dim * pairs
+    return 3 * 2 * (weights * sum(documents) + scores)
+
+
 def report(name: str, rows: list[dict]) -> None:
     """A table, then one line of JSON with the commit and the machine."""
     # What could not be measured is null: JSON has no NaN.
     rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    print("\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(_show(row.get(c, "")) for c in columns) + " |")
+    print("\n" + format_table(rows))
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     machine = {
         k: v
@@ -145,6 +168,13 @@ def report(name: str, rows: list[dict]) -> None:
         ),
         flush=True,
     )
+
+
+def format_table(rows: list[dict]) -> str:
+    """Make a Markdown table of rows that may differ in their columns."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(_show(row.get(c, "")) for c in columns) + " |" for row in rows])
 
 
 def _show(value: object) -> str:
