@@ -22,6 +22,7 @@ from common import (
 )
 
 from small_doge import DogeConfig, DogeForCausalLM
+from small_doge.utils.allocator import keep_freed_memory
 from small_doge.utils.hardware import has_fast_bf16
 
 
@@ -93,9 +94,12 @@ def main():
         "--backends", nargs="*", default=[], help="of our attention, on a GPU: beside auto, such as flex"
     )
     add_device(parser)
+    parser.add_argument("--keep-memory", action="store_true", help="of freed tensors, for both, as small-doge train does")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=1)
     args = parser.parse_args()
+    if args.keep_memory:
+        keep_freed_memory()
     if args.device == "cuda":
         return report("training_step", list(compare_on_gpu(args)))
     # Where bf16 is emulated, ours computes in float32.
