@@ -94,7 +94,9 @@ def main():
         "--backends", nargs="*", default=[], help="of our attention, on a GPU: beside auto, such as flex"
     )
     add_device(parser)
-    parser.add_argument("--keep-memory", action="store_true", help="of freed tensors, for both, as small-doge train does")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="of freed tensors, for both, as small-doge train does"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--warmup", type=int, default=1)
     args = parser.parse_args()

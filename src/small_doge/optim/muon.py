@@ -30,9 +30,11 @@ def orthogonalize(matrices: torch.Tensor, steps: int = 5) -> torch.Tensor:
             0.6 and 1.3.
 
     Returns:
-        As `matrices`, in float32, or in bfloat16 where the device has instructions for it.
+        As `matrices`, in float32, or in bfloat16 where the device has instructions for it; float64 stays float64.
     """
-    x = matrices.to(torch.bfloat16 if has_fast_bf16(matrices.device.type) else torch.float32)
+    x = matrices
+    if x.dtype != torch.float64:
+        x = x.to(torch.bfloat16 if has_fast_bf16(x.device.type) else torch.float32)
     is_tall = x.shape[-2] > x.shape[-1]
     if is_tall:  # so that the products with the transpose are the smaller ones
         x = x.mT

@@ -131,6 +131,17 @@ def test_full_recipes_have_the_published_numbers(size, rate, steps, batch):
     assert data.total_sample_size == steps * batch
 
 
+@pytest.mark.parametrize("size", ["20M", "60M", "160M", "320M"])
+def test_fast_recipes_are_the_full_ones_with_muon_and_fewer_steps(size):
+    full, fast = (read_recipe(ROOT / f"recipes/doge/Doge-{size}/config_{kind}.yaml") for kind in ("full", "fast"))
+    assert fast["max_steps"] == 0.6 * full["max_steps"]
+    assert fast["total_sample_size"] == 0.6 * full["total_sample_size"]
+    assert fast["optim"] == "muon" and fast["output_dir"] != full["output_dir"]
+    changed = {name for name in full if fast[name] != full[name]}
+    assert changed == {"max_steps", "total_sample_size", "optim", "output_dir", "warmup_steps", "decay_steps"}
+    load_arguments(ROOT / f"recipes/doge/Doge-{size}/config_fast.yaml", {})
+
+
 def test_the_guides_names_are_aliases_with_a_notice(messages):
     settings = resolve_settings(
         {"lr_scheduler_type": "wsd_scheduler", "warmup_ratio": 0.15, "decay_ratio": 0.2, "min_lr_rate": 0.1}
