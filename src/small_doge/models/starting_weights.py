@@ -22,7 +22,8 @@ def set_starting_weights(
         model: a Doge that was not trained.
         zero_outputs: set the last product of each attention and feed-forward layer to zero, so that a layer adds nothing at
             first.
-        embedding_std: standard deviation of the embedding's entries, and of the head's where it has its own.
+        embedding_std: standard deviation of the embedding's entries. Where the head shares them, the final norm's weights become
+            `initializer_range` over this, so that the first logits are as near to each other as usual.
         query_key_gain: weights of the norms of queries and keys; the logits of attention grow with its square.
         prefix: of the names in messages, for settings of a recipe.
 
@@ -43,5 +44,7 @@ def set_starting_weights(
             layer.self_attn.q_norm.weight.fill_(query_key_gain)
             layer.self_attn.k_norm.weight.fill_(query_key_gain)
     if embedding_std is not None:
-        for weight in {model.model.embed_tokens.weight, model.lm_head.weight}:
-            weight.mul_(embedding_std / weight.std())
+        embedding = model.model.embed_tokens.weight
+        embedding.mul_(embedding_std / embedding.std())
+        if model.lm_head.weight is embedding:
+            model.model.norm.weight.fill_(model.config.initializer_range / embedding_std)

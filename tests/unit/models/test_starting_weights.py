@@ -28,9 +28,16 @@ def test_layers_with_zero_outputs_add_nothing_at_first(experts):
 def test_embedding_gets_its_spread_and_norms_their_gain(tied):
     model = build(tie_word_embeddings=tied)
     set_starting_weights(model, embedding_std=0.5, query_key_gain=2.0)
-    for weight in (model.model.embed_tokens.weight, model.lm_head.weight):
-        assert weight.std().item() == pytest.approx(0.5, rel=1e-4)
+    assert model.model.embed_tokens.weight.std().item() == pytest.approx(0.5, rel=1e-4)
     assert all(bool((layer.self_attn.q_norm.weight == 2).all()) for layer in model.model.layers)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_wider_embedding_leaves_the_first_loss_near_that_of_a_guess(tied):
+    model, ids = build(tie_word_embeddings=tied), torch.arange(64)[None]
+    set_starting_weights(model, embedding_std=0.5)
+    loss = model(input_ids=ids, labels=ids, use_cache=False).loss.item()
+    assert loss == pytest.approx(torch.tensor(64.0).log().item(), rel=0.1)
 
 
 def test_nothing_changes_unless_asked_for():
