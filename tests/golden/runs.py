@@ -164,12 +164,12 @@ def exact_numbers(backend: str) -> Iterator[None]:
 
 @torch.no_grad()
 def fill(model: torch.nn.Module, seed: int) -> None:
-    """Weights from numpy: scales near 1, all others near 0 and large enough for scores and losses that differ."""
+    """Weights from numpy: scales near their first value, all others near 0 and large enough for scores and losses that differ."""
     numbers = np.random.default_rng(seed)
     for parameter in model.parameters():
         noise = torch.from_numpy(numbers.standard_normal(tuple(parameter.shape)))
-        is_scale = parameter.dim() == 1 and bool((parameter == 1).all())
-        parameter.copy_(1 + 0.1 * noise if is_scale else 0.2 * noise)
+        is_scale = parameter.dim() == 1 and bool((parameter == parameter[0]).all()) and bool(parameter[0] != 0)
+        parameter.copy_(parameter * (1 + 0.1 * noise) if is_scale else 0.2 * noise)
 
 
 def reward_low_tokens(completion_ids: list[list[int]], **columns: Any) -> list[float]:
