@@ -41,7 +41,7 @@ def prepare(backend: str, tokens: int, window: int, device: str, backward: bool)
 
 
 def measure(tokens: int, backends: list[str], args: argparse.Namespace) -> dict:
-    """Milliseconds of each backend, and the ratio to causal attention; None for what can't run."""
+    """Milliseconds of each backend, and the ratio to causal attention; NaN where the memory does not do."""
     row: dict = {"tokens": tokens, "pass": "backward" if args.backward else "forward"}
     for name in ("causal", *backends):
         if name == "fused" and tokens > args.window:
@@ -55,7 +55,7 @@ def measure(tokens: int, backends: list[str], args: argparse.Namespace) -> dict:
         if name != "causal":
             row[f"{name} / causal"] = seconds / (row["causal ms"] / 1e3)
     timed = {name: row[f"{name} ms"] for name in backends if not math.isnan(row.get(f"{name} ms", math.nan))}
-    row["fastest"] = min(timed, key=lambda name: timed[name])
+    row["fastest"] = min(timed, key=lambda name: timed[name], default="")
     return row
 
 

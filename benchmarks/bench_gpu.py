@@ -35,45 +35,23 @@ class Part:
     seconds: int
 
 
-def script(name: str, *arguments: str) -> list[str]:
-    return [f"benchmarks/{name}.py", *arguments]
+def script(name: str, options: str) -> list[str]:
+    return [f"benchmarks/{name}.py", *options.split()]
 
 
 PYTEST = ["-m", "pytest", "-q", "-m", "gpu"]
+TRAINING = "--device cuda --precisions bf16 --rounds 4 --sizes Doge-20M Doge-60M Doge-160M --batches 4x2048 packed"
 PARTS = {
-    "attention": Part("Attention by length", script("bench_attention", "--device", "cuda"), 150),
-    "training": Part(
-        "Training step",
-        script(
-            *("bench_training_step", "--device", "cuda", "--precisions", "bf16", "--rounds", "4"),
-            *("--sizes", "Doge-20M", "Doge-60M", "Doge-160M", "--batches", "4x2048", "packed"),
-        ),
-        150,
-    ),
-    "generation": Part(
-        "Generation", script("bench_generation", "--device", "cuda", "--depths", "1024", "4096", "16384"), 60
-    ),
+    "attention": Part("Attention by length", script("bench_attention", "--device cuda"), 150),
+    "training": Part("Training step", script("bench_training_step", TRAINING), 150),
+    "generation": Part("Generation", script("bench_generation", "--device cuda --depths 1024 4096 16384"), 60),
     "tests": Part("Tests", [*PYTEST, "tests/integration/test_cuda.py", "tests/unit/ops", "tests/unit/optim"], 180),
 }
 SMOKE = {
-    "attention": script(
-        *("bench_attention", "--lengths", "32", "64", "--window", "32", "--rounds", "1"),
-        *("--backends", "auto", "streaming"),  # flex has no gradients on a processor
-    ),
-    "training": script(
-        *(
-            "bench_training_step",
-            "--sizes",
-            "Doge-20M",
-            "--precisions",
-            "float32",
-            "--batches",
-            "1x64",
-            "--rounds",
-            "1",
-        )
-    ),
-    "generation": script("bench_generation", "--depths", "8", "16", "--layers", "1", "--steps", "2"),
+    # flex has no gradients on a processor
+    "attention": script("bench_attention", "--lengths 32 64 --window 32 --rounds 1 --backends auto streaming"),
+    "training": script("bench_training_step", "--sizes Doge-20M --precisions float32 --batches 1x64 --rounds 1"),
+    "generation": script("bench_generation", "--depths 8 16 --layers 1 --steps 2"),
     "tests": [*PYTEST, "tests/unit/optim"],
 }
 
