@@ -65,7 +65,7 @@ bench: setup
 
 # GPU tests, attention, training and generation on one GPU, in less than ten minutes; writes a file in benchmarks/results.
 bench-gpu: setup
-	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
+	$(BIN)/python -m benchmarks.bench_gpu $(ARGS)
 
 # For evaluation/eval_downstream_tasks.sh.
 lighteval: $(LIGHTEVAL)/.installed

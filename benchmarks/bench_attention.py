@@ -40,13 +40,13 @@ def prepare(backend: str, tokens: int, window: int, device: str, backward: bool)
     return run
 
 
-def measure(tokens: int, backends: list[str], args: argparse.Namespace) -> dict:
+def measure(tokens: int, backward: bool, args: argparse.Namespace) -> dict:
     """Milliseconds of each backend, and the ratio to causal attention; NaN where the memory does not do."""
-    row: dict = {"tokens": tokens, "pass": "backward" if args.backward else "forward"}
-    for name in ("causal", *backends):
+    row: dict = {"tokens": tokens, "pass": "backward" if backward else "forward"}
+    for name in ("causal", *args.backends):
         if name == "fused" and tokens > args.window:
             continue
-        arguments = (name, tokens, args.window, args.device, args.backward)
+        arguments = (name, tokens, args.window, args.device, backward)
         if args.device == "cuda":
             row[f"{name} MiB"], seconds = measure_on_gpu(prepare, *arguments, rounds=args.rounds)
         else:
@@ -54,7 +54,7 @@ def measure(tokens: int, backends: list[str], args: argparse.Namespace) -> dict:
         row[f"{name} ms"] = 1e3 * seconds
         if name != "causal":
             row[f"{name} / causal"] = seconds / (row["causal ms"] / 1e3)
-    timed = {name: row[f"{name} ms"] for name in backends if not math.isnan(row.get(f"{name} ms", math.nan))}
+    timed = {name: row[f"{name} ms"] for name in args.backends if not math.isnan(row.get(f"{name} ms", math.nan))}
     row["fastest"] = min(timed, key=lambda name: timed[name], default="")
     return row
 
@@ -69,8 +69,8 @@ def main():
     args = parser.parse_args()
     rows = []
     for tokens in args.lengths:
-        for args.backward in (False, True):
-            rows.append(measure(tokens, args.backends, args))
+        for backward in (False, True):
+            rows.append(measure(tokens, backward, args))
             print(rows[-1], flush=True)
     report("attention", rows)
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import format_table
+from benchmarks.common import format_table
+from benchmarks.studies.common import RESULTS, describe_commit, describe_machine, machine_slug
 
 from small_doge.utils.files import write_text
-from small_doge.utils.hardware import describe_device
 
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass
@@ -60,7 +60,7 @@ def run_part(command: list[str], seconds: int) -> tuple[str, bool]:
     """Run a part; returns its table, or the end of what it printed, as Markdown, and whether it ended well."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=HERE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         text, _ = process.communicate(timeout=seconds)
@@ -78,23 +78,23 @@ def run_part(command: list[str], seconds: int) -> tuple[str, bool]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--smoke", action="store_true", help="a tiny size, on the processor")
     parser.add_argument("--output", type=Path, help="result file, Markdown; by default in benchmarks/results")
     args = parser.parse_args(argv)
     if not args.smoke and not torch.cuda.is_available():
         sys.exit("PyTorch sees no CUDA device here; --smoke runs the same at a tiny size on the processor")
-    facts = describe_device()
-    name = facts["accelerators"][0] if facts["accelerators"] else facts["processor"]
-    today = datetime.date.today()
-    slug = "-".join("".join(c if c.isalnum() else " " for c in name.lower()).split())
-    output = args.output or HERE / "results" / f"gpu_{slug}_{today:%Y%m}.md"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    machine = f"{name}, {facts['cores']} CPU cores, {facts['memory_gib']} GiB; torch {torch.__version__}"
+    device, today = "cpu" if args.smoke else "cuda", datetime.date.today()
+    output = args.output or ROOT / RESULTS / f"gpu_{machine_slug(device)}_{today:%Y%m}.md"
     texts = [
         "# On a GPU",
-        f"`python benchmarks/bench_gpu.py` at commit {commit}, {today:%B %d, %Y}. Machine: {machine}.",
+        f"`python -m benchmarks.bench_gpu` at commit {describe_commit()}, {today:%B %d, %Y}. Machine: "
+        f"{describe_machine(device)}.",
     ]
     failed = []
     for key in args.parts:

@@ -26,16 +26,17 @@ from small_doge.utils.allocator import keep_freed_memory
 from small_doge.utils.hardware import has_fast_bf16
 
 
+PACKED = [512] * 16  # documents of the packed row
 DTYPES = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
 def make_batch(kind: str, device: str) -> dict[str, torch.Tensor]:
     """Rows x tokens such as 1x2048, or a packed row of 8,192 with 16 documents."""
-    rows, tokens = (1, 8192) if kind == "packed" else map(int, kind.split("x"))
+    rows, tokens = (1, sum(PACKED)) if kind == "packed" else map(int, kind.split("x"))
     ids = torch.randint(0, 32768, (rows, tokens), generator=torch.Generator().manual_seed(0)).to(device)
     batch = {"input_ids": ids, "labels": ids, "use_cache": False}
     if kind == "packed":
-        batch["position_ids"] = torch.arange(512, device=device).repeat(16)[None]
+        batch["position_ids"] = torch.cat([torch.arange(n, device=device) for n in PACKED])[None]
     return batch
 
 
@@ -50,12 +51,11 @@ def make_step(model, batch, bf16):
     return step
 
 
-def measure_shares(row: dict, size: str, kind: str, peak: float) -> dict:
+def compute_shares(row: dict, size: str, kind: str, peak: float) -> dict:
     """Compute the share of the measured peak from the tokens per second of each."""
-    batch = make_batch(kind, "cpu")
-    rows, tokens = batch["input_ids"].shape
-    documents = [512] * 16 if kind == "packed" else [tokens] * rows
-    flops = count_step_flops(DogeConfig.from_preset(size), documents) / (rows * tokens)
+    rows, tokens = make_batch(kind, "cpu")["input_ids"].shape
+    documents = PACKED if kind == "packed" else [tokens] * rows
+    flops = count_step_flops(DogeConfig.from_preset(size), documents) / sum(documents)
     return {f"{name} of peak": flops * row[f"{name} tok/s"] / peak for name in ("ours", "peer")}
 
 
@@ -80,7 +80,7 @@ def compare_on_gpu(args: argparse.Namespace):
             row |= {f"{name} tok/s": tokens / seconds, f"{name} MiB": mib}
         row["speed ratio"] = row["ours tok/s"] / row["peer tok/s"]
         row["memory ratio"] = row["ours MiB"] / row["peer MiB"]
-        row |= measure_shares(row, size, kind, peaks[precision])
+        row |= compute_shares(row, size, kind, peaks[precision])
         print(row, flush=True)
         yield row
 
@@ -141,7 +141,7 @@ def main():
                         "memory ratio": memory["ours"] / memory["peer"],
                     }
                 )
-                rows[-1] |= measure_shares(rows[-1], size, kind, peaks[precision])
+                rows[-1] |= compute_shares(rows[-1], size, kind, peaks[precision])
                 print(rows[-1], flush=True)
     report("training_step", rows)
 

@@ -85,8 +85,8 @@ class Study:
                 **device,
                 "result": result,
                 "seconds": seconds,
-                "commit": _commit(),
-                **_machine(self.args.device),
+                "commit": describe_commit(),
+                "machine": describe_machine(self.args.device),
             }
             done[key] = line
             self.kept.parent.mkdir(parents=True, exist_ok=True)
@@ -211,16 +211,17 @@ def machine_slug(device: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 
-def _machine(device: str) -> dict[str, str]:
+def describe_machine(device: str) -> str:
+    """Processor, accelerator, threads and PyTorch, as result files name them."""
     facts = describe_device()
     accelerator = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
-    return {
-        "machine": f"{facts['processor']}, {facts['cores']} cores, {facts['instructions']}, {facts['memory_gib']} GiB"
+    return (
+        f"{facts['processor']}, {facts['cores']} cores, {facts['instructions']}, {facts['memory_gib']} GiB"
         f"{accelerator}; {facts['threads']} thread{'s' * (facts['threads'] > 1)}; torch {torch.__version__}"
-    }
+    )
 
 
-def _commit() -> str:
+def describe_commit() -> str:
     """The commit that runs, marked where its files were changed."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()

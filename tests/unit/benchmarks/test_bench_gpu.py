@@ -1,18 +1,10 @@
 """The GPU benchmark: runs at a tiny size, keeps what it has when a part fails, counts the operations of a step."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from benchmarks import bench_gpu, common
 from tests.conftest import build_tiny
 from torch.utils.flop_counter import FlopCounterMode
-
-
-# These scripts import each other by their names, as they do when they are run.
-sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
-import bench_gpu
-import common
 
 
 def test_a_part_runs_at_a_tiny_size_and_its_table_is_written(tmp_path):

@@ -128,6 +128,7 @@ def test_resumed_state_goes_on_bit_for_bit():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_state_from_a_cpu_goes_on_on_a_gpu():
     model = build_doge()
     optimizer = muon_of(model)
