@@ -81,8 +81,8 @@ MUON = Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, momentum_war
 RECIPES = {"guides": SEEDS_RECIPE, "muon": MUON}
 
 
-def parse_recipe(text: str) -> tuple[str, Recipe, list[float]]:
-    """Read `NAME` or `NAME,setting=value,...`, such as `guides,lr=3e-3`; returns the text, the recipe and its budgets."""
+def parse_recipe(text: str) -> tuple[Recipe, list[float]]:
+    """Read `NAME` or `NAME,setting=value,...`, such as `guides,lr=3e-3`; returns the recipe and its budgets."""
     name, *changes = text.split(",")
     if name not in RECIPES:
         raise UserError(unknown_name_message("recipe", name, RECIPES))
@@ -98,7 +98,7 @@ def parse_recipe(text: str) -> tuple[str, Recipe, list[float]]:
         values[key] = value == "true" if value in ("true", "false") else value if key == "optimizer" else float(value)
         if key == "step_tokens":
             values[key] = int(values[key])
-    return text, replace(RECIPES[name], **values), budgets
+    return replace(RECIPES[name], **values), budgets
 
 
 def build_optimizer(model: DogeForCausalLM, recipe: Recipe, steps: int) -> torch.optim.Optimizer:
@@ -217,10 +217,10 @@ def tokens_to_reach(budgets: Sequence[float], losses: Sequence[float], loss: flo
     """Find the budget at which the losses come down to one, on a line between the logarithms of two budgets.
 
     Returns:
-        The smallest budget, marked by being negative, where that has a lower loss already; infinity where none has.
+        The smallest budget where that has a lower loss already, so that fewer tokens might do; infinity where none has.
     """
     if losses[0] <= loss:
-        return -budgets[0]
+        return budgets[0]
     for (small, before), (large, after) in itertools.pairwise(zip(budgets, losses, strict=True)):
         if after <= loss < before:
             share = (before - loss) / (before - after)
@@ -256,11 +256,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = [
         {**common, "budgets": budgets or sorted(args.budgets), "recipe": asdict(recipe), "seed": seed}
         for seed in args.seeds
-        for _, recipe, budgets in recipes
+        for recipe, budgets in recipes
     ]
     rows = study.run_all(settings, comparison.run)
-    by_name = {name: rows[index :: len(recipes)] for index, (name, *_) in enumerate(recipes)}
-    study.write(f"Tokens to a loss, {args.size}", make_parts(by_name, comparison), rows)
+    by_name = {name: rows[index :: len(recipes)] for index, name in enumerate(args.recipes)}
+    curves = {
+        name: {budget * args.tokens: _losses(mine, budget) for budget in mine[0]["budgets"]}
+        for name, mine in by_name.items()
+    }
+    picture = study.show_picture({"": curves}, "tokens", "held-out loss", log_x=True)
+    study.write(f"Tokens to a loss, {args.size}", [*make_parts(by_name, comparison), picture], rows)
 
 
 def make_parts(by_name: dict[str, list[dict]], comparison: Comparison) -> list[str]:
@@ -280,8 +285,11 @@ def make_parts(by_name: dict[str, list[dict]], comparison: Comparison) -> list[s
         for goal in goals:
             loss = statistics.fmean(_losses(by_name[goal]))
             own = mine[0]["budgets"]
+            if name == goal:
+                cells.append(f"{own[-1]:g}")
+                continue
             losses = zip(*(_losses(mine, budget) for budget in own), strict=True)
-            cells.append(_show_needs([tokens_to_reach(own, seed, loss) for seed in losses]))
+            cells.append(_show_needs([tokens_to_reach(own, seed, loss) for seed in losses], own[0]))
         for goal in goals:
             pairs = _losses(mine), _losses(by_name[goal])
             cells.append(f"{stats.ttest_rel(*pairs).pvalue:.3g}" if name != goal and len(mine) > 1 else "")
@@ -310,11 +318,10 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f}{spread}"
 
 
-def _show_needs(needs: Sequence[float]) -> str:
+def _show_needs(needs: Sequence[float], smallest: float) -> str:
     if any(need == float("inf") for need in needs):
         return "not reached"
-    mark = "≤ " if any(need < 0 for need in needs) else ""
-    return mark + _spread([abs(need) for need in needs])
+    return ("≤ " if smallest in needs else "") + _spread(needs)
 
 
 if __name__ == "__main__":

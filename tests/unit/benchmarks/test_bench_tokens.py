@@ -9,10 +9,7 @@ from small_doge.utils.errors import UserError
 
 
 def test_a_recipe_is_a_name_and_its_changes():
-    name, recipe, budgets = bench_tokens.parse_recipe(
-        "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048,budgets=0.4/0.2"
-    )
-    assert name == "muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048,budgets=0.4/0.2"
+    recipe, budgets = bench_tokens.parse_recipe("muon,muon_lr=0.01,zero_outputs=true,step_tokens=2048,budgets=0.4/0.2")
     assert budgets == [0.2, 0.4]
     assert (recipe.optimizer, recipe.muon_lr, recipe.zero_outputs, recipe.step_tokens) == ("muon", 0.01, True, 2048)
 
@@ -28,7 +25,7 @@ def test_a_loss_is_reached_between_two_budgets():
     assert bench_tokens.tokens_to_reach(budgets, losses, 2.5) == pytest.approx(math.sqrt(0.5))
     assert bench_tokens.tokens_to_reach(budgets, losses, 2.0) == pytest.approx(1.0)
     assert bench_tokens.tokens_to_reach(budgets, losses, 1.9) == math.inf
-    assert bench_tokens.tokens_to_reach(budgets, losses, 4.5) == -0.25
+    assert bench_tokens.tokens_to_reach(budgets, losses, 4.5) == 0.25
 
 
 def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):
@@ -42,6 +39,7 @@ def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):
     guides, muon = lines["| `guides,step_tokens=128`"], lines["| `muon,step_tokens=128,budgets=0.25/0.5`"]
     assert guides[1] == muon[3] == "" and "±" in guides[3] and "±" in muon[1]
     assert "python -m benchmarks.bench_tokens --scale smoke" in table
+    assert "](result.png)" in table and (tmp_path / "result.png").stat().st_size > 5000
     capsys.readouterr()
     bench_tokens.main(argv)
     assert "4 of 4 runs are in" in capsys.readouterr().out
