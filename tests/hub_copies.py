@@ -10,6 +10,8 @@ CARDS = {
         "python-edu": ("python-edu/train-*", "train"),
     },
     "HuggingFaceTB/finemath": {"finemath-4plus": ("finemath-4plus/train-*", "train")},
+    "roneneldan/TinyStories": {"default": ("data/train-*", "train")},
+    "HuggingFaceTB/everyday-conversations-llama3.1-2k": {"default": ("data/train_sft-*", "train_sft")},
     "HuggingFaceTB/smoltalk": {"all": ("data/all/train-*", "train")},
     "HuggingFaceH4/ultrafeedback_binarized": {"default": ("data/train_prefs-*", "train_prefs")},
     "bespokelabs/Bespoke-Stratos-17k": {"default": ("data/train-*", "train")},
@@ -17,6 +19,7 @@ CARDS = {
     "open-thoughts/OpenThoughts-114k": {"default": ("data/train-*", "train")},
     "open-r1/OpenR1-Math-220k": {"default": ("data/train-*", "train")},
 }
+SPLITS = {name: configs["default"][1] for name, configs in CARDS.items() if "default" in configs}
 
 
 def turns(question, answer):
@@ -74,6 +77,11 @@ ROWS = {
         "url": "u",
         "score": 4,
     },
+    "roneneldan/TinyStories/data": lambda i: {"text": f"One day, Tom found {i} red balls. He was happy."},
+    "HuggingFaceTB/everyday-conversations-llama3.1-2k/data": lambda i: {
+        "topic": "numbers",
+        "messages": [*turns("Hi!", "Hello! How can I help you?"), *turns(f"What is after {i}?", f"It is {i + 1}.")],
+    },
     "HuggingFaceTB/smoltalk/data/all": lambda i: {"messages": turns(f"Hello {i}", f"Good day {i}"), "source": "s"},
     "HuggingFaceH4/ultrafeedback_binarized/data": preference,
     "bespokelabs/Bespoke-Stratos-17k/data": shared_gpt,
@@ -104,7 +112,8 @@ def build_hub(root, rows=24, files=2):
         (root / name).mkdir(parents=True, exist_ok=True)
         (root / name / "README.md").write_text("\n".join([*lines, "---", "# A copy"]))
     for folder, make in ROWS.items():
-        split = "train_prefs" if "ultrafeedback" in folder else "train"
+        owner, name, *_ = folder.split("/")
+        split = SPLITS.get(f"{owner}/{name}", "train")
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(files):
             frame = pd.DataFrame([make(i) for i in range(number, rows, files)])

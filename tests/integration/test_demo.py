@@ -1,9 +1,12 @@
 """The journey through the real command line, every stage with a few steps."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
+from tests.hub_copies import build_hub
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from small_doge.cli import demo as module
@@ -29,12 +32,16 @@ STAGES = ("pretrain", "sft", "dpo", "distill", "grpo")
 
 
 @pytest.fixture
-def recipes(tmp_path, monkeypatch):
-    """The shipped recipes on little data, and few questions."""
+def few_questions(monkeypatch):
     import small_doge.evaluation.held_out as held_out
 
     monkeypatch.setattr(held_out, "LIMIT", 6)
     monkeypatch.setattr(held_out, "MAX_NEW_TOKENS", 8)
+
+
+@pytest.fixture
+def recipes(few_questions, tmp_path, monkeypatch):
+    """The shipped recipes on little data."""
     folder = tmp_path / "recipes"
     folder.mkdir()
     for name, changes in FAST.items():
@@ -82,3 +89,15 @@ def test_a_pipeline_asks_ones_own_questions(recipes, tmp_path):
     out = tmp_path / "out"
     run("pipeline", "--recipe", str(recipes), "--output", str(out), "--questions", str(questions))
     assert "What is 1 + 1?" in (out / "report.md").read_text() and "questions right" in (out / "report.md").read_text()
+
+
+def test_the_laptop_recipes_make_a_chat_model_from_copies_of_public_data(few_questions, tmp_path, monkeypatch):
+    monkeypatch.setenv("SMALL_DOGE_DATA_ROOT", str(build_hub(tmp_path / "hub", rows=200)))
+    out = tmp_path / "out"
+    laptop = Path(__file__).parents[2] / "recipes" / "laptop"
+    few = ["--test_size", "4", "--pretrain.total_sample_size", "32", "--per_device_train_batch_size", "2"]
+    said = run("pipeline", "--recipe", str(laptop), "--output", str(out), *few)
+    questions = [json.loads(line)["question"] for line in (laptop / "questions.jsonl").read_text().splitlines()]
+    assert "4 of 4 questions have no answer to score by" in said and all(question in said for question in questions)
+    model = AutoModelForCausalLM.from_pretrained(out / "sft")
+    assert model.config.tie_word_embeddings and model.config.vocab_size == 4096

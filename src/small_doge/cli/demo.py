@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 console = Console()
+QUESTIONS = "questions.jsonl"
 StagesOption = Annotated[
     str | None, typer.Option("--stages", help="Stages to run, separated by commas; all if not set.")
 ]
@@ -58,17 +59,25 @@ def run_recipes(
     stages: StagesOption = None,
     fresh: FreshOption = False,
     questions: Annotated[
-        Path | None, typer.Option(help="File of JSON lines with question and answer, to ask after every stage.")
+        Path | None,
+        typer.Option(
+            help="File of JSON lines to ask after every stage, with `question` and, where it can be scored, `answer`; "
+            "by default questions.jsonl in the folder of recipes."
+        ),
     ] = None,
 ) -> None:
     """Run every stage that a folder has recipes for, and report what each stage added.
 
-    Without --questions, the model is asked about the embedded corpus, which only a model trained on it can answer.
+    Without a file of questions, the model is asked about the embedded corpus, which only a model trained on it can answer.
     """
     require_extra("small-doge pipeline", "train")
     from ..evaluation.journey import read_questions
 
+    if questions is None and (recipe / QUESTIONS).is_file():
+        questions = recipe / QUESTIONS
     asked = read_questions(questions) if questions else None
+    if asked and (unscored := sum(answer is None for _, answer in asked)):
+        console.print(f"{questions}: {unscored} of {len(asked)} questions have no answer to score by", soft_wrap=True)
     _go(recipe, output, stages, fresh, context.args, f"Pipeline: {recipe}", asked)
 
 
@@ -79,7 +88,7 @@ def _go(
     fresh: bool,
     words: Sequence[str],
     title: str,
-    questions: list[tuple[str, str]] | None,
+    questions: list[tuple[str, str | None]] | None,
 ) -> None:
     from ..evaluation.journey import format_score, measure_stage, write_report
     from ..trainer.pipeline import TOKENIZER, Step, read_versions, run_pipeline
@@ -108,7 +117,7 @@ def _go(
     console.print(f"Model: {results[-1].picture.parent}   report: {page}", soft_wrap=True)
 
 
-def _read_result(step: "Step", questions: list[tuple[str, str]] | None) -> "Result":
+def _read_result(step: "Step", questions: list[tuple[str, str | None]] | None) -> "Result":
     from ..evaluation.journey import Result, measure_stage
     from ..trainer.pipeline import read_facts
 

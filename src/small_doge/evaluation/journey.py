@@ -73,11 +73,11 @@ class Result:
         return self.facts.get("seconds", self.facts.get("seconds since the last resume", 0))
 
 
-def read_questions(path: Path) -> list[tuple[str, str]]:
-    """Questions and reference answers of a file of JSON lines.
+def read_questions(path: Path) -> list[tuple[str, str | None]]:
+    """Questions and reference answers of a file of JSON lines. A question without an answer is asked and shown, not scored.
 
     Raises:
-        ValueError: no such file, or a line without a question and an answer.
+        ValueError: no such file, or a line without a question.
     """
     if not path.is_file():
         raise UserError(f"--questions {path}: there is no such file{find_near_names(path)}")
@@ -85,34 +85,37 @@ def read_questions(path: Path) -> list[tuple[str, str]]:
     records = (record for file_range in split_file(str(path)) for record in file_range.read())
     for number, record in enumerate(records, 1):
         try:
-            texts = [
-                read_text(find_first(record.row, names)[1], names[0]) for names in (QUESTION_FIELDS, RESULT_FIELDS)
-            ]
+            if record.row is None:
+                raise ValueError(record.problem)
+            question = read_text(find_first(record.row, QUESTION_FIELDS)[1], "question")
+            answer = find_first(record.row, RESULT_FIELDS)[1]
+            rows.append((question, None if answer is None else read_text(answer, RESULT_FIELDS[0])))
         except (ValueError, AttributeError, TypeError):
-            why = record.problem or "no question and answer"
+            why = record.problem or "no question"
             raise UserError(f"--questions {path}, row {number}: {why}") from None
-        rows.append((texts[0], texts[1]))
     if not rows:
         raise UserError(f"--questions {path}: the file is empty")
     return rows
 
 
 def score_questions(
-    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str]], chat: bool
+    model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[tuple[str, str | None]], chat: bool
 ) -> dict[str, float]:
-    """Return the share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words."""
+    """Return the share of right answers to one's own questions: numbers and formulas are verified, other answers must be said in whole words.
+
+    Questions without a reference count for the share of direct answers alone.
+    """
     answers = answer_all(model, tokenizer, [question for question, _ in questions], chat)
     right = [
         verify_value({"final": reference}, [answer.text])["exact_match"]
         for answer, (_, reference) in zip(answers, questions, strict=True)
+        if reference is not None
     ]
-    return {
-        "questions right": sum(right) / len(questions),
-        "direct answers": sum(is_direct(answer.text, answer.ended) for answer in answers) / len(answers),
-    }
+    scores = {"questions right": sum(right) / len(right)} if right else {}
+    return {**scores, "direct answers": sum(is_direct(answer.text, answer.ended) for answer in answers) / len(answers)}
 
 
-def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str]] | None) -> dict[str, Any]:
+def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str | None]] | None) -> dict[str, Any]:
     """Measure scores and samples of a finished stage, kept in its folder so that they are made once.
 
     Args:

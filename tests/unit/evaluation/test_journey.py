@@ -17,11 +17,21 @@ def test_questions_are_read_in_any_usual_form(tmp_path):
     assert read_questions(path) == [("1 + 1?", "2"), ("2 + 2?", "4")]
 
 
-@pytest.mark.parametrize("line", ["{", '{"question": "a"}', "[]", '{"answer": 1}'])
-def test_a_line_without_question_and_answer_is_named(tmp_path, line):
+def test_a_question_without_an_answer_is_asked_and_not_scored(tmp_path, monkeypatch):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "Hi!"}\n{"question": "1 + 1?", "answer": 2}\n')
+    assert read_questions(path) == [("Hi!", None), ("1 + 1?", "2")]
+    monkeypatch.setattr(journey, "answer_all", lambda *args: [Answer("Hello!", True), Answer("It is 3.", True)])
+    assert score_questions(None, None, read_questions(path), True) == {"questions right": 0.0, "direct answers": 1.0}
+    monkeypatch.setattr(journey, "answer_all", lambda *args: [Answer("Hello!", True)])
+    assert score_questions(None, None, [("Hi!", None)], True) == {"direct answers": 1.0}
+
+
+@pytest.mark.parametrize("line", ["{", '{"text": "a"}', "[]", '{"answer": 1}'])
+def test_a_line_without_a_question_is_named(tmp_path, line):
     path = tmp_path / "q.jsonl"
     path.write_text('{"question": "1 + 1?", "answer": 2}\n' + line + "\n")
-    with pytest.raises(ValueError, match="row 2: (invalid JSON|not a JSON object|no question and answer)"):
+    with pytest.raises(ValueError, match="row 2: (invalid JSON|not a JSON object|no question)"):
         read_questions(path)
     with pytest.raises(ValueError, match="there is no such file"):
         read_questions(tmp_path / "none")
