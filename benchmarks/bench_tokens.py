@@ -77,7 +77,7 @@ class Recipe:
 
 
 SEEDS_RECIPE = Recipe()
-MUON = Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, momentum_warmup=0.1)
+MUON = Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, muon_lr=0.006)
 RECIPES = {"guides": SEEDS_RECIPE, "muon": MUON}
 
 
@@ -175,7 +175,8 @@ class Comparison:
             at = start
             branch = copy.deepcopy(model)
             branch_optimizer = build_optimizer(branch, recipe, steps)
-            branch_optimizer.load_state_dict(optimizer.state_dict())
+            # A copy: a state dict holds the tensors themselves, and the stable run goes on with them.
+            branch_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
             def decay(step: int, start: int = start, end: int = end) -> float:
                 return compute_wsd_factor(step + 1, warmup, start - warmup, end - start + 1)

@@ -67,7 +67,8 @@ class Trained:
         """Return another with the same weights, and the optimizer's averages unless they are to begin anew."""
         other = Trained(copy.deepcopy(self.model), self.optimizer.defaults["lr"])
         if keep_optimizer:
-            other.optimizer.load_state_dict(self.optimizer.state_dict())
+            # A copy: a state dict holds the tensors themselves.
+            other.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
         return other
 
 

@@ -1,5 +1,6 @@
 """Tokens to a loss: recipes by name, where a curve comes down to a loss, a run at its smallest size."""
 
+import json
 import math
 
 import pytest
@@ -26,6 +27,18 @@ def test_a_loss_is_reached_between_two_budgets():
     assert bench_tokens.tokens_to_reach(budgets, losses, 2.0) == pytest.approx(1.0)
     assert bench_tokens.tokens_to_reach(budgets, losses, 1.9) == math.inf
     assert bench_tokens.tokens_to_reach(budgets, losses, 4.5) == 0.25
+
+
+@pytest.mark.parametrize("recipe", ["guides,step_tokens=128", "muon,step_tokens=128"])
+def test_the_loss_of_a_budget_is_the_same_whatever_smaller_ones_are_measured(texts, tmp_path, capsys, recipe):
+    data, tokenizer = texts
+    ends = []
+    for budgets in (["1"], ["0.5", "1"]):
+        kept = tmp_path / f"{len(budgets)}.jsonl"
+        argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "--recipes", recipe, recipe]
+        bench_tokens.main([*argv, "--budgets", *budgets, "--resume", str(kept), "--output", str(tmp_path / "result.md")])
+        ends.append(json.loads(kept.read_text().splitlines()[0])["result"]["ends"]["1"])
+    assert ends[0] == ends[1]
 
 
 def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):

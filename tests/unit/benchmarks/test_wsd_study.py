@@ -46,6 +46,18 @@ def test_arms_of_a_seed_share_the_stable_phase_and_another_seed_has_its_own(stud
         assert len(trained_parts) == parts
 
 
+def test_what_one_arm_trains_leaves_the_optimizer_of_the_others(study):
+    def read_state(run):
+        return [value.clone() for kept in run.optimizer.state.values() for value in kept.values()]
+
+    copies = study.train_stable(0)
+    before = {name: read_state(run) for name, run in copies.items()}
+    study.run({"arm": "decay 10%", "seed": 0})
+    study.run({"arm": "go on from stable", "seed": 0})
+    for name, run in copies.items():
+        assert all(torch.equal(x, y) for x, y in zip(read_state(run), before[name], strict=True)), name
+
+
 def test_cosine_falls_over_all_steps_and_from_scratch_over_both_data(study, trained_parts):
     study.run({"arm": "cosine", "seed": 0})
     study.run({"arm": "from scratch, first then new", "seed": 0})
