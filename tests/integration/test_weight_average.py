@@ -23,7 +23,7 @@ def test_finished_weights_are_the_average_of_the_last_steps(tmp_path, train, kin
     for name, tensor in finished.items():
         expected = steps[0][name]
         for count, weights in enumerate(steps[1:], 1):
-            share = 0.3 if kind == "ema" else 1 / (count + 1)
+            share = 0.3 / (1 - 0.7 ** (count + 1)) if kind == "ema" else 1 / (count + 1)
             expected = torch.lerp(expected, weights[name], share)
         torch.testing.assert_close(tensor, expected, msg=lambda m, n=name: f"{n}: {m}")
     raw = DogeForCausalLM.from_pretrained(tmp_path / kind / "raw_weights").state_dict()
@@ -45,6 +45,16 @@ def test_a_stopped_run_by_muon_ends_with_the_same_average(train, tmp_path):
         json.loads((tmp_path / run / "finished.json").read_text())["held-out loss"] for run in ("whole", "stopped")
     ]
     assert losses[0] == losses[1]
+
+
+def test_a_run_that_is_made_longer_averages_its_new_last_steps_alone(train, tmp_path):
+    settings = {"weight_average": "uniform", "weight_average_share": 0.25, "save_steps": 1, "save_total_limit": 10}
+    train(tmp_path, max_steps=6, **settings)
+    (tmp_path / "finished.json").unlink()
+    assert "checkpoint-6" in train(tmp_path, max_steps=8, **settings).stderr
+    steps = [read_weights(tmp_path / f"checkpoint-{step}") for step in (7, 8)]
+    for name, tensor in read_weights(tmp_path).items():
+        torch.testing.assert_close(tensor, (steps[0][name] + steps[1][name]) / 2)
 
 
 @pytest.mark.parametrize(

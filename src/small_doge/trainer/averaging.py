@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..utils.errors import UserError
@@ -21,38 +20,42 @@ COUNT = "n_averaged"
 
 
 class WeightAverageCallback(TrainerCallback):
-    """Averages the weights of each step over the last share of a run, and keeps the average in each checkpoint.
+    """Averages the trained weights of each step over the last share of a run, and keeps the average in each checkpoint.
 
     Args:
         kind: "ema", an exponential average, or "uniform", the plain mean.
         share: of all steps, at the end.
-        decay: of an exponential average, a step.
+        decay: of an exponential average, a step. As in Adam, the first weights count no more than their share.
     """
 
     def __init__(self, kind: str, share: float, decay: float) -> None:
         self.kind, self.share, self.decay = kind, share, decay
         self.first = 0  # step whose weights are the first to be averaged
-        self.average: AveragedModel | None = None
+        self.count = 0  # steps in the average
+        self.average: dict[str, torch.Tensor] | None = None
         self.resume: Path | None = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Take up the average of the checkpoint that the run goes on from, if it had begun there."""
+        """Take up the average of the checkpoint that the run goes on from, if it is of the same steps."""
         self.first = state.max_steps - max(1, round(self.share * state.max_steps)) + 1
-        self.average = None
+        self.count, self.average = 0, None
+        if state.global_step < self.first:
+            return
         file = None if self.resume is None else self.resume / AVERAGE_FILE
         if file is not None and file.is_file():
-            self._begin(model)
             tensors = load_file(file)
-            assert self.average is not None
-            self.average.n_averaged.copy_(tensors.pop(COUNT))
-            for name, parameter in self._list_parameters():
-                parameter.data.copy_(tensors[name])
-        elif state.global_step >= self.first:
-            logger.warning(
-                "%s has no average of the weights, which begins anew at step %d", self.resume, state.global_step + 1
-            )
+            if int(tensors.pop(COUNT)) == state.global_step - self.first + 1:
+                self.count = state.global_step - self.first + 1
+                self.average = {name: tensors[name].to(weight.device) for name, weight in _list_trained(model).items()}
+                return
+        logger.warning(
+            "%s has no average of the weights from step %d on, which begins anew at step %d",
+            self.resume,
+            self.first,
+            state.global_step + 1,
+        )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -60,16 +63,18 @@ class WeightAverageCallback(TrainerCallback):
         """Take the weights of a step into the average."""
         if state.global_step < self.first:
             return
+        weights = _list_trained(model)
         if self.average is None:
-            self._begin(model)
-        assert self.average is not None
-        self.average.update_parameters(model)
+            self.average = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        self.count += 1
+        share = 1 / self.count if self.kind == "uniform" else (1 - self.decay) / (1 - self.decay**self.count)
+        torch._foreach_lerp_([*self.average.values()], [weights[name] for name in self.average], share)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint, before that is marked as whole."""
         if args.should_save and self.average is not None:
-            tensors = {name: parameter.detach().contiguous() for name, parameter in self._list_parameters()}
-            tensors[COUNT] = self.average.n_averaged
+            tensors = {name: tensor.contiguous() for name, tensor in self.average.items()}
+            tensors[COUNT] = torch.tensor(self.count)
             save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / AVERAGE_FILE)
 
     def put_into(self, model: Any) -> bool:
@@ -78,17 +83,13 @@ class WeightAverageCallback(TrainerCallback):
             return False
         targets = dict(model.named_parameters())
         with torch.no_grad():
-            for name, parameter in self._list_parameters():
-                targets[name].copy_(parameter)
+            for name, tensor in self.average.items():
+                targets[name].copy_(tensor)
         return True
 
-    def _begin(self, model: Any) -> None:
-        average = get_ema_multi_avg_fn(self.decay) if self.kind == "ema" else get_swa_multi_avg_fn()
-        self.average = AveragedModel(model, multi_avg_fn=average)
 
-    def _list_parameters(self) -> list[tuple[str, torch.nn.Parameter]]:
-        assert self.average is not None
-        return [(name.removeprefix("module."), p) for name, p in self.average.module.named_parameters()]
+def _list_trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.detach() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def check_average(args: Any) -> None:

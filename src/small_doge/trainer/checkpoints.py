@@ -82,8 +82,11 @@ def estimate_disk(parameters: int, args: Any) -> int:
 
     Args:
         parameters: number of parameters of the model.
-        args: training arguments; `save_strategy` and `save_total_limit` count.
+        args: training arguments; `save_strategy`, `save_total_limit`, `keep_stable_checkpoint` and `weight_average` count.
     """
     kept = 0 if args.save_strategy == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
     kept += args.keep_stable_checkpoint
-    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS)
+    averaged = (
+        args.weight_average != "none"
+    )  # beside the weights in each checkpoint, and the raw ones beside the result
+    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS + averaged * BYTES_OF_WEIGHTS * (kept + 1))
