@@ -170,8 +170,11 @@ def test_the_checkpoint_before_the_decay_is_kept_and_gone_on_from(train, tmp_pat
     done = train(out, keep_stable_checkpoint=True, save_steps=2, save_total_limit=1, decay_steps=3, warmup_steps=1)
     assert sorted(path.name for path in out.glob("checkpoint-*")) == ["checkpoint-10", "checkpoint-7"], done.stderr
     start = {"model_preset": None, "model_overrides": None, "continue_from": str(out / "checkpoint-7")}
-    done = train(tmp_path / "next", warmup_steps=0, save_strategy="no", **start)
+    done = train(tmp_path / "next", warmup_steps=0, max_steps=2, save_steps=1, weight_decay=0.3, **start)
     assert "not from the stable phase" not in done.stderr
+    state = torch.load(tmp_path / "next" / "checkpoint-2" / "optimizer.pt", weights_only=True)
+    decays = [group["weight_decay"] for group in state["param_groups"]]
+    assert sorted(set(decays)) == [0.0, 0.3]  # those of the recipe, not of the checkpoint
 
 
 def test_a_stable_checkpoint_needs_checkpoints_and_a_stable_phase(train, tmp_path):

@@ -107,15 +107,17 @@ class CheckpointingMixin:
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.optimizer_state is not None:
             state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
-            rates = [group["lr"] for group in optimizer.param_groups]
-            before = state["param_groups"][0]["lr"]
-            if abs(before - rates[0]) > 0.01 * rates[0]:
-                logger.warning(
-                    "learning_rate goes from %g at %s to %g: that checkpoint is not from the stable phase of this rate",
-                    before,
-                    self.optimizer_state.parent,
-                    rates[0],
-                )
+            own = [
+                {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+            ]
+            for group, before in zip(own, (group["lr"] for group in state["param_groups"]), strict=False):
+                if abs(before - group["lr"]) > 0.01 * group["lr"]:
+                    logger.warning(
+                        "a learning rate goes from %g at %s to %g: that checkpoint is not from the stable phase of this rate",
+                        before,
+                        self.optimizer_state.parent,
+                        group["lr"],
+                    )
             try:
                 optimizer.load_state_dict(state)
             except ValueError as error:  # other groups
@@ -123,8 +125,8 @@ class CheckpointingMixin:
                     f"{self.optimizer_state} is the state of another optimizer than optim={self.args.optim}: set optim to "
                     "the one of that run, or reset_optimizer to true to start a new one"
                 ) from error
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = group["initial_lr"] = rate
+            for group, settings in zip(optimizer.param_groups, own, strict=True):
+                group.update(settings, initial_lr=settings["lr"])
             self.optimizer_state = None
         return optimizer
 
