@@ -114,8 +114,12 @@ def learning_rate(
     context: typer.Context,
     config: ConfigOption,
     stage: StageOption = None,
-    lowest: Annotated[float, typer.Option("--from", help="Lowest learning rate.")] = 1e-4,
-    highest: Annotated[float, typer.Option("--to", help="Highest learning rate.")] = 1e-2,
+    lowest: Annotated[
+        float | None, typer.Option("--from", help="Lowest learning rate; 1e-4 if not set, or 1e-3 for muon_lr.")
+    ] = None,
+    highest: Annotated[
+        float | None, typer.Option("--to", help="Highest learning rate; 1e-2 if not set, or 1e-1 for muon_lr.")
+    ] = None,
     trials: Annotated[
         int, typer.Option(help="Number of learning rates to try, evenly spaced on a logarithmic scale.")
     ] = 5,
@@ -138,7 +142,8 @@ def learning_rate(
 
     if setting not in RATES:
         raise UserError(unknown_name_message("--setting", setting, RATES))
-    rates = spread_rates(lowest, highest, trials)
+    low, high = RATES[setting]
+    rates = spread_rates(low if lowest is None else lowest, high if highest is None else highest, trials)
     done = tune_learning_rate(config, overrides, rates, steps, output, stage, say, setting)
     picture = output / f"{setting}.png"
     plot_rates(done, picture)

@@ -16,6 +16,7 @@ from ..utils.files import write_json
 from ..utils.paths import FINISHED
 from ..utils.plots import saved_figure
 from .arguments import MUON
+from .averaging import RAW
 from .callbacks import JUDGED_SHARE, read_log
 from .checkpoints import LOG_NAME
 from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
@@ -27,8 +28,10 @@ USABLE = 0.85
 # A probe that would take longer is not run: what fits is then told from the memory of smaller ones.
 LONGEST_PROBE = 30.0
 WEIGHTS = "model.safetensors"
-# Learning rates of the groups of parameters: of AdamW, of Muon, and of the embedding where Muon trains the rest.
-RATES = ("learning_rate", "muon_lr", "embedding_lr")
+# Learning rates of the groups of parameters, of AdamW, of Muon, and of the embedding where Muon trains the rest, each with the
+# range that is tried.
+RATES = {"learning_rate": (1e-4, 1e-2), "muon_lr": (1e-3, 1e-1), "embedding_lr": (1e-4, 1e-2)}
+TRIAL, DIVERGED = "trial.json", "diverged.json"
 
 
 @dataclass(frozen=True)
@@ -189,44 +192,67 @@ def tune_learning_rate(
         setting: the rate that is tried, one of `RATES`.
 
     Raises:
-        UserError: a rate of Muon's, and the recipe does not train by it.
+        UserError: a rate of Muon's, and the recipe does not train by it; or the folder holds trials with other settings.
     """
     run = load_stage(config, {**overrides, "output_dir": str(output)}, stage)
     if setting != "learning_rate" and run.args.optim != MUON:
         raise UserError(f"--setting {setting} needs optim: muon; the recipe has optim: {run.args.optim}")
-    name = run.stage.name
     prefix = "" if setting == "learning_rate" else f"{setting}-"
-    trials = []
+    fixed = {
+        "max_steps": steps,
+        "cache_dir": str(output / "data"),
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "keep_stable_checkpoint": False,
+        "logging_steps": max(1, steps // 25),
+        "report_to": "none",
+    }
+    planned = []
     for rate in rates:
         folder = output / f"{prefix}{rate:.1e}-{steps}-steps"
-        settings = {
-            **overrides,
-            setting: rate,
-            "max_steps": steps,
-            "output_dir": str(folder),
-            "cache_dir": str(output / "data"),
-            "eval_strategy": "no",
-            "save_strategy": "no",
-            "logging_steps": max(1, steps // 25),
-            "report_to": "none",
-        }
-        if (folder / "diverged.json").exists():
+        settings = {**overrides, **fixed, setting: rate, "output_dir": str(folder)}
+        resolved = load_stage(config, settings, run.stage.name).settings
+        check_trial(folder, resolved)
+        planned.append((rate, folder, settings, resolved))
+    trials = []
+    for rate, folder, settings, resolved in planned:
+        if (folder / DIVERGED).exists():
             trial = Trial(rate, math.inf, _read_curve(folder))
         else:
-            trial = _try_rate(name, config, settings, folder, rate)
+            write_json(folder / TRIAL, resolved)
+            trial = _try_rate(run.stage.name, config, settings, folder, rate)
         trials.append(trial)
         say(trial)
     return trials
+
+
+def check_trial(folder: Path, settings: dict[str, Any]) -> None:
+    """Refuse the result of a trial with other settings.
+
+    Raises:
+        UserError: with the settings that differ.
+    """
+    if not (folder / TRIAL).exists() or not any((folder / name).exists() for name in (FINISHED, DIVERGED)):
+        return
+    before = json.loads((folder / TRIAL).read_text(encoding="utf-8"))
+    now = json.loads(json.dumps(settings))
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        raise UserError(
+            f"{folder} holds a trial with other settings ({', '.join(changed)}): name another folder with --output, or "
+            "delete this one"
+        )
 
 
 def _try_rate(stage: str, config: str | Path, settings: dict, folder: Path, rate: float) -> Trial:
     try:
         train_stage(stage, config, settings)
     except DivergedError as error:
-        write_json(folder / "diverged.json", {"why": str(error)})
+        write_json(folder / DIVERGED, {"why": str(error)})
         return Trial(rate, math.inf, _read_curve(folder))
     (folder / WEIGHTS).unlink(missing_ok=True)
-    shutil.rmtree(folder / "runs", ignore_errors=True)
+    for name in ("runs", RAW):
+        shutil.rmtree(folder / name, ignore_errors=True)
     facts = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     curve = _read_curve(folder)
     last = [value for _, value in curve[-max(1, round(len(curve) * JUDGED_SHARE)) :]]

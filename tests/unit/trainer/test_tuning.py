@@ -99,6 +99,15 @@ def test_a_sweep_really_trains_and_keeps_what_is_done(recipe, tmp_path):
     trials = tune_learning_rate(recipe, {"num_train_epochs": 1}, rates, 8, tmp_path / "sweep", say=said.append)
     assert said == trials and trials[1].score < trials[0].score  # one hardly moves in eight steps
     assert not list((tmp_path / "sweep").glob("*/model.safetensors"))
-    assert tune_learning_rate(recipe, {}, rates, 8, tmp_path / "sweep") == trials
+    assert tune_learning_rate(recipe, {"num_train_epochs": 1}, rates, 8, tmp_path / "sweep") == trials
+    with pytest.raises(UserError, match=r"trial with other settings \(weight_decay\)"):
+        tune_learning_rate(recipe, {"num_train_epochs": 1, "weight_decay": 0.5}, rates, 8, tmp_path / "sweep")
     plot_rates([*trials, Trial(1.0, math.inf, [])], tmp_path / "b.png")
     assert (tmp_path / "b.png").stat().st_size > 5000
+
+
+def test_the_rate_of_muon_is_tried_with_a_recipe_that_keeps_its_stable_checkpoint(recipe, tmp_path):
+    overrides = {"optim": "muon", "keep_stable_checkpoint": True, "weight_average": "uniform"}
+    trials = tune_learning_rate(recipe, overrides, [1e-3, 2e-2], 4, tmp_path, setting="muon_lr")
+    assert [trial.rate for trial in trials] == [1e-3, 2e-2] and trials[0].score != trials[1].score
+    assert not list(tmp_path.glob("*/raw_weights"))
