@@ -152,8 +152,10 @@ class Muon(torch.optim.Optimizer):
             state["step"] = torch.tensor(0.0)
             state["momentum_buffer"] = torch.zeros_like(parameter)
         state["step"] += 1
-        done = min(1.0, state["step"].item() / (group["momentum_warmup_steps"] or 1))
-        momentum = min(group["momentum"], FIRST_MOMENTUM + done * (group["momentum"] - FIRST_MOMENTUM))
+        momentum = group["momentum"]
+        if warmup := group["momentum_warmup_steps"]:  # reading a step that lies on a GPU waits for it
+            done = min(1.0, state["step"].item() / warmup)
+            momentum = min(momentum, FIRST_MOMENTUM + done * (momentum - FIRST_MOMENTUM))
         state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(state["momentum_buffer"], momentum)
 

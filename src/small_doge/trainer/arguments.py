@@ -1,6 +1,7 @@
 """Settings of a training run. The help of each field is also the command line's and the documents' text."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -219,9 +220,15 @@ def check_settings(args: Any) -> None:
         raise UserError("learning_rate=0 learns nothing; set it above 0")
 
 
+def is_launched_with_fsdp() -> bool:
+    """Tell whether `accelerate launch` asked for FSDP, which it does by the environment alone."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
 def check_whole_weights(args: Any, setting: str, remedy: str) -> None:
     """Raise a `UserError` where each process holds a part of every weight, which a setting can't work with."""
-    sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if args.fsdp_plugin_args else None
+    fsdp = args.fsdp_plugin_args or is_launched_with_fsdp()
+    sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if fsdp else None
     if sharding is not None:
         raise UserError(
             f"{setting} under {sharding}: it needs whole weights, of which each process holds a part. Use DDP "

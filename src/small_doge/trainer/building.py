@@ -117,4 +117,4 @@ def build_muon(model: torch.nn.Module, args: StageArguments) -> Muon:
     groups = split_parameters(model, muon, {**adamw, "lr": args.embedding_lr or args.learning_rate}, adamw)
     if not any(group["use_muon"] for group in groups):
         raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
-    return Muon(groups)
+    return Muon(groups, lr=args.learning_rate)  # which schedules of the library read

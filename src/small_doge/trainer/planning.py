@@ -194,6 +194,7 @@ def run_probe(
         _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
         started = time.monotonic()
         optimizer.step()
+        _wait_for(device)
         update = time.monotonic() - started
         first = _run_rows(model, args, 1, length, completion)
         # A process that reuses memory it had before grows by less than it holds.
@@ -222,9 +223,13 @@ def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completi
     with autocast:
         loss = model(input_ids=tokens, labels=tokens, skip_logits=True, use_cache=False).loss
     loss.backward()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+    _wait_for(model.device)
     return time.monotonic() - started
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 @contextmanager

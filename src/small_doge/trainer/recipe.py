@@ -16,7 +16,15 @@ from ..utils.errors import UserError
 from ..utils.hardware import has_fast_bf16
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
-from .arguments import PRETRAIN_ARGUMENTS, Arguments, DataArguments, ModelArguments, StageArguments
+from .arguments import (
+    MUON,
+    PRETRAIN_ARGUMENTS,
+    Arguments,
+    DataArguments,
+    ModelArguments,
+    StageArguments,
+    is_launched_with_fsdp,
+)
 from .setup import TrainingSetup
 from .stages import Stage
 
@@ -198,7 +206,7 @@ def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_fsdp_on_cpu() -> None:
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    if is_launched_with_fsdp():
         raise UserError(
             "FSDP needs GPUs: on a CPU it would silently train unsynchronised copies. "
             "Use recipes/accelerate_configs/ddp.yaml or deepspeed_zero3.yaml"
@@ -247,11 +255,25 @@ def build_arguments(
         raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
-    if stage.lr_scheduler_type != "warmup_stable_decay":
-        for name in ("stable_steps", "decay_steps", "decay_type", "min_lr_ratio"):
-            if settings.get(name) is not None:
-                logger.warning("%s is ignored: lr_scheduler_type is %s", name, stage.lr_scheduler_type)
+    _warn_of_ignored(settings, stage)
     return model, data, stage
+
+
+def _warn_of_ignored(settings: dict[str, Any], stage: StageArguments) -> None:
+    """Name the settings that serve another value of a setting than the one that is chosen."""
+    for needs, value, prefixes in (
+        ("lr_scheduler_type", "warmup_stable_decay", ("stable_steps", "decay_steps", "decay_type", "min_lr_ratio")),
+        ("optim", MUON, ("muon_", "embedding_lr")),
+    ):
+        chosen = getattr(stage, needs)
+        if chosen != value:
+            for name in settings:
+                if name.startswith(prefixes) and settings[name] is not None:
+                    logger.warning("%s is ignored: %s is %s", name, needs, getattr(chosen, "value", chosen))
+    if stage.weight_average == "none":
+        for name in ("weight_average_share", "weight_average_decay"):
+            if settings.get(name) is not None:
+                logger.warning("%s is ignored: weight_average is none", name)
 
 
 def load_arguments(
