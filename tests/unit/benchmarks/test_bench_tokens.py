@@ -35,8 +35,22 @@ def test_the_loss_of_a_budget_is_the_same_whatever_smaller_ones_are_measured(tex
     ends = []
     for budgets in (["1"], ["0.5", "1"]):
         kept = tmp_path / f"{len(budgets)}.jsonl"
-        argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "--recipes", recipe, recipe]
-        bench_tokens.main([*argv, "--budgets", *budgets, "--resume", str(kept), "--output", str(tmp_path / "result.md")])
+        argv = [
+            "--scale",
+            "smoke",
+            "--data",
+            data,
+            "--tokenizer",
+            tokenizer,
+            "--seeds",
+            "0",
+            "--recipes",
+            recipe,
+            recipe,
+        ]
+        bench_tokens.main(
+            [*argv, "--budgets", *budgets, "--resume", str(kept), "--output", str(tmp_path / "result.md")]
+        )
         ends.append(json.loads(kept.read_text().splitlines()[0])["result"]["ends"]["1"])
     assert ends[0] == ends[1]
 

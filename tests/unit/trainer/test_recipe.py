@@ -26,7 +26,10 @@ from small_doge.utils.scheduler import split_steps
 
 ROOT = Path(__file__).parents[3]
 RECIPES = sorted((ROOT / "recipes" / "doge").rglob("*.yaml")) + [
-    path for path in sorted((ROOT / "recipes" / "tiny").glob("*.yaml")) if path.stem != "tokenizer"
+    path
+    for name in ("tiny", "laptop")
+    for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))
+    if path.stem != "tokenizer"
 ]
 CLASSES = {
     "sft": SFT_ARGUMENTS,
@@ -44,7 +47,7 @@ def test_shipped_recipes_are_taken_by_the_entry_point_they_are_for(path):
     model, data, args, settings = load_arguments(path, {}, classes)
     assert set(read_recipe(path)) <= set(known_settings(classes))
     assert model.model_preset in (None, *PRESETS)
-    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (128, 256, 1024, 2048, 4096)
+    assert args.lr_scheduler_type == "warmup_stable_decay" and data.max_length in (128, 256, 512, 1024, 2048, 4096)
     assert args.learning_rate == float(settings["learning_rate"])
 
 
@@ -139,6 +142,7 @@ def test_fast_recipes_are_the_full_ones_with_muon_and_fewer_steps(size):
     assert fast["optim"] == "muon" and fast["output_dir"] != full["output_dir"]
     changed = {name for name in full if fast[name] != full[name]}
     assert changed == {"max_steps", "total_sample_size", "optim", "output_dir", "warmup_steps", "decay_steps"}
+    assert set(fast) - set(full) == {"muon_lr", "adam_beta2", "keep_stable_checkpoint"}
     load_arguments(ROOT / f"recipes/doge/Doge-{size}/config_fast.yaml", {})
 
 
@@ -236,6 +240,28 @@ def test_what_the_machine_cannot_do_is_replaced_with_a_notice(monkeypatch, messa
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+@pytest.mark.parametrize("setting", [{"optim": "muon"}, {"weight_average": "ema"}])
+def test_what_needs_whole_weights_is_refused_under_fsdp_however_it_is_asked_for(monkeypatch, setting):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match="under FSDP: it needs whole weights"):
+        build_arguments({**ENOUGH, **setting})
+
+
+@pytest.mark.parametrize(
+    ("settings", "ignored"),
+    [
+        ({"muon_lr": 0.01, "embedding_lr": 1e-3}, {"muon_lr", "embedding_lr"}),
+        ({"optim": "muon", "muon_lr": 0.01}, set()),
+        ({"weight_average_share": 0.2}, {"weight_average_share"}),
+        ({"weight_average": "ema", "weight_average_share": 0.2}, set()),
+        ({"lr_scheduler_type": "cosine", "decay_steps": 0.3}, {"decay_steps"}),
+    ],
+)
+def test_a_setting_that_serves_another_choice_is_named(messages, settings, ignored):
+    build_arguments({**ENOUGH, **settings})
+    assert {line.split()[0] for line in messages.lines if " is ignored: " in line} == ignored
+
+
 def test_fsdp_on_a_cpu_is_an_error(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="FSDP needs GPUs"):
