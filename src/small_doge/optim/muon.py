@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 0.02,
+        lr: float = 0.01,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         momentum_warmup_steps: int = 0,

@@ -107,7 +107,7 @@ class StageSettings:
     min_lr_ratio: float = field(default=0.0, metadata={"help": "Final learning rate as a share of the peak."})
     decay_type: str = field(default="linear", metadata={"help": "Shape of the decay: linear, cosine or 1-sqrt."})
     muon_lr: float = field(
-        default=0.02, metadata={"help": "Peak learning rate of the matrices that Muon trains, with optim: muon."}
+        default=0.01, metadata={"help": "Peak learning rate of the matrices that Muon trains, with optim: muon."}
     )
     muon_momentum: float = field(default=0.95, metadata={"help": "Momentum of Muon."})
     muon_momentum_warmup_steps: int = field(
