@@ -6,6 +6,8 @@ Every recipe is trained at a stable rate. At each budget of `--budgets`, a share
 of the budget, so that one run gives the loss that every smaller budget would have ended with. Held-out rows, data and
 their order are the same for all; seeds differ in weights and order. What was done is kept, and a command that was stopped
 goes on. A recipe may have budgets of its own, such as `muon,budgets=0.2/0.4`, and is trained to the largest of them.
+
+The tokenizer was trained by `small-doge tokenizer train --data ../shared/data/pretrain --vocab-size 1280 --output ...`.
 """
 
 import argparse
@@ -265,8 +267,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         name: {budget * args.tokens: _losses(mine, budget) for budget in mine[0]["budgets"]}
         for name, mine in by_name.items()
     }
-    picture = study.show_picture({"": curves}, "tokens", "held-out loss", log_x=True)
-    study.write(f"Tokens to a loss, {args.size}", [*make_parts(by_name, comparison), picture], rows)
+    parts = make_parts(by_name, comparison)
+    if any(len(curve) > 1 for curve in curves.values()):
+        parts.append(study.show_picture({"": curves}, "tokens", "held-out loss", log_x=True))
+    study.write(f"Tokens to a loss, {args.size}", parts, rows)
 
 
 def make_parts(by_name: dict[str, list[dict]], comparison: Comparison) -> list[str]:
@@ -277,31 +281,35 @@ def make_parts(by_name: dict[str, list[dict]], comparison: Comparison) -> list[s
         comparison: what was compared.
     """
     budgets = sorted({budget for rows in by_name.values() for budget in rows[0]["budgets"]})
-    goals = list(by_name)[:2]
-    heads = ["recipe", *(f"loss at {budget:g}" for budget in budgets)]
-    heads += [f"tokens to the end of `{name}`" for name in goals] + [f"p against `{name}`" for name in goals]
+    seeds = len(next(iter(by_name.values())))
+    goals = dict(itertools.islice(by_name.items(), 2))
+    heads = ["", "recipe", *(f"loss at {budget:g}" for budget in budgets)]
+    if len(budgets) > 1:
+        heads += [f"tokens to the loss of {number}" for number in range(1, len(goals) + 1)]
+    if seeds > 1:
+        heads += [f"p against {number}" for number in range(1, len(goals) + 1)]
     lines = [_make_line([*heads, "s a step"]), "|---" * (len(heads) + 1) + "|"]
-    for name, mine in by_name.items():
+    for number, (name, mine) in enumerate(by_name.items(), 1):
         cells = [_spread(_losses(mine, budget)) if budget in mine[0]["budgets"] else "" for budget in budgets]
-        for goal in goals:
-            loss = statistics.fmean(_losses(by_name[goal]))
-            own = mine[0]["budgets"]
-            if name == goal:
-                cells.append(f"{own[-1]:g}")
-                continue
-            losses = zip(*(_losses(mine, budget) for budget in own), strict=True)
-            cells.append(_show_needs([tokens_to_reach(own, seed, loss) for seed in losses], own[0]))
-        for goal in goals:
-            pairs = _losses(mine), _losses(by_name[goal])
-            cells.append(f"{stats.ttest_rel(*pairs).pvalue:.3g}" if name != goal and len(mine) > 1 else "")
+        if len(budgets) > 1:
+            cells += ["" if name == goal else _show_needs(mine, rows) for goal, rows in goals.items()]
+        if seeds > 1:
+            pairs = {
+                goal: stats.ttest_rel(_losses(mine), _losses(rows)) for goal, rows in goals.items() if goal != name
+            }
+            cells += [f"{pairs[goal].pvalue:.2g}" if goal in pairs else "" for goal in goals]
         seconds = statistics.fmean(row["step_seconds"] for row in mine)
-        lines.append(_make_line([f"`{name}`", *cells, f"{seconds:.3f}"]))
+        lines.append(_make_line([str(number), f"`{name}`", *cells, f"{seconds:.3f}"]))
     row = next(iter(by_name.values()))[0]
     facts = (
         f"{row['parameters']:,} parameters, vocabulary of {comparison.vocab_size:,}, rows of {comparison.length} tokens. Budgets are "
         f"shares of {comparison.tokens:,} tokens; losses are nats per token of {comparison.held_out_tokens:,} held-out ones, mean ± "
-        "standard deviation of the seeds. p is that of a paired t-test over seeds, each recipe at its largest budget."
+        "standard deviation of the seeds."
     )
+    if len(budgets) > 1:
+        facts += " Tokens to a loss are shares as well, and that loss is the mean at the end of a recipe."
+    if seeds > 1:
+        facts += " p is that of a paired t-test over seeds, each recipe at its largest budget."
     return [facts, "\n".join(lines)]
 
 
@@ -319,10 +327,14 @@ def _spread(values: Sequence[float]) -> str:
     return f"{statistics.fmean(values):.3f}{spread}"
 
 
-def _show_needs(needs: Sequence[float], smallest: float) -> str:
-    if any(need == float("inf") for need in needs):
+def _show_needs(mine: list[dict], goal: list[dict]) -> str:
+    """Tell the budget at which a recipe comes to the mean loss at the end of another."""
+    budgets, loss = mine[0]["budgets"], statistics.fmean(_losses(goal))
+    by_seed = zip(*(_losses(mine, budget) for budget in budgets), strict=True)
+    needs = [tokens_to_reach(budgets, losses, loss) for losses in by_seed]
+    if float("inf") in needs:
         return "not reached"
-    return ("≤ " if smallest in needs else "") + _spread(needs)
+    return ("≤ " if budgets[0] in needs else "") + _spread(needs)
 
 
 if __name__ == "__main__":
