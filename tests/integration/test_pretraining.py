@@ -216,6 +216,7 @@ def test_a_disk_too_small_is_told_before_training_starts(monkeypatch, tmp_path):
     from small_doge.utils.errors import UserError
 
     monkeypatch.setattr(starting.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    args = SimpleNamespace(save_strategy="steps", should_save=True, save_total_limit=3, keep_stable_checkpoint=False)
+    saving = {"save_strategy": "steps", "should_save": True, "save_total_limit": 3, "keep_stable_checkpoint": False}
+    args = SimpleNamespace(**saving, weight_average="none")
     with pytest.raises(UserError, match="its checkpoints need .* lower save_total_limit"):
         starting.check_disk(tmp_path, build_tiny(), args)

@@ -68,7 +68,8 @@ class WeightAverageCallback(TrainerCallback):
             self.average = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         self.count += 1
         share = 1 / self.count if self.kind == "uniform" else (1 - self.decay) / (1 - self.decay**self.count)
-        torch._foreach_lerp_([*self.average.values()], [weights[name] for name in self.average], share)
+        for name, tensor in self.average.items():
+            tensor.lerp_(weights[name], share)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the average into the checkpoint, before that is marked as whole."""
