@@ -104,7 +104,7 @@ CATALOG: dict[str, PublicDataset] = {
         "sft",
         ("messages",),
         "Apache-2.0",
-        2_300,
+        2_200,
         0.001,
         "short conversations about everyday life and elementary science, written by a model",
     ),

@@ -16,7 +16,13 @@ from .arguments import MUON
 from .averaging import WeightAverageCallback
 from .building import build_muon
 from .callbacks import make_diverged_error
-from .saving import CheckpointCallback, OwnRatesCallback, SaveBeforeEvaluationCallback, unwrap_scheduler
+from .saving import (
+    CheckpointCallback,
+    OwnRatesCallback,
+    SaveBeforeEvaluationCallback,
+    list_group_settings,
+    unwrap_scheduler,
+)
 
 
 logger = get_logger(__name__)
@@ -107,9 +113,7 @@ class CheckpointingMixin:
         optimizer = super().create_optimizer(*args, **kwargs)
         if self.optimizer_state is not None:
             state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
-            own = [
-                {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
-            ]
+            own = list_group_settings(optimizer)
             for group, before in zip(own, (group["lr"] for group in state["param_groups"]), strict=False):
                 if abs(before - group["lr"]) > 0.01 * group["lr"]:
                     logger.warning(

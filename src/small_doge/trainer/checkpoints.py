@@ -86,7 +86,6 @@ def estimate_disk(parameters: int, args: Any) -> int:
     """
     kept = 0 if args.save_strategy == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
     kept += args.keep_stable_checkpoint
-    averaged = (
-        args.weight_average != "none"
-    )  # beside the weights in each checkpoint, and the raw ones beside the result
-    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS + averaged * BYTES_OF_WEIGHTS * (kept + 1))
+    # An average lies in each checkpoint, and the raw weights beside the finished model.
+    averages = 0 if args.weight_average == "none" else kept + 1
+    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS * (1 + averages))

@@ -104,7 +104,7 @@ class OwnRatesCallback(TrainerCallback):
 
     def remember(self, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
         """Note the settings before a checkpoint is loaded over them."""
-        self.settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        self.settings = list_group_settings(optimizer)
         self.peaks = list(getattr(unwrap_scheduler(scheduler), "base_lrs", []))
 
     def on_train_begin(
@@ -125,6 +125,11 @@ class OwnRatesCallback(TrainerCallback):
         scheduler.base_lrs = self.peaks
         scheduler.last_epoch -= 1
         scheduler.step()  # to the same step again, which computes its rates
+
+
+def list_group_settings(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """List the settings of each group of parameters, which loading a state replaces."""
+    return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
 def unwrap_scheduler(scheduler: Any) -> Any:

@@ -32,25 +32,12 @@ def test_a_loss_is_reached_between_two_budgets():
 @pytest.mark.parametrize("recipe", ["guides,step_tokens=128", "muon,step_tokens=128"])
 def test_the_loss_of_a_budget_is_the_same_whatever_smaller_ones_are_measured(texts, tmp_path, capsys, recipe):
     data, tokenizer = texts
+    argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "--recipes", recipe]
+    argv += ["--output", str(tmp_path / "result.md")]
     ends = []
     for budgets in (["1"], ["0.5", "1"]):
         kept = tmp_path / f"{len(budgets)}.jsonl"
-        argv = [
-            "--scale",
-            "smoke",
-            "--data",
-            data,
-            "--tokenizer",
-            tokenizer,
-            "--seeds",
-            "0",
-            "--recipes",
-            recipe,
-            recipe,
-        ]
-        bench_tokens.main(
-            [*argv, "--budgets", *budgets, "--resume", str(kept), "--output", str(tmp_path / "result.md")]
-        )
+        bench_tokens.main([*argv, "--budgets", *budgets, "--resume", str(kept)])
         ends.append(json.loads(kept.read_text().splitlines()[0])["result"]["ends"]["1"])
     assert ends[0] == ends[1]
 
