@@ -67,7 +67,7 @@ class Recipe:
     warmup: float = 0.1
     decay: float = 0.1
     step_tokens: int = 4096
-    muon_lr: float = 0.02
+    muon_lr: float = 0.01
     muon_momentum: float = 0.95
     momentum_warmup: float = 0.0
     muon_weight_decay: float = 0.0
@@ -78,9 +78,12 @@ class Recipe:
     query_key_gain: float | None = None
 
 
-SEEDS_RECIPE = Recipe()
-MUON = Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, muon_lr=0.006)
-RECIPES = {"guides": SEEDS_RECIPE, "muon": MUON}
+# The recipe of the published guides, AdamW with the best settings of a search, and ours.
+RECIPES = {
+    "guides": Recipe(),
+    "adamw": Recipe(lr=3e-3, beta2=0.95, decay=0.3),
+    "muon": Recipe(optimizer="muon", beta2=0.95, decay=0.4, warmup=0.05, muon_lr=0.006),
+}
 
 
 def parse_recipe(text: str) -> tuple[Recipe, list[float]]:
@@ -95,8 +98,8 @@ def parse_recipe(text: str) -> tuple[Recipe, list[float]]:
         if key == "budgets":
             budgets = sorted(map(float, value.split("/")))
             continue
-        if key not in asdict(SEEDS_RECIPE):
-            raise UserError(unknown_name_message("setting of a recipe", key, [*asdict(SEEDS_RECIPE), "budgets"]))
+        if key not in asdict(Recipe()):
+            raise UserError(unknown_name_message("setting of a recipe", key, [*asdict(Recipe()), "budgets"]))
         values[key] = value == "true" if value in ("true", "false") else value if key == "optimizer" else float(value)
         if key == "step_tokens":
             values[key] = int(values[key])
@@ -204,6 +207,8 @@ class Comparison:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            if ids.is_cuda:
+                torch.cuda.synchronize()
             seconds.append(time.perf_counter() - started)
         return seconds
 
@@ -211,7 +216,8 @@ class Comparison:
     def evaluate(self, model: DogeForCausalLM) -> float:
         """Measure the loss per token of the held-out rows."""
         model.eval()
-        losses = [model(input_ids=ids, labels=ids).loss.item() for ids in torch.as_tensor(self.held_out).split(16)]
+        held_out = torch.as_tensor(self.held_out, device=self.device)
+        losses = [model(input_ids=ids, labels=ids).loss.item() for ids in held_out.split(16)]
         model.train()
         return statistics.fmean(losses)
 
@@ -253,6 +259,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "data": args.data,
         "tokenizer": args.tokenizer,
         "tokens": args.tokens,
+        "held_out_tokens": args.held_out_tokens,
         "unique_tokens": args.unique_tokens,
     }
     recipes = [parse_recipe(text) for text in args.recipes]

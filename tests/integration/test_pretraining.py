@@ -217,6 +217,6 @@ def test_a_disk_too_small_is_told_before_training_starts(monkeypatch, tmp_path):
 
     monkeypatch.setattr(starting.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     saving = {"save_strategy": "steps", "should_save": True, "save_total_limit": 3, "keep_stable_checkpoint": False}
-    args = SimpleNamespace(**saving, weight_average="none")
+    args = SimpleNamespace(**saving, weight_average="none", optim="adamw_torch")
     with pytest.raises(UserError, match="its checkpoints need .* lower save_total_limit"):
         starting.check_disk(tmp_path, build_tiny(), args)

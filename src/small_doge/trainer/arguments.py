@@ -7,8 +7,10 @@ from typing import Any, TypeAlias
 
 from transformers import TrainingArguments
 
+from ..optim import FIRST_MOMENTUM
 from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
+from ..utils.scheduler import check_decay_type
 from .averaging import check_average
 
 
@@ -114,10 +116,11 @@ class StageSettings:
         default=0, metadata={"help": "Number of steps over which Muon's momentum rises from 0.85."}
     )
     muon_weight_decay: float = field(
-        default=0.0, metadata={"help": "Weight decay of the matrices that Muon trains, times their learning rate."}
+        default=0.0,
+        metadata={"help": "Weight decay of the matrices that Muon trains, which weight_decay does not apply to."},
     )
     muon_cautious_weight_decay: bool = field(
-        default=False, metadata={"help": "Decay a weight of Muon only where its update shrinks it too."}
+        default=False, metadata={"help": "Decay a weight that Muon trains only where its update shrinks it too."}
     )
     embedding_lr: float | None = field(
         default=None,
@@ -209,6 +212,11 @@ def check_settings(args: Any) -> None:
         value = getattr(args, name)
         if value is not None and not (value >= 0 and math.isfinite(value)):
             raise UserError(f"{name}={value} must be a number of at least 0")
+    if not 0 <= args.min_lr_ratio <= 1:
+        raise UserError(f"min_lr_ratio={args.min_lr_ratio} must lie between 0 and 1: it is a share of the peak rate")
+    if args.stable_steps is not None and args.stable_steps < 0:
+        raise UserError(f"stable_steps={args.stable_steps} must be at least 0; leave it out for all remaining steps")
+    check_decay_type(args.decay_type)
     check_average(args)
     if args.keep_stable_checkpoint and args.save_strategy == "no":
         raise UserError("keep_stable_checkpoint=true needs checkpoints, and save_strategy is no: set it to steps")
@@ -231,7 +239,7 @@ def check_whole_weights(args: Any, setting: str, remedy: str) -> None:
     sharding = "DeepSpeed" if args.deepspeed_plugin is not None else "FSDP" if fsdp else None
     if sharding is not None:
         raise UserError(
-            f"{setting} under {sharding}: it needs whole weights, of which each process holds a part. Use DDP "
+            f"{setting} under {sharding}: it needs whole weights, but each process holds only a part of each. Use DDP "
             f"(recipes/accelerate_configs/ddp.yaml), or {remedy}"
         )
 
@@ -253,6 +261,13 @@ def check_muon(args: Any) -> None:
             raise UserError(f"{name}={value} must be a number of at least 0")
     if not 0 <= args.muon_momentum < 1:
         raise UserError(f"muon_momentum={args.muon_momentum} must be at least 0 and below 1")
+    if args.muon_momentum_warmup_steps and args.muon_momentum <= FIRST_MOMENTUM:
+        raise UserError(
+            f"muon_momentum_warmup_steps={args.muon_momentum_warmup_steps} has no effect: the momentum rises from "
+            f"{FIRST_MOMENTUM}, and muon_momentum is {args.muon_momentum}; leave one of them out"
+        )
+    if args.muon_cautious_weight_decay and args.muon_weight_decay == 0:
+        raise UserError("muon_cautious_weight_decay=true has no effect: muon_weight_decay is 0; set it above 0")
 
 
 @dataclass

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..utils.errors import UserError
@@ -16,7 +17,6 @@ logger = get_logger(__name__)
 AVERAGES = ("none", "ema", "uniform")
 AVERAGE_FILE = "weight_average.safetensors"
 RAW = "raw_weights"  # folder beside a finished model with the weights of its last step
-COUNT = "n_averaged"
 
 
 class WeightAverageCallback(TrainerCallback):
@@ -30,8 +30,8 @@ class WeightAverageCallback(TrainerCallback):
 
     def __init__(self, kind: str, share: float, decay: float) -> None:
         self.kind, self.share, self.decay = kind, share, decay
-        self.first = 0  # step whose weights are the first to be averaged
-        self.count = 0  # steps in the average
+        self.first = 0  # step from which weights are averaged
+        self.began = 0  # step whose weights are the first in the average; later than that after a resume without one
         self.average: dict[str, torch.Tensor] | None = None
         self.resume: Path | None = None
 
@@ -40,21 +40,26 @@ class WeightAverageCallback(TrainerCallback):
     ) -> None:
         """Take up the average of the checkpoint that the run goes on from, if it is of the same steps."""
         self.first = state.max_steps - max(1, round(self.share * state.max_steps)) + 1
-        self.count, self.average = 0, None
+        self.began, self.average = max(self.first, state.global_step + 1), None
         if state.global_step < self.first:
             return
         file = None if self.resume is None else self.resume / AVERAGE_FILE
         if file is not None and file.is_file():
-            tensors = load_file(file)
-            if int(tensors.pop(COUNT)) == state.global_step - self.first + 1:
-                self.count = state.global_step - self.first + 1
-                self.average = {name: tensors[name].to(weight.device) for name, weight in _list_trained(model).items()}
-                return
+            with safe_open(file, "pt") as kept:
+                facts = kept.metadata() or {}
+                began = int(facts.get("began", 0))
+                if began >= self.first and facts == self._describe(began):
+                    self.began = began
+                    self.average = {
+                        name: kept.get_tensor(name).to(weight.device) for name, weight in _list_trained(model).items()
+                    }
+                    return
         logger.warning(
-            "%s has no average of the weights from step %d on, which begins anew at step %d",
+            "the weight average begins anew at step %d: %s has none of this kind (%s) that begins at step %d or later",
+            self.began,
             self.resume,
+            self._describe(self.first)["kind"],
             self.first,
-            state.global_step + 1,
         )
 
     def on_step_end(
@@ -66,8 +71,8 @@ class WeightAverageCallback(TrainerCallback):
         weights = _list_trained(model)
         if self.average is None:
             self.average = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        self.count += 1
-        share = 1 / self.count if self.kind == "uniform" else (1 - self.decay) / (1 - self.decay**self.count)
+        count = state.global_step - self.began + 1
+        share = 1 / count if self.kind == "uniform" else (1 - self.decay) / (1 - self.decay**count)
         for name, tensor in self.average.items():
             tensor.lerp_(weights[name], share)
 
@@ -75,8 +80,13 @@ class WeightAverageCallback(TrainerCallback):
         """Write the average into the checkpoint, before that is marked as whole."""
         if args.should_save and self.average is not None:
             tensors = {name: tensor.contiguous() for name, tensor in self.average.items()}
-            tensors[COUNT] = torch.tensor(self.count)
-            save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / AVERAGE_FILE)
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_file(tensors, folder / AVERAGE_FILE, self._describe(self.began))
+
+    def _describe(self, began: int) -> dict[str, str]:
+        """Describe an average that begins with the weights of a step."""
+        kind = self.kind if self.kind == "uniform" else f"{self.kind} with decay {self.decay}"
+        return {"kind": kind, "began": str(began)}
 
     def put_into(self, model: Any) -> bool:
         """Replace the weights of a model by the average; tells whether there is one."""

@@ -16,6 +16,7 @@ from .arguments import MUON
 from .averaging import WeightAverageCallback
 from .building import build_muon
 from .callbacks import make_diverged_error
+from .identity import name_optimizer, read_optimizer
 from .saving import (
     CheckpointCallback,
     OwnRatesCallback,
@@ -114,21 +115,29 @@ class CheckpointingMixin:
         if self.optimizer_state is not None:
             state = torch.load(self.optimizer_state, map_location="cpu", weights_only=True)
             own = list_group_settings(optimizer)
-            for group, before in zip(own, (group["lr"] for group in state["param_groups"]), strict=False):
-                if abs(before - group["lr"]) > 0.01 * group["lr"]:
-                    logger.warning(
-                        "a learning rate goes from %g at %s to %g: that checkpoint is not from the stable phase of this rate",
-                        before,
-                        self.optimizer_state.parent,
-                        group["lr"],
-                    )
+            now, before = name_optimizer(self.args), read_optimizer(self.optimizer_state.parent)
+            mismatch = UserError(
+                f"{self.optimizer_state} is the state of another optimizer ({before or 'with other groups'}) than "
+                f"optim={now}: set optim to the one of that run, or reset_optimizer to true to start a new one"
+            )
+            if before not in (None, now):
+                raise mismatch
             try:
                 optimizer.load_state_dict(state)
             except ValueError as error:  # other groups
-                raise UserError(
-                    f"{self.optimizer_state} is the state of another optimizer than optim={self.args.optim}: set optim to "
-                    "the one of that run, or reset_optimizer to true to start a new one"
-                ) from error
+                raise mismatch from error
+            rates = {
+                f"{was['lr']:g} to {group['lr']:g}"
+                for was, group in zip(state["param_groups"], own, strict=True)
+                if abs(was["lr"] - group["lr"]) > 0.01 * group["lr"]
+            }
+            if rates:
+                logger.warning(
+                    "the learning rate changes from %s after %s: name a checkpoint of the stable phase, and set learning_rate "
+                    "(with optim: muon, muon_lr and embedding_lr too) to that run's, or the loss may jump",
+                    " and ".join(sorted(rates)),
+                    self.optimizer_state.parent,
+                )
             for group, settings in zip(optimizer.param_groups, own, strict=True):
                 group.update(settings, initial_lr=settings["lr"])
             self.optimizer_state = None
@@ -146,9 +155,7 @@ class CheckpointingMixin:
             tensors += [x for kept in self.optimizer.state.values() for x in kept.values() if torch.is_tensor(x)]
         bad = sum(not bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
         if self.accelerator.reduce(torch.tensor(float(bad), device=self.args.device), "sum").item() > 0:
-            raise make_diverged_error(
-                f"the weights are not finite at step {self.state.global_step}", self.args.output_dir
-            )
+            raise make_diverged_error(f"the weights are not finite at step {self.state.global_step}", self.args)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> Any:
         """Skip the epoch where the last step is done already: a run may die between its last checkpoint and its end."""

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..utils.errors import DivergedError
 from ..utils.files import replace_non_finite, write_text
 from ..utils.logging import get_logger
+from .arguments import MUON
 from .checkpoints import LOG_NAME, find_last_whole
 
 
@@ -188,14 +189,15 @@ class FiniteLossCallback(TrainerCallback):
         """Raise a `DivergedError` if a loss is not finite."""
         for name in ("loss", "eval_loss"):
             if logs and not math.isfinite(logs.get(name, 0.0)):
-                raise make_diverged_error(f"the {name} is {logs[name]} at step {state.global_step}", args.output_dir)
+                raise make_diverged_error(f"the {name} is {logs[name]} at step {state.global_step}", args)
 
 
-def make_diverged_error(what: str, output_dir: str) -> DivergedError:
+def make_diverged_error(what: str, args: Any) -> DivergedError:
     """Make an error that says what happened, names the last checkpoint whose weights are finite, and the ways on."""
-    last = find_last_whole(output_dir)
+    last = find_last_whole(args.output_dir)
+    rates = "muon_lr, learning_rate" if args.optim == MUON else "learning_rate"
     return DivergedError(
-        f"{what}. Lower learning_rate or raise warmup_steps"
+        f"{what}. Lower {rates} or raise warmup_steps"
         + (
             f"; the same command then goes on from {last}, or starts over with overwrite true"
             if last

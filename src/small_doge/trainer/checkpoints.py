@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 
+from ..optim import is_muon_parameter
 from ..utils.files import find_damage
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
+from .arguments import MUON
 
 
 logger = get_logger(__name__)
@@ -20,8 +23,7 @@ RECIPE = "recipe.yaml"
 MACHINE = "machine.json"
 DATA_POSITION = "data_position.json"
 LOG_NAME = "training_log.jsonl"
-# Bytes of a parameter in float32: alone; with the two moments of AdamW.
-BYTES_OF_WEIGHTS, BYTES_OF_CHECKPOINT = 4, 12
+BYTES_OF_WEIGHT = 4  # in float32
 # Checkpoints that are planned for where no limit is set.
 UNLIMITED_CHECKPOINTS = 10
 _NAME = re.compile(r"^checkpoint-(\d+)$")
@@ -77,15 +79,31 @@ def discard_run(output_dir: str | Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def estimate_disk(parameters: int, args: Any) -> int:
+def estimate_checkpoint(model: torch.nn.Module, args: Any) -> int:
+    """Estimate the bytes of a checkpoint in float32: of each trained weight, itself and what is kept beside it.
+
+    Args:
+        model: the model, or an adapter around it, whose frozen weights no checkpoint holds.
+        args: training arguments; AdamW keeps two moments of a weight, Muon one, and `weight_average` an average.
+    """
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    copies = 3 if args.weight_average == "none" else 4
+    values = copies * sum(weight.numel() for _, weight in trained)
+    if args.optim == MUON:
+        values -= sum(weight.numel() for name, weight in trained if is_muon_parameter(name, weight))
+    return BYTES_OF_WEIGHT * values
+
+
+def estimate_disk(model: torch.nn.Module, args: Any) -> int:
     """Estimate the bytes that a run writes: its checkpoints, of which one is being written, and the finished model.
 
     Args:
-        parameters: number of parameters of the model.
+        model: the model, or an adapter around it.
         args: training arguments; `save_strategy`, `save_total_limit`, `keep_stable_checkpoint` and `weight_average` count.
     """
     kept = 0 if args.save_strategy == "no" else (args.save_total_limit or UNLIMITED_CHECKPOINTS) + 1
     kept += args.keep_stable_checkpoint
-    # An average lies in each checkpoint, and the raw weights beside the finished model.
-    averages = 0 if args.weight_average == "none" else kept + 1
-    return parameters * (BYTES_OF_CHECKPOINT * kept + BYTES_OF_WEIGHTS * (1 + averages))
+    finished = 1 if args.weight_average == "none" else 2  # with the raw weights beside the average
+    return kept * estimate_checkpoint(model, args) + finished * BYTES_OF_WEIGHT * sum(
+        weight.numel() for weight in model.parameters()
+    )

@@ -83,9 +83,21 @@ def describe_run(
     if isinstance(model_args, AdapterArguments) and model_args.lora_r:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         facts["adapter"] = {name: getattr(model_args, name) for name in names}
-    if args.optim == MUON:
-        facts["optimizer"] = {"optim": MUON}
+    facts["optimizer"] = {"optim": name_optimizer(args)}
     return json.loads(json.dumps(facts, default=str))
+
+
+def name_optimizer(args: StageArguments) -> str:
+    """Name the optimizer of a run; those of torch that keep the same state have one name."""
+    name = str(getattr(args.optim, "value", args.optim))
+    return "adamw_torch" if name == "adamw_torch_fused" else name
+
+
+def read_optimizer(folder: Path) -> str | None:
+    """Read the name of the optimizer whose state a checkpoint holds; None where it is not recorded."""
+    path = folder / IDENTITY
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return facts.get("optimizer", {}).get("optim")
 
 
 def write_identity(folder: Path, facts: dict[str, Any]) -> None:
@@ -102,6 +114,8 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
     if "packing" in before.get("data", {}):  # older versions wrote true and false, also where nothing is packed
         packs = facts["data"].get("row_format") in (None, "text", "conversation")
         before["data"]["packing"] = choose_packing(packs and before["data"]["packing"])
+    if "optimizer" not in before:  # older versions named Muon only
+        before["optimizer"] = {"optim": "adamw_torch"} if facts["optimizer"]["optim"] == MUON else facts["optimizer"]
     # A setting of the data that only one version of this library has says nothing.
     shared = before.get("data", {}).keys() & facts["data"].keys()
     before, facts = (

@@ -19,15 +19,13 @@ from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import MUON, DataArguments, ModelArguments, StageArguments
 from .building import build_muon
-from .checkpoints import BYTES_OF_CHECKPOINT, estimate_disk
+from .checkpoints import BYTES_OF_WEIGHT, estimate_checkpoint, estimate_disk
 from .recipe import StageRun, load_run
 from .stages import find_stage, guess_stage
 
 
 logger = get_logger(__name__)
 
-# Bytes of a parameter in float32 with its gradient and the two moments of AdamW.
-BYTES_OF_TRAINING = 16
 # A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
 PATIENCE = 10.0
 POLL_SECONDS = 0.002
@@ -113,19 +111,18 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     at_once = args.per_device_train_batch_size * run.stage.sequences_per_row
     probe = run_probe(doge_config, args, at_once, length, completion_length(args))
     with torch.device("meta"):
-        parameters = DogeForCausalLM(doge_config).num_parameters()
+        model = DogeForCausalLM(doge_config)
     micro_steps = args.gradient_accumulation_steps
     rows = at_once * micro_steps * args.world_size
-    checkpoint = parameters * BYTES_OF_CHECKPOINT
     return Plan(
         stage=run.stage.name,
-        parameters=parameters,
+        parameters=model.num_parameters(),
         rows_per_step=rows,
         tokens_per_step=rows * length,
         steps=count_steps(run.data, args),
         memory=probe.memory,
-        checkpoint=checkpoint,
-        disk=estimate_disk(parameters, args),
+        checkpoint=estimate_checkpoint(model, args),
+        disk=estimate_disk(model, args),
         seconds_per_step=probe.seconds * micro_steps + probe.update_seconds,
     )
 
@@ -198,7 +195,7 @@ def run_probe(
         update = time.monotonic() - started
         first = _run_rows(model, args, 1, length, completion)
         # A process that reuses memory it had before grows by less than it holds.
-        least = BYTES_OF_TRAINING * model.num_parameters()
+        least = estimate_checkpoint(model, args) + BYTES_OF_WEIGHT * model.num_parameters()  # and gradients
         if rows == 1 or first * rows > PATIENCE:
             whole = max(least, peak())
             return Probe(rows, first * rows, update, whole + (whole - least) * (rows - 1))

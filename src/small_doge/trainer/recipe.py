@@ -251,7 +251,7 @@ def build_arguments(
         raise UserError(f"settings that do not fit: {error}") from error
     if stage.tokens_per_step is not None:
         stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
-    if model.continue_from is None and (model.model_preset is None) == (model.model_name_or_path is None):
+    if [model.model_preset, model.model_name_or_path, model.continue_from].count(None) != 2:
         raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
@@ -260,7 +260,7 @@ def build_arguments(
 
 
 def _warn_of_ignored(settings: dict[str, Any], stage: StageArguments) -> None:
-    """Name the settings that serve another value of a setting than the one that is chosen."""
+    """Name the settings that have no effect beside the value that another setting has."""
     for needs, value, prefixes in (
         ("lr_scheduler_type", "warmup_stable_decay", ("stable_steps", "decay_steps", "decay_type", "min_lr_ratio")),
         ("optim", MUON, ("muon_", "embedding_lr")),
@@ -270,10 +270,19 @@ def _warn_of_ignored(settings: dict[str, Any], stage: StageArguments) -> None:
             for name in settings:
                 if name.startswith(prefixes) and settings[name] is not None:
                     logger.warning("%s is ignored: %s is %s", name, needs, getattr(chosen, "value", chosen))
-    if stage.weight_average == "none":
-        for name in ("weight_average_share", "weight_average_decay"):
-            if settings.get(name) is not None:
-                logger.warning("%s is ignored: weight_average is none", name)
+    for name, has_no_effect, reason in (
+        (
+            "lr_scheduler_kwargs",
+            stage.lr_scheduler_type == "warmup_stable_decay",
+            "set decay_steps and min_lr_ratio instead",
+        ),
+        ("optim_args", stage.optim == MUON, "optim is muon"),
+        ("weight_average_share", stage.weight_average == "none", "weight_average is none"),
+        ("weight_average_decay", stage.weight_average != "ema", f"weight_average is {stage.weight_average}"),
+        ("reset_optimizer", settings.get("continue_from") is None, "continue_from is not set"),
+    ):
+        if settings.get(name) and has_no_effect:
+            logger.warning("%s is ignored: %s", name, reason)
 
 
 def load_arguments(

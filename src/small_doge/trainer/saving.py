@@ -14,9 +14,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..processor.stream import StreamLoader
 from ..utils.files import share_weights, write_json, write_manifest, write_text
 from ..utils.hardware import describe_device
+from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler
 from .checkpoints import DATA_POSITION, MACHINE, RECIPE, list_checkpoints, read_step, rotate
 from .identity import write_identity
+
+
+logger = get_logger(__name__)
 
 
 class CheckpointCallback(TrainerCallback):
@@ -38,6 +42,14 @@ class CheckpointCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take over the limit: the trainer itself would delete an older checkpoint before the new one is whole."""
+        stable = find_stable(args, kwargs.get("lr_scheduler"))
+        if args.keep_stable_checkpoint and (
+            stable is None or (read_step(stable) < state.global_step and not stable.is_dir())
+        ):
+            logger.warning(
+                "keep_stable_checkpoint=true keeps none: the learning rate decays already at step %d",
+                state.global_step,
+            )
         if args.save_total_limit is not None:
             self.limit, args.save_total_limit = args.save_total_limit, None
 

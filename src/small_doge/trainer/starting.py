@@ -11,7 +11,7 @@ from ..utils.hub import find_hub_file
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED, find_near_names
 from .arguments import ModelArguments, StageArguments
-from .checkpoints import estimate_disk, find_bad_weights, find_last_whole
+from .checkpoints import estimate_disk, find_bad_weights, find_last_whole, list_checkpoints
 
 
 logger = get_logger(__name__)
@@ -20,10 +20,13 @@ logger = get_logger(__name__)
 def check_output(output: Path, model: ModelArguments) -> None:
     """Refuse to write over the model that the run starts from, or where nothing can be written."""
     check_output_path(output)
+    own = {path.resolve() for path in (output, *list_checkpoints(output))}
     for name in ("model_name_or_path", "continue_from", "tokenizer_name_or_path"):
         value = getattr(model, name)
-        if value is not None and Path(value).is_dir() and Path(value).resolve() == output.resolve():
-            raise UserError(f"output_dir={output} is the {name} too, and would be written over; name another folder")
+        if value is not None and Path(value).is_dir() and Path(value).resolve() in own:
+            raise UserError(
+                f"output_dir={output} holds {name}={value}, which would be written over; name another folder"
+            )
 
 
 def find_resume_point(output: Path, args: StageArguments) -> Path | None:
@@ -98,7 +101,7 @@ def check_disk(output: Path, model: DogeForCausalLM, args: StageArguments) -> No
     """Refuse a run whose checkpoints do not fit on the disk."""
     if args.save_strategy == "no" or not args.should_save:
         return
-    needed = estimate_disk(model.num_parameters(), args)
+    needed = estimate_disk(model, args)
     free = shutil.disk_usage(output).free
     if free < needed:
         raise UserError(

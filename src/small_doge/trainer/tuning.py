@@ -28,8 +28,8 @@ USABLE = 0.85
 # A probe that would take longer is not run: what fits is then told from the memory of smaller ones.
 LONGEST_PROBE = 30.0
 WEIGHTS = "model.safetensors"
-# Learning rates of the groups of parameters, of AdamW, of Muon, and of the embedding where Muon trains the rest, each with the
-# range that is tried.
+# Learning rates of the groups of parameters: what AdamW trains, what Muon trains, and the embedding; each with the range that is
+# tried.
 RATES = {"learning_rate": (1e-4, 1e-2), "muon_lr": (1e-3, 1e-1), "embedding_lr": (1e-4, 1e-2)}
 TRIAL, DIVERGED = "trial.json", "diverged.json"
 
@@ -204,6 +204,7 @@ def tune_learning_rate(
         "eval_strategy": "no",
         "save_strategy": "no",
         "keep_stable_checkpoint": False,
+        "logging_strategy": "steps",
         "logging_steps": max(1, steps // 25),
         "report_to": "none",
     }
@@ -258,7 +259,7 @@ def _try_rate(stage: str, config: str | Path, settings: dict, folder: Path, rate
     last = [value for _, value in curve[-max(1, round(len(curve) * JUDGED_SHARE)) :]]
     if "held-out reward" in facts:
         return Trial(rate, -facts["held-out reward"], curve)
-    return Trial(rate, facts.get("held-out loss", sum(last) / len(last)), curve)
+    return Trial(rate, facts["held-out loss"] if "held-out loss" in facts else sum(last) / len(last), curve)
 
 
 def _read_curve(folder: Path) -> list[tuple[int, float]]:

@@ -12,6 +12,12 @@ from .errors import UserError
 DECAY_TYPES = ("linear", "cosine", "1-sqrt")
 
 
+def check_decay_type(decay_type: str) -> None:
+    """Raise a `UserError` if there is no such shape of the decay."""
+    if decay_type not in DECAY_TYPES:
+        raise UserError(f"decay_type={decay_type!r} is unknown; choose one of {', '.join(DECAY_TYPES)}")
+
+
 def compute_wsd_factor(
     step: int,
     warmup_steps: int,
@@ -101,8 +107,7 @@ class WSDScheduler(LRScheduler):
             raise UserError(
                 f"warmup_steps={warmup_steps}, stable_steps={stable_steps}, decay_steps={decay_steps}: none may be negative"
             )
-        if decay_type not in DECAY_TYPES:
-            raise UserError(f"decay_type={decay_type!r} is unknown; choose one of {', '.join(DECAY_TYPES)}")
+        check_decay_type(decay_type)
         if max_lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = max_lr

@@ -29,7 +29,8 @@ def test_embedding_gets_its_spread_and_norms_their_gain(tied):
     model = build(tie_word_embeddings=tied)
     set_starting_weights(model, embedding_std=0.5, query_key_gain=2.0)
     assert model.model.embed_tokens.weight.std().item() == pytest.approx(0.5, rel=1e-4)
-    assert all(bool((layer.self_attn.q_norm.weight == 2).all()) for layer in model.model.layers)
+    for layer in model.model.layers:
+        assert bool((layer.self_attn.q_norm.weight == 2).all()) and bool((layer.self_attn.k_norm.weight == 2).all())
 
 
 @pytest.mark.parametrize("tied", [False, True])

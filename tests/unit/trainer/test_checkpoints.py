@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from small_doge.trainer.arguments import StageArguments
-from small_doge.trainer.checkpoints import discard_run, estimate_disk, find_last_whole, rotate
+from small_doge.trainer.checkpoints import discard_run, estimate_checkpoint, estimate_disk, find_last_whole, rotate
 from small_doge.utils.files import find_damage, write_manifest
 
 
@@ -19,10 +19,26 @@ def run(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("strategy", "per_parameter"), [("no", 4), ("steps", 12 * 4 + 4)])
-def test_the_disk_of_a_run_holds_its_checkpoints_if_it_writes_any(tmp_path, strategy, per_parameter):
-    args = StageArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", save_strategy=strategy)
-    assert estimate_disk(1000, args) == 1000 * per_parameter
+@pytest.mark.parametrize(
+    ("settings", "per_parameter"),
+    [
+        ({"save_strategy": "no"}, 4),
+        ({}, 12 * 4 + 4),
+        ({"optim": "muon"}, 8 * 4 + 4),
+        ({"weight_average": "ema"}, 16 * 4 + 8),
+    ],
+)
+def test_the_disk_of_a_run_holds_its_checkpoints_if_it_writes_any(tmp_path, settings, per_parameter):
+    args = StageArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", **settings)
+    model = torch.nn.ModuleDict({"up_proj": torch.nn.Linear(100, 10, bias=False)})  # a name that Muon trains
+    assert estimate_disk(model, args) == 1000 * per_parameter
+
+
+def test_a_checkpoint_of_an_adapter_holds_no_frozen_weights(tmp_path):
+    args = StageArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    model = torch.nn.ModuleDict({"base": torch.nn.Linear(100, 10), "lora": torch.nn.Linear(10, 1, bias=False)})
+    model["base"].requires_grad_(False)
+    assert estimate_checkpoint(model, args) == 10 * 12
 
 
 def test_the_last_by_number_is_found(run):

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from small_doge.trainer.identity import IDENTITY, check_identity, write_identity
+from small_doge.trainer.arguments import StageArguments
+from small_doge.trainer.identity import IDENTITY, check_identity, name_optimizer, write_identity
 from small_doge.utils.errors import UserError
 
 
@@ -13,6 +14,7 @@ FACTS = {
     "model": {"hidden_size": 32},
     "data": {"max_length": 64, "content": "abc"},
     "order": {"seed": 1},
+    "optimizer": {"optim": "adamw_torch"},
 }
 
 
@@ -25,6 +27,27 @@ def test_the_same_run_is_gone_on_with(tmp_path):
     write_identity(tmp_path, FACTS)
     check_identity(tmp_path, json.loads(json.dumps(FACTS)))
     check_identity(tmp_path, change("data", new_setting=5))  # which the older version did not have
+
+
+def test_an_optimizer_that_an_older_version_did_not_name_is_not_muon(tmp_path):
+    write_identity(tmp_path, {name: facts for name, facts in FACTS.items() if name != "optimizer"})
+    check_identity(tmp_path, change("optimizer", optim="adafactor"))
+    with pytest.raises(UserError, match='optim: "adamw_torch" before, "muon" now'):
+        check_identity(tmp_path, change("optimizer", optim="muon"))
+
+
+@pytest.mark.parametrize(
+    ("optim", "name"),
+    [
+        ("adamw_torch", "adamw_torch"),
+        ("adamw_torch_fused", "adamw_torch"),
+        ("adafactor", "adafactor"),
+        ("muon", "muon"),
+    ],
+)
+def test_optimizers_that_keep_the_same_state_have_one_name(tmp_path, optim, name):
+    args = StageArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", optim=optim)
+    assert name_optimizer(args) == name
 
 
 def test_a_packing_that_an_older_version_wrote_as_a_switch_is_the_same(tmp_path):
@@ -48,6 +71,8 @@ def test_packing_does_not_count_where_nothing_is_packed(tmp_path):
         (change("data", content="abd"), 'content: "abc" before, "abd" now'),
         (change("order", seed=2), "seed: 1 before, 2 now"),
         (change("adapter", lora_r=8), "lora_r: not set before, 8 now"),
+        (change("optimizer", optim="adafactor"), 'optim: "adamw_torch" before, "adafactor" now'),
+        (change("optimizer", optim="muon"), 'optim: "adamw_torch" before, "muon" now'),
     ],
 )
 def test_a_difference_is_named_with_the_ways_on(tmp_path, facts, message):

@@ -254,12 +254,37 @@ def test_what_needs_whole_weights_is_refused_under_fsdp_however_it_is_asked_for(
         ({"optim": "muon", "muon_lr": 0.01}, set()),
         ({"weight_average_share": 0.2}, {"weight_average_share"}),
         ({"weight_average": "ema", "weight_average_share": 0.2}, set()),
+        ({"weight_average": "uniform", "weight_average_decay": 0.9}, {"weight_average_decay"}),
         ({"lr_scheduler_type": "cosine", "decay_steps": 0.3}, {"decay_steps"}),
+        ({"lr_scheduler_kwargs": {"num_decay_steps": 5}}, {"lr_scheduler_kwargs"}),
+        ({"optim": "muon", "optim_args": "a=1"}, {"optim_args"}),
+        ({"reset_optimizer": True}, {"reset_optimizer"}),
     ],
 )
 def test_a_setting_that_serves_another_choice_is_named(messages, settings, ignored):
     build_arguments({**ENOUGH, **settings})
     assert {line.split()[0] for line in messages.lines if " is ignored: " in line} == ignored
+
+
+@pytest.mark.parametrize("second", ["model_name_or_path", "continue_from"])
+def test_a_run_starts_from_one_model(second):
+    with pytest.raises(UserError, match="set exactly one of model_preset"):
+        build_arguments({**ENOUGH, second: "somewhere"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"min_lr_ratio": 2}, "min_lr_ratio=2 must lie between 0 and 1"),
+        ({"stable_steps": -5}, "stable_steps=-5 must be at least 0"),
+        ({"decay_type": "expo"}, "decay_type='expo' is unknown"),
+        ({"optim": "muon", "muon_cautious_weight_decay": True}, "muon_weight_decay is 0"),
+        ({"optim": "muon", "muon_momentum": 0.8, "muon_momentum_warmup_steps": 9}, "muon_momentum is 0.8"),
+    ],
+)
+def test_a_schedule_or_a_setting_of_muon_that_can_not_work_is_refused_with_its_own_name(settings, message):
+    with pytest.raises(UserError, match=message):
+        build_arguments({**ENOUGH, **settings})
 
 
 def test_fsdp_on_a_cpu_is_an_error(monkeypatch):

@@ -51,5 +51,10 @@ def test_going_on_without_the_optimizers_state_must_be_asked_for(trained, tmp_pa
 
 @pytest.mark.parametrize("name", ["model_name_or_path", "continue_from", "tokenizer_name_or_path"])
 def test_a_run_does_not_write_over_what_it_starts_from(trained, tmp_path, name):
-    with pytest.raises(UserError, match=f"is the {name} too, and would be written over"):
+    with pytest.raises(UserError, match=f"holds {name}=.*model, which would be written over"):
         starting.check_output(tmp_path / "model", ModelArguments(**{name: trained}))
+    checkpoint = tmp_path / "model" / "checkpoint-7"  # which overwrite would delete
+    checkpoint.mkdir()
+    with pytest.raises(UserError, match=f"holds {name}=.*checkpoint-7, which would be written over"):
+        starting.check_output(tmp_path / "model", ModelArguments(**{name: str(checkpoint)}))
+    starting.check_output(tmp_path / "next", ModelArguments(**{name: str(checkpoint)}))

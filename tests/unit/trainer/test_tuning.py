@@ -106,6 +106,16 @@ def test_a_sweep_really_trains_and_keeps_what_is_done(recipe, tmp_path):
     assert (tmp_path / "b.png").stat().st_size > 5000
 
 
+def test_a_rate_of_muon_needs_a_recipe_with_muon(recipe, tmp_path):
+    with pytest.raises(UserError, match="--setting muon_lr needs optim: muon; the recipe has optim: "):
+        tune_learning_rate(recipe, {}, [1e-3, 2e-2], 4, tmp_path, setting="muon_lr")
+
+
+def test_a_recipe_that_logs_nothing_is_tuned(recipe, tmp_path):
+    trials = tune_learning_rate(recipe, {"logging_strategy": "no"}, [1e-3, 2e-2], 4, tmp_path)
+    assert all(trial.curve for trial in trials)
+
+
 def test_the_rate_of_muon_is_tried_with_a_recipe_that_keeps_its_stable_checkpoint(recipe, tmp_path):
     overrides = {"optim": "muon", "keep_stable_checkpoint": True, "weight_average": "uniform"}
     trials = tune_learning_rate(recipe, overrides, [1e-3, 2e-2], 4, tmp_path, setting="muon_lr")
