@@ -7,7 +7,8 @@ of the budget, so that one run gives the loss that every smaller budget would ha
 their order are the same for all; seeds differ in weights and order. What was done is kept, and a command that was stopped
 goes on. A recipe may have budgets of its own, such as `muon,budgets=0.2/0.4`, and is trained to the largest of them.
 
-The tokenizer was trained by `small-doge tokenizer train --data ../shared/data/pretrain --vocab-size 1280 --output ...`.
+The tokenizer was trained by `small-doge tokenizer train --data ../shared/data/pretrain --vocab-size 1280 --output ...`, and
+that of the size 6.8M with `--vocab-size 8192`.
 """
 
 import argparse

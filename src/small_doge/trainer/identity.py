@@ -79,11 +79,11 @@ def describe_run(
             "data_seed": args.data_seed,
             "rows of a step": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         },
+        "optimizer": {"optim": name_optimizer(args)},
     }
     if isinstance(model_args, AdapterArguments) and model_args.lora_r:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
         facts["adapter"] = {name: getattr(model_args, name) for name in names}
-    facts["optimizer"] = {"optim": name_optimizer(args)}
     return json.loads(json.dumps(facts, default=str))
 
 

@@ -38,6 +38,17 @@ def test_the_limit_counts_once_the_newest_is_whole_and_is_given_back(context, tm
     assert args.save_total_limit == 2
 
 
+@pytest.mark.parametrize(
+    ("warmup", "stable", "step", "said"), [(0, 0, 0, True), (1, 2, 0, False), (1, 2, 3, False), (1, 2, 4, True)]
+)
+def test_a_stable_checkpoint_that_comes_too_late_is_told(context, messages, warmup, stable, step, said):
+    args, state, control = context
+    args.keep_stable_checkpoint, state.global_step = True, step
+    schedule = WSDScheduler(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1), warmup, stable, 5)
+    CheckpointCallback({}).on_train_begin(args, state, control, lr_scheduler=schedule)
+    assert any("keep_stable_checkpoint=true keeps none" in line for line in messages.lines) == said
+
+
 def test_of_a_run_that_keeps_one_checkpoint_the_best_stays(context, tmp_path):
     args, state, control = context
     args.save_total_limit, args.load_best_model_at_end = 1, True
