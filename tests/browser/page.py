@@ -13,6 +13,7 @@ import uuid
 
 PATIENCE = 90.0  # seconds
 READY = "html[data-ready=true]"
+POLICY = "Content Security Policy"
 SAVED = "document.documentElement.dataset.saved !== 'false'"
 
 
@@ -27,6 +28,7 @@ class Page:
         self.asked = []
         page.set_default_timeout(PATIENCE * 1000)
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", lambda message: self.errors.append(message.text) if POLICY in message.text else None)
         page.on("request", lambda request: self.asked.append(request.url))
 
     def open(self, hash=""):

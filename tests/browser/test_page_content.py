@@ -39,6 +39,20 @@ def test_markdown_code_maths_and_thoughts_are_shown(page):
     page.wait("async text => (await navigator.clipboard.readText()) === text", "def f():\n    return 1")
 
 
+def test_formulas_that_are_wrong_or_have_styles_of_their_own_break_no_policy(page):
+    answer_with(
+        page,
+        r"$x^$ $\vec{x}$ $\pmb{y}$ $\colorbox{red}{z}$ $\fcolorbox{blue}{red}{z}$ $\boxed{1}$ $\textcolor{red}{a}$",
+    )
+    page.ask("Show formulas")
+    content = page.find("message-assistant").get_by_test_id("content")
+    content.locator(".katex").nth(5).wait_for()
+    wrong = content.locator(".katex-error")
+    assert wrong.inner_text() == "x^" and "Expected group" in wrong.get_attribute("title")
+    assert wrong.evaluate("one => getComputedStyle(one).color") == "rgb(204, 0, 0)"
+    page.stay_clean()
+
+
 def test_nothing_that_a_model_or_a_file_says_runs_or_loads(page, tmp_path):
     answer_with(page, "\n\n".join(ATTACKS))
     page.ask("Attack")

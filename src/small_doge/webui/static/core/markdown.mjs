@@ -119,7 +119,17 @@ async function typeset(element) {
     return module.default;
   });
   const options = { displayMode: element.classList.contains("display"), throwOnError: false, maxExpand: 200, maxSize: 20 };
-  (await katex).render(element.textContent, element, { ...options, trust: false });
+  const tree = (await katex).__renderToDomTree(element.textContent, { ...options, trust: false });
+  renameStyles(tree);
+  element.replaceChildren(tree.toNode());
+  for (const part of element.querySelectorAll("[data-style]")) part.style.cssText = part.dataset.style;
+}
+
+/** Rename the style attributes of KaTeX's tree: the page's policy forbids these, and allows the same style as a property. */
+function renameStyles(node) {
+  const { style, ...attributes } = node.attributes ?? {};
+  if (style) node.attributes = { ...attributes, "data-style": style };
+  node.children?.forEach(renameStyles);
 }
 
 /** Copy a text, also on pages without the clipboard's interface, which browsers give only to safe origins. */
