@@ -51,7 +51,7 @@ def cut_rows(texts: Iterable[str], tokenizer, length: int, counts: Sequence[int]
     for count in counts:
         ids: list[int] = []
         for text in texts:
-            ids += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+            ids += [*tokenizer(text, verbose=False)["input_ids"], tokenizer.eos_token_id]
             if len(ids) >= count * length:
                 break
         if len(ids) < count * length:
