@@ -34,7 +34,9 @@ UNSEEN = 900_000
 def make_rows(tokenizer, count, length):
     """Rows of texts that the model has not seen, and one that says the same again and again."""
     texts = iterate_mixture(100 * count, start=UNSEEN)
-    ids = list(itertools.islice((i for text in texts for i in tokenizer(text, verbose=False)["input_ids"]), count * length))
+    ids = list(
+        itertools.islice((i for text in texts for i in tokenizer(text, verbose=False)["input_ids"]), count * length)
+    )
     rows = [ids[i : i + length] for i in range(0, count * length, length)]
     again = tokenizer("Ada has 12 red balls. ")["input_ids"]
     return [*rows, list(itertools.islice(itertools.cycle(again), length))]
