@@ -197,17 +197,20 @@ def plot_journey(results: Sequence[Result], names: Sequence[str], path: Path) ->
 
 
 def _find_gains(results: Sequence[Result], names: Sequence[str]) -> list[dict[str, float]]:
-    """Return what each stage changed, against the stage before it."""
+    """Return what each stage changed, against the stage before it, rounded as it is shown."""
     gains: list[dict[str, float]] = [{}]
     for before, after in itertools.pairwise(results):
-        gains.append(
-            {n: after.scores[n] - before.scores[n] for n in names if n in before.scores and n in after.scores}
-        )
+        shared = [name for name in names if name in before.scores and name in after.scores]
+        gains.append({name: _round_as_shown(after.scores[name] - before.scores[name], name) for name in shared})
     return gains
 
 
 def _embed(path: Path | None) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() if path else ""
+
+
+def _round_as_shown(value: float, name: str) -> float:
+    return round(value, 1 if name in IN_NATS else 2) + 0.0  # a loss too small to show is no "-0%"
 
 
 def format_score(value: float | None, name: str, sign: bool = False) -> str:

@@ -65,6 +65,15 @@ def test_other_questions_are_asked_anew(tmp_path, tiny_tokenizer):
         assert list(measure_stage(tmp_path, True, [(question, "2")])["samples"]) == [question]
 
 
+def test_a_loss_too_small_to_show_is_not_marked_as_one(tmp_path):
+    facts = {"tokens": "1,000", "seconds": 75}
+    scores = [{"right": 0.503, "margin": 12.01}, {"right": 0.5, "margin": 11.98}]
+    results = [Result(name, score, {}, facts) for name, score in zip(("sft", "dpo"), scores, strict=True)]
+    page = write_report(tmp_path, "Journey", results, {}).read_text()
+    assert "50% <small class=\"\">+0%</small>" in page and "12.0 <small class=\"\">+0.0</small>" in page
+    assert "| dpo | 50% (+0%)" in (tmp_path / "report.md").read_text()
+
+
 def test_the_page_stands_alone_and_shows_what_each_stage_changed(tmp_path):
     (tmp_path / "sft").mkdir()
     picture = tmp_path / "sft" / "loss.png"
