@@ -70,7 +70,7 @@ def test_a_loss_too_small_to_show_is_not_marked_as_one(tmp_path):
     scores = [{"right": 0.503, "margin": 12.01}, {"right": 0.5, "margin": 11.98}]
     results = [Result(name, score, {}, facts) for name, score in zip(("sft", "dpo"), scores, strict=True)]
     page = write_report(tmp_path, "Journey", results, {}).read_text()
-    assert "50% <small class=\"\">+0%</small>" in page and "12.0 <small class=\"\">+0.0</small>" in page
+    assert '50% <small class="">+0%</small>' in page and '12.0 <small class="">+0.0</small>' in page
     assert "| dpo | 50% (+0%)" in (tmp_path / "report.md").read_text()
 
 
