@@ -185,6 +185,10 @@ class Comparison:
         for budget in setting["budgets"]:
             end = round(budget * steps)
             start = end - round(recipe.decay * end)
+            if start < warmup:
+                raise UserError(
+                    f"a budget of {budget:g} is too small: its decay would begin at step {start}, in the {warmup} steps of warm-up"
+                )
             seconds += self._train(model, optimizer, batches, at, start, lambda step: min(1.0, (step + 1) / warmup))
             at = start
             branch = copy.deepcopy(model)

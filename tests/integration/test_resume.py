@@ -99,6 +99,23 @@ def test_a_run_that_can_not_start_over_leaves_the_old_one(stopped, train):
     assert done.returncode == 1 and (stopped / "checkpoint-10" / "model.safetensors").is_file()
 
 
+def test_a_run_whose_optimizer_can_not_be_made_leaves_the_old_one(shared, stopped, train):
+    (stopped / "finished.json").write_text("{}")
+    start = {"model_preset": None, "model_overrides": None, "continue_from": str(shared / "run" / "checkpoint-4")}
+    done = train(stopped, check=False, overwrite=True, warmup_steps=0, optim="adafactor", **start)
+    assert done.returncode == 1 and "the state of another optimizer" in done.stderr
+    assert (stopped / "checkpoint-10" / "model.safetensors").is_file() and (stopped / "finished.json").is_file()
+    assert len(read_log(stopped / "training_log.jsonl")) >= 10
+
+
+def test_going_on_from_a_checkpoint_in_its_decay_is_said(shared, train, tmp_path):
+    if not (shared / "run" / "finished.json").exists():
+        train(shared / "run")
+    start = {"model_preset": None, "model_overrides": None, "continue_from": str(shared / "run" / "checkpoint-10")}
+    done = train(tmp_path / "next", warmup_steps=0, max_steps=1, **start)
+    assert "the learning rate changes from" in done.stderr and "name a checkpoint of the stable phase" in done.stderr
+
+
 def test_a_run_that_diverges_saves_nothing_that_is_no_number(train, tmp_path):
     out = tmp_path / "out"
     done = train(out, check=False, learning_rate=1e30, max_grad_norm=0, save_steps=1, logging_steps=10)

@@ -28,7 +28,15 @@ def test_finished_weights_are_the_average_of_the_last_steps(tmp_path, train, kin
         torch.testing.assert_close(tensor, expected, msg=lambda m, n=name: f"{n}: {m}")
     raw = DogeForCausalLM.from_pretrained(tmp_path / kind / "raw_weights").state_dict()
     assert all(torch.equal(raw[name], tensor) for name, tensor in steps[-1].items())
+    assert (tmp_path / kind / "raw_weights" / "tokenizer.json").is_file()  # so that both can be tried
     assert any(not torch.equal(finished[name], tensor) for name, tensor in steps[-1].items())
+
+
+def test_weights_that_are_not_finite_are_not_left_beside_the_average(train, tmp_path):
+    settings = {"learning_rate": 1e30, "max_grad_norm": 0, "logging_steps": 100, "save_strategy": "no"}
+    done = train(tmp_path / "out", check=False, weight_average="uniform", eval_strategy="no", **settings)
+    assert done.returncode == 1 and "not finite" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "raw_weights").exists()
 
 
 def test_a_stopped_run_by_muon_ends_with_the_same_average(train, tmp_path):

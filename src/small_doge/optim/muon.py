@@ -95,11 +95,19 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, after a look at its settings."""
+        """Add a group; one whose settings are wrong is not added."""
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        try:
+            self._check_group(group)
+        except UserError:
+            self.param_groups.pop()
+            raise
         # By this name torch knows that the count of steps must be on the device of the weights when a state is loaded.
         group["fused"] = not group["use_muon"]
+
+    @staticmethod
+    def _check_group(group: dict[str, Any]) -> None:
         for name in ("lr", "weight_decay", "momentum_warmup_steps"):
             if not group[name] >= 0:
                 raise UserError(f"{name}={group[name]} must be at least 0")

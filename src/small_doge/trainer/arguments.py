@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from ..optim import FIRST_MOMENTUM
 from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
-from ..utils.scheduler import check_decay_type
+from ..utils.scheduler import check_decay_type, split_steps
 from .averaging import check_average
 
 
@@ -224,6 +224,18 @@ def check_settings(args: Any) -> None:
         raise UserError(
             f"keep_stable_checkpoint=true needs a stable phase, which lr_scheduler_type={args.lr_scheduler_type} does not have"
         )
+    if args.keep_stable_checkpoint and args.save_strategy == "best":
+        raise UserError(
+            "keep_stable_checkpoint=true needs a checkpoint where the decay begins, and save_strategy=best writes one only "
+            "after a better evaluation: set save_strategy to steps"
+        )
+    if args.keep_stable_checkpoint and args.save_only_model:
+        raise UserError(
+            "keep_stable_checkpoint=true keeps what other runs go on from, and save_only_model=true leaves the optimizer's "
+            "state out: leave one of them out"
+        )
+    if args.max_steps > 0 and args.lr_scheduler_type == "warmup_stable_decay":
+        split_steps(args.max_steps, args.warmup_steps, args.decay_steps, args.stable_steps)
     if args.learning_rate == 0:
         raise UserError("learning_rate=0 learns nothing; set it above 0")
 
@@ -259,8 +271,9 @@ def check_muon(args: Any) -> None:
         value = getattr(args, name)
         if not (value >= 0 and math.isfinite(value)):
             raise UserError(f"{name}={value} must be a number of at least 0")
-    if not 0 <= args.muon_momentum < 1:
-        raise UserError(f"muon_momentum={args.muon_momentum} must be at least 0 and below 1")
+    for name in ("muon_momentum", "adam_beta1", "adam_beta2"):
+        if not 0 <= getattr(args, name) < 1:
+            raise UserError(f"{name}={getattr(args, name)} must be at least 0 and below 1")
     if args.muon_momentum_warmup_steps and args.muon_momentum <= FIRST_MOMENTUM:
         raise UserError(
             f"muon_momentum_warmup_steps={args.muon_momentum_warmup_steps} has no effect: the momentum rises from "

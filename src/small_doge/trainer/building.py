@@ -99,7 +99,7 @@ def build_muon(model: torch.nn.Module, args: StageArguments) -> Muon:
     """Build Muon for the matrices of a model's layers, with AdamW for its other parameters, by the settings of a run.
 
     Raises:
-        UserError: no matrix of the model is trained whole, as with an adapter.
+        UserError: no matrix of the model is trained whole, as when all are frozen.
     """
     adamw = {
         "lr": args.learning_rate,
@@ -116,5 +116,5 @@ def build_muon(model: torch.nn.Module, args: StageArguments) -> Muon:
     }
     groups = split_parameters(model, muon, {**adamw, "lr": args.embedding_lr or args.learning_rate}, adamw)
     if not any(group["use_muon"] for group in groups):
-        raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
+        raise UserError("optim=muon has no matrix to train in this model: use another optim")
     return Muon(groups, lr=args.learning_rate)  # which schedules of the library read

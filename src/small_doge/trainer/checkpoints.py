@@ -14,6 +14,7 @@ from ..utils.files import find_damage
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
 from .arguments import MUON
+from .averaging import RAW
 
 
 logger = get_logger(__name__)
@@ -23,6 +24,8 @@ RECIPE = "recipe.yaml"
 MACHINE = "machine.json"
 DATA_POSITION = "data_position.json"
 LOG_NAME = "training_log.jsonl"
+# Folder of the adapter alone, beside the weights that it is merged into.
+ADAPTER = "adapter"
 BYTES_OF_WEIGHT = 4  # in float32
 # Checkpoints that are planned for where no limit is set.
 UNLIMITED_CHECKPOINTS = 10
@@ -71,9 +74,9 @@ def rotate(output_dir: str | Path, limit: int | None, kept: Iterable[Path] = ())
 
 
 def discard_run(output_dir: str | Path) -> None:
-    """Delete what lets a run go on or count as finished: checkpoints, log and mark. All other files stay."""
+    """Delete what lets a run go on or count as finished, and what another run may not write over. All other files stay."""
     folder = Path(output_dir)
-    for path in list_checkpoints(folder):
+    for path in (*list_checkpoints(folder), folder / ADAPTER, folder / RAW):
         shutil.rmtree(path, ignore_errors=True)
     for name in (FINISHED, LOG_NAME):
         (folder / name).unlink(missing_ok=True)

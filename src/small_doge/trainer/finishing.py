@@ -15,24 +15,24 @@ from ..utils.paths import FINISHED, LOSS_PICTURE
 from .averaging import RAW
 from .base import DogeTrainer
 from .callbacks import read_log
-from .checkpoints import LOG_NAME, RECIPE
+from .checkpoints import ADAPTER, LOG_NAME, RECIPE
 from .lineage import find_lineage
 from .pictures import plot_training
 
 
 logger = get_logger(__name__)
 
-# The adapter alone, beside the weights that it is merged into.
-ADAPTER = "adapter"
-
 
 def put_average(trainer: DogeTrainer) -> None:
     """Put the average of the last weights into the model, if the run made one, and save the raw weights beside it."""
     if trainer.average is None:
         return
+    trainer.check_finite()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.args.should_save and trainer.average.average is not None:
-        model.save_pretrained(Path(trainer.args.output_dir) / RAW)
+        folder = Path(trainer.args.output_dir) / RAW
+        model.save_pretrained(folder)
+        trainer.processing_class.save_pretrained(folder)
     if not trainer.average.put_into(model):
         logger.warning("no step was averaged, since the run was at its end already: its last weights are the result")
 

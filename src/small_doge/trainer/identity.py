@@ -79,7 +79,10 @@ def describe_run(
             "data_seed": args.data_seed,
             "rows of a step": args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         },
-        "optimizer": {"optim": name_optimizer(args)},
+        "optimizer": {
+            "optim": name_optimizer(args),
+            "lr_scheduler_type": getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type),
+        },
     }
     if isinstance(model_args, AdapterArguments) and model_args.lora_r:
         names = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
@@ -116,6 +119,7 @@ def check_identity(folder: Path, facts: dict[str, Any]) -> None:
         before["data"]["packing"] = choose_packing(packs and before["data"]["packing"])
     if "optimizer" not in before:  # older versions named Muon only
         before["optimizer"] = {"optim": "adamw_torch"} if facts["optimizer"]["optim"] == MUON else facts["optimizer"]
+    before["optimizer"] = {**facts["optimizer"], **before["optimizer"]}  # older versions did not record the schedule
     # A setting of the data that only one version of this library has says nothing.
     shared = before.get("data", {}).keys() & facts["data"].keys()
     before, facts = (

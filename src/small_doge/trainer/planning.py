@@ -195,12 +195,14 @@ def run_probe(
         update = time.monotonic() - started
         first = _run_rows(model, args, 1, length, completion)
         # A process that reuses memory it had before grows by less than it holds.
-        least = estimate_checkpoint(model, args) + BYTES_OF_WEIGHT * model.num_parameters()  # and gradients
+        weights = BYTES_OF_WEIGHT * model.num_parameters()
+        least = estimate_checkpoint(model, args) + weights  # of the gradients
+        average = 0 if args.weight_average == "none" else weights  # made late in a run, and not by this probe
         if rows == 1 or first * rows > PATIENCE:
-            whole = max(least, peak())
+            whole = max(least, peak() + average)
             return Probe(rows, first * rows, update, whole + (whole - least) * (rows - 1))
         seconds = min(_run_rows(model, args, rows, length, completion) for _ in range(2))
-        return Probe(rows, seconds, update, max(least, peak()))
+        return Probe(rows, seconds, update, max(least, peak() + average))
 
 
 def _run_rows(model: Any, args: StageArguments, rows: int, length: int, completion: int) -> float:

@@ -255,6 +255,8 @@ def build_arguments(
         raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
+    if stage.optim == MUON and getattr(model, "lora_r", 0):
+        raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
     _warn_of_ignored(settings, stage)
     return model, data, stage
 

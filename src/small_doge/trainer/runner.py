@@ -17,11 +17,12 @@ from .arguments import StageArguments
 from .base import DogeTrainer
 from .building import add_adapter, build_model, find_tokenizer
 from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback
-from .checkpoints import discard_run, find_last_whole
+from .checkpoints import find_last_whole
 from .finishing import collect_facts, evaluate_finally, put_average, save_finished
 from .identity import check_identity, describe_run
 from .recipe import StageRun, load_run
 from .rows import check_learnt, open_stream, prepare_data
+from .saving import DiscardCallback
 from .stages import find_stage
 from .starting import (
     check_continuation,
@@ -87,8 +88,6 @@ def run_stage(run: StageRun) -> Path:
     if resume is not None:
         check_identity(resume, identity)
     trainer = _build_trainer(run, model, tokenizer, rows, identity, resume)
-    if args.overwrite and args.should_save:
-        discard_run(output)  # only now that the new run can start
     # 4. Train.
     started = time.monotonic()
     _train(trainer, resume)
@@ -122,6 +121,7 @@ def _build_trainer(
         eval_dataset=test,
         processing_class=tokenizer,
         callbacks=[
+            *([DiscardCallback()] if args.overwrite else []),
             progress,
             LogFileCallback(args.output_dir, progress),
             FiniteLossCallback(),

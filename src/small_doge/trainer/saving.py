@@ -16,7 +16,7 @@ from ..utils.files import share_weights, write_json, write_manifest, write_text
 from ..utils.hardware import describe_device
 from ..utils.logging import get_logger
 from ..utils.scheduler import WSDScheduler
-from .checkpoints import DATA_POSITION, MACHINE, RECIPE, list_checkpoints, read_step, rotate
+from .checkpoints import DATA_POSITION, MACHINE, RECIPE, discard_run, list_checkpoints, read_step, rotate
 from .identity import write_identity
 
 
@@ -105,6 +105,17 @@ def find_stable(args: Any, scheduler: Any) -> Path | None:
         return None
     last = schedule.warmup_steps + schedule.stable_steps
     return Path(args.output_dir) / f"checkpoint-{last}" if last else None
+
+
+class DiscardCallback(TrainerCallback):
+    """Discards the run that the folder holds, only now that the optimizer and the schedule of the new one are made."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Delete it."""
+        if args.should_save:
+            discard_run(args.output_dir)
 
 
 class OwnRatesCallback(TrainerCallback):

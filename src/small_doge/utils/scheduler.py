@@ -28,6 +28,9 @@ def compute_wsd_factor(
 ) -> float:
     """Compute the learning rate at a step, as a share of the peak: a pure function of the step.
 
+    As in `transformers`, a trainer asks before each step, from 0: with a warm-up the first step has the rate 0, and the rate
+    at the end would be that of the step after the last.
+
     Args:
         step: from 0.
         warmup_steps: steps over which it rises to 1, linearly.
@@ -111,7 +114,8 @@ class WSDScheduler(LRScheduler):
         if max_lr is not None:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] = max_lr
-        peak = max(group["lr"] for group in optimizer.param_groups)
+        # Of a group that was scheduled before, torch takes its first rate for the peak, not what decay has left of it.
+        peak = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
         if not 0 <= min_lr <= peak:
             raise UserError(f"min_lr={min_lr} must lie between 0 and max_lr={peak}")
         self.warmup_steps, self.stable_steps, self.decay_steps = warmup_steps, stable_steps, decay_steps

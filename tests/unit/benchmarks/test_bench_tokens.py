@@ -42,6 +42,14 @@ def test_the_loss_of_a_budget_is_the_same_whatever_smaller_ones_are_measured(tex
     assert ends[0] == ends[1]
 
 
+def test_a_budget_that_decays_in_its_warm_up_is_refused(texts, tmp_path):
+    data, tokenizer = texts
+    argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "--budgets", "0.2"]
+    argv += ["--recipes", "guides,step_tokens=32,warmup=0.5", "--resume", str(tmp_path / "kept.jsonl")]
+    with pytest.raises(UserError, match="a budget of 0.2 is too small: its decay would begin at step"):
+        bench_tokens.main([*argv, "--output", str(tmp_path / "result.md")])
+
+
 def test_a_smoke_run_writes_its_table_and_goes_on(texts, tmp_path, capsys):
     data, tokenizer = texts
     argv = ["--scale", "smoke", "--data", data, "--tokenizer", tokenizer, "--seeds", "0", "1", "--budgets", "0.5", "1"]

@@ -191,6 +191,13 @@ def test_values_out_of_range_are_named(settings, named):
         Muon([nn.Parameter(torch.ones(2, 2))], **settings)
 
 
+def test_group_that_is_refused_is_not_added():
+    optimizer = Muon([nn.Parameter(torch.ones(2, 2))])
+    with pytest.raises(UserError, match="momentum"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, 2))], "momentum": 1.0})
+    assert len(optimizer.param_groups) == 1
+
+
 def test_parameter_that_is_no_matrix_is_refused_with_the_remedy():
     with pytest.raises(UserError, match="split_parameters"):
         Muon([nn.Parameter(torch.ones(3))])

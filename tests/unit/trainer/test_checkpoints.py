@@ -86,5 +86,7 @@ def test_the_best_one_is_kept_beside_the_newest(run):
 def test_discarding_a_run_leaves_everything_else(run):
     for name in ("finished.json", "training_log.jsonl", "notes.txt"):
         (run / name).write_text("{}")
+    for name in ("raw_weights", "adapter"):
+        (run / name).mkdir()
     discard_run(run)
     assert [p.name for p in run.iterdir()] == ["notes.txt"]

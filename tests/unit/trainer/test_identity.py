@@ -14,7 +14,7 @@ FACTS = {
     "model": {"hidden_size": 32},
     "data": {"max_length": 64, "content": "abc"},
     "order": {"seed": 1},
-    "optimizer": {"optim": "adamw_torch"},
+    "optimizer": {"optim": "adamw_torch", "lr_scheduler_type": "warmup_stable_decay"},
 }
 
 
@@ -34,6 +34,11 @@ def test_an_optimizer_that_an_older_version_did_not_name_is_not_muon(tmp_path):
     check_identity(tmp_path, change("optimizer", optim="adafactor"))
     with pytest.raises(UserError, match='optim: "adamw_torch" before, "muon" now'):
         check_identity(tmp_path, change("optimizer", optim="muon"))
+
+
+def test_a_schedule_that_an_older_version_did_not_name_is_taken(tmp_path):
+    write_identity(tmp_path, {**FACTS, "optimizer": {"optim": "adamw_torch"}})
+    check_identity(tmp_path, change("optimizer", lr_scheduler_type="cosine"))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +78,7 @@ def test_packing_does_not_count_where_nothing_is_packed(tmp_path):
         (change("adapter", lora_r=8), "lora_r: not set before, 8 now"),
         (change("optimizer", optim="adafactor"), 'optim: "adamw_torch" before, "adafactor" now'),
         (change("optimizer", optim="muon"), 'optim: "adamw_torch" before, "muon" now'),
+        (change("optimizer", lr_scheduler_type="cosine"), '"warmup_stable_decay" before, "cosine" now'),
     ],
 )
 def test_a_difference_is_named_with_the_ways_on(tmp_path, facts, message):

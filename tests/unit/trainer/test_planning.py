@@ -1,12 +1,15 @@
 """Plans: told from settings, and from a probe that really ran."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.conftest import TINY
 
-from small_doge.trainer.arguments import ModelArguments
+from small_doge.models import DogeConfig, DogeForCausalLM
+from small_doge.trainer import planning
+from small_doge.trainer.arguments import ModelArguments, StageArguments
 from small_doge.trainer.planning import count_steps, find_config, load_stage, make_plan, row_length
 from small_doge.trainer.stages import guess_stage
 
@@ -77,3 +80,18 @@ def test_a_model_of_unknown_size_is_refused(tmp_path):
     path = write(tmp_path, model_preset=None, model_overrides={}, model_name_or_path="someone/unknown")
     with pytest.raises(ValueError, match="its name tells no size"):
         make_plan(path, {})
+
+
+def test_memory_counts_an_average_of_the_weights(monkeypatch, tmp_path):
+    @contextmanager
+    def watch(device, before):
+        yield lambda: 10**9
+
+    monkeypatch.setattr(planning, "watch_memory", watch)
+    config = DogeConfig(**TINY)
+    parameters = DogeForCausalLM(config).num_parameters()
+    peaks = [
+        planning.run_probe(config, StageArguments(output_dir=str(tmp_path), use_cpu=True, weight_average=kind), 2, 16)
+        for kind in ("none", "uniform")
+    ]
+    assert peaks[1].memory - peaks[0].memory == 4 * parameters

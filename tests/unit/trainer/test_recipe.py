@@ -280,11 +280,22 @@ def test_a_run_starts_from_one_model(second):
         ({"decay_type": "expo"}, "decay_type='expo' is unknown"),
         ({"optim": "muon", "muon_cautious_weight_decay": True}, "muon_weight_decay is 0"),
         ({"optim": "muon", "muon_momentum": 0.8, "muon_momentum_warmup_steps": 9}, "muon_momentum is 0.8"),
+        ({"optim": "muon", "adam_beta2": 1.0}, "adam_beta2=1.0 must be at least 0 and below 1"),
+        ({"max_steps": 4, "stable_steps": 100}, "stable_steps=100 and decay_steps=1 are more than max_steps=4"),
+        ({"keep_stable_checkpoint": True, "save_strategy": "no"}, "set it to steps"),
+        ({"keep_stable_checkpoint": True, "save_strategy": "best"}, "save_strategy=best writes one only"),
+        ({"keep_stable_checkpoint": True, "save_only_model": True}, "save_only_model=true leaves"),
+        ({"keep_stable_checkpoint": True, "lr_scheduler_type": "cosine"}, "lr_scheduler_type=cosine does not have"),
     ],
 )
 def test_a_schedule_or_a_setting_of_muon_that_can_not_work_is_refused_with_its_own_name(settings, message):
     with pytest.raises(UserError, match=message):
         build_arguments({**ENOUGH, **settings})
+
+
+def test_muon_beside_an_adapter_is_refused_before_any_work():
+    with pytest.raises(UserError, match="optim=muon has no matrix to train beside an adapter"):
+        build_arguments({**ENOUGH, "optim": "muon", "lora_r": 4}, SFT_ARGUMENTS)
 
 
 def test_fsdp_on_a_cpu_is_an_error(monkeypatch):

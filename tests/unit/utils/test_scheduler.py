@@ -54,6 +54,23 @@ def test_going_on_from_a_stable_checkpoint_has_no_jump():
     assert after[0] == pytest.approx(before) and after[19] == pytest.approx(before) and after[30] == 0
 
 
+@pytest.mark.parametrize("how", ["by the last step", "by a state"])
+def test_an_own_loop_goes_on_in_the_decay_without_naming_the_peak_again(how):
+    lengths, floor = (5, 10, 20), 0.01
+    whole = WSDScheduler(make_optimizer(), *lengths, min_lr=floor)
+    head = rates(whole, 25)
+    optimizer = make_optimizer()
+    optimizer.load_state_dict(whole.optimizer.state_dict())
+    last = 24 if how == "by the last step" else -1
+    resumed = WSDScheduler(optimizer, *lengths, min_lr=floor, last_epoch=last)
+    if last == -1:
+        resumed.load_state_dict(whole.state_dict())
+        optimizer.param_groups[0]["lr"] = resumed.get_lr()[0]
+    expected = rates(WSDScheduler(make_optimizer(), *lengths, min_lr=floor), 36)
+    assert head == expected[:25]
+    assert [resumed.get_lr()[0], *rates(resumed, 11)[1:]] == pytest.approx(expected[25:])
+
+
 def test_resuming_gives_the_same_rates():
     whole = rates(WSDScheduler(make_optimizer(), 5, 10, 5, max_lr=1.0), 20)
     first = WSDScheduler(make_optimizer(), 5, 10, 5, max_lr=1.0)
