@@ -60,6 +60,11 @@ class ScoredText:
         """Return the tokens after each of which a log-probability is read."""
         return (self.context[-1], *self.continuation[:-1])
 
+    @property
+    def num_computed(self) -> int:
+        """Count the tokens that the model has to see."""
+        return len(self.context) - 1 + len(self.continuation)
+
 
 def score_texts(
     engine: Engine,
@@ -86,11 +91,15 @@ def score_texts(
     with engine.scheduler.lock:
         if engine.scheduler.running or engine.scheduler.prefilling or engine.scheduler.waiting:
             raise UserError(f"{engine.name} has requests of its own; score texts before or after them")
-        sharing, apart = _split(backend, texts)
+        limit = backend.shareable_length
+        places = range(len(texts))
+        alone = [place for place in places if limit is not None and texts[place].num_computed > limit]
+        sharing, apart = _split(backend, texts, sorted(set(places).difference(alone)))
         try:
             for place, likelihood in chain(
                 _walk(backend, texts, sharing),
                 _compute_batches(backend, texts, apart, batch_size or backend.num_slots),
+                *(_walk(backend, texts, [place]) for place in alone),
             ):
                 results[place] = likelihood
                 if report is not None:
@@ -117,16 +126,16 @@ def _check_tokens(engine: Engine, texts: Sequence[ScoredText]) -> None:
             )
 
 
-def _split(backend: Any, texts: Sequence[ScoredText]) -> tuple[list[int], list[int]]:
-    """Split texts, by place, into those that share their beginnings, sorted by their tokens, and those that share little.
+def _split(backend: Any, texts: Sequence[ScoredText], places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Split texts at some places into those that share their beginnings, sorted by their tokens, and those that share little.
 
     What a text shares is worth keeping if computing it again costs more than the calls that a walk makes.
     """
-    order = sorted(range(len(texts)), key=lambda place: texts[place].shared)
+    order = sorted(places, key=lambda place: texts[place].shared)
     shared = [0, *(_count_shared(texts[a].shared, texts[b].shared) for a, b in pairwise(order)), 0]
     sharing, apart = list[int](), list[int]()
     for number, place in enumerate(order):
-        is_short = len(texts[place].shared) + len(texts[place].scored) <= backend.chunk_size
+        is_short = texts[place].num_computed <= backend.chunk_size
         is_apart = is_short and max(shared[number : number + 2]) < backend.tokens_per_call
         (apart if is_apart else sharing).append(place)
     return sharing, apart

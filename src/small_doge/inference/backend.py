@@ -28,6 +28,8 @@ class Backend(Protocol):
         max_length: largest number of tokens in a sequence; None for no limit.
         num_slots: sequences that are held at the same time.
         chunk_size: largest number of tokens in one `prefill`.
+        shareable_length: tokens of the longest sequence that others may start from a copy of, or be computed in one call
+            with; None for any number. Past it, what a model computes of a token can depend on the tokens that follow.
         tokens_per_call: tokens that are computed in the time that a call costs beside its tokens, about.
     """
 
@@ -36,6 +38,7 @@ class Backend(Protocol):
     max_length: int | None
     num_slots: int
     chunk_size: int
+    shareable_length: int | None
     tokens_per_call: int
 
     def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:

@@ -43,7 +43,8 @@ class PrefixCache:
             is possible, as attention rounds a single token differently than several.
         """
         best, num_cached = None, 0
-        for ids in self.entries:
+        limit = self.backend.shareable_length
+        for ids in self.entries if limit is None or len(prompt_ids) <= limit else ():
             shared = _count_shared(ids, prompt_ids[:-1])
             # A state can be truncated only while no key has been evicted from it.
             if len(ids) <= self.backend.keep_window_size:
@@ -60,7 +61,13 @@ class PrefixCache:
         return num_cached
 
     def store(self, slot: int, ids: tuple[int, ...]) -> None:
-        """Copy the state of a slot that holds these tokens. A failure is logged: the copy only saves work."""
+        """Copy the state of a slot that holds these tokens, if others may start from it.
+
+        A failure is logged: the copy only saves work.
+        """
+        limit = self.backend.shareable_length
+        if limit is not None and len(ids) > limit:
+            return
         try:
             state = self.backend.save(slot)
         except Exception as error:  # noqa: BLE001

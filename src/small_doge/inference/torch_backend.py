@@ -30,11 +30,13 @@ class TorchBackend:
         self.vocab_size: int = model.config.vocab_size
         self.keep_window_size: int = model.config.keep_window_size
         self.hidden_size: int = model.config.hidden_size
+        self.shareable_length: int | None = model.model.rotary_emb.fixed_length
         self.caches = [DynamicMaskCache(model.config) for _ in range(num_slots)]
 
     @torch.no_grad()
     def prefill(self, slot: int, ids: np.ndarray, keep: np.ndarray | None = None) -> np.ndarray:
         """Append token ids [T] to a slot's sequence; return the logits [V] after the last, or [n, V] of those named."""
+        self.model.model.rotary_emb.reset()  # which all sequences share
         input_ids = torch.as_tensor(np.asarray(ids), device=self.model.device)[None]
         rows: Any = 1 if keep is None else torch.as_tensor(keep, device=self.model.device)
         output = self.model(input_ids, past_key_values=self.caches[slot], use_cache=True, logits_to_keep=rows)
@@ -44,12 +46,14 @@ class TorchBackend:
     @torch.no_grad()
     def compute_texts(self, ids: np.ndarray, keep: np.ndarray) -> np.ndarray:
         """Compute token ids [S, T] of several texts from their beginning; return logits [S, n, V] of the places named."""
+        self.model.model.rotary_emb.reset()
         input_ids, rows = (torch.as_tensor(array, device=self.model.device) for array in (ids, keep))
         return self.model(input_ids, use_cache=False, logits_to_keep=rows).logits.float().cpu().numpy()
 
     @torch.no_grad()
     def compute_hidden(self, slot: int, ids: np.ndarray) -> np.ndarray:
         """Append token ids [T] to a slot's sequence; return the last hidden states [T, D], after the final norm."""
+        self.model.model.rotary_emb.reset()
         input_ids = torch.as_tensor(np.asarray(ids), device=self.model.device)[None]
         output = self.model.model(input_ids, past_key_values=self.caches[slot], use_cache=True)
         return output.last_hidden_state[0].float().cpu().numpy()

@@ -19,7 +19,7 @@ class RiggedBackend:
     """Computes nothing: `choose` names the next token after the tokens so far, or None for equal chances."""
 
     chunk_size, num_slots, keep_window_size, max_length, nbytes, weight_nbytes = 16, 4, 1 << 20, None, 0, 0
-    tokens_per_call = 8
+    tokens_per_call, shareable_length = 8, None
 
     def __init__(self, vocab_size, choose):
         self.vocab_size = vocab_size

@@ -2,7 +2,8 @@
 
 import pytest
 
-from small_doge.inference import Engine
+from small_doge.evaluation.scoring import ScoredText, score_texts
+from small_doge.inference import Engine, TorchEngine
 
 from .conftest import build_model, distinct_tokens, write_greedily
 
@@ -63,3 +64,42 @@ def test_a_prompt_gives_the_same_bits_wherever_the_cache_cuts_it(make_backend, c
     list(engine.stream([*PROMPTS[3][:20], 5], max_new_tokens=2, ignore_eos=True))
     assert read(engine) == (alone, 20)
     assert read(engine) == (alone, len(PROMPTS[3]) - 2)
+
+
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+
+
+def make_dynamic_engine():
+    """An engine whose frequencies change past 16 tokens."""
+    return TorchEngine(build_model(rope_parameters=DYNAMIC, max_position_embeddings=16, keep_window_size=64), None)
+
+
+def answer(engine, prompt, beside=()):
+    """The first logits and the tokens of an answer, computed beside other requests."""
+    others = [engine.submit(other, max_new_tokens=12, ignore_eos=True) for other in beside]
+    request = engine.submit(prompt, max_new_tokens=8, ignore_eos=True, logprobs=3)
+    tokens = [(token.id, pytest.approx(token.logprob, abs=1e-6)) for token in engine.follow(request)]
+    for other in others:
+        list(engine.follow(other))
+    return tokens
+
+
+@pytest.mark.parametrize("prompt", [PROMPTS[1], PROMPTS[4]], ids=["past the trained length", "grows past it"])
+def test_a_dynamic_rope_turns_by_the_length_of_a_request_alone(prompt):
+    expected = answer(make_dynamic_engine(), prompt)
+    for first in ([PROMPTS[3]], [prompt], [prompt[:-1]], [prompt + PROMPTS[3]]):
+        engine = make_dynamic_engine()
+        for other in first:
+            answer(engine, other)
+        assert answer(engine, prompt) == expected
+    assert answer(make_dynamic_engine(), prompt, beside=[PROMPTS[3], PROMPTS[2]]) == expected
+
+
+def test_a_dynamic_rope_scores_a_text_by_its_own_length():
+    texts = [ScoredText(tuple(prompt[:3]), tuple(prompt[3:])) for prompt in (PROMPTS[1], PROMPTS[3], PROMPTS[4])]
+    texts.append(ScoredText(texts[1].context, (*texts[1].continuation[:15], 5, 6)))  # shares a beginning
+    alone = [score_texts(make_dynamic_engine(), [text])[0] for text in texts]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        found = score_texts(make_dynamic_engine(), [texts[place] for place in order])
+        for place, likelihood in zip(order, found, strict=True):
+            assert likelihood.logprobs == pytest.approx(alone[place].logprobs, abs=1e-5)

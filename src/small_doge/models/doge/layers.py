@@ -54,8 +54,20 @@ class DogeRotaryEmbedding(nn.Module):
         exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float) / config.head_dim
         return 1.0 / (config.rope_parameters["rope_theta"] ** exponent), 1.0
 
+    @property
+    def fixed_length(self) -> int | None:
+        """Return the length of a text up to which frequencies do not depend on it; None if they never do."""
+        assert self.config.rope_parameters is not None
+        lengths = {
+            "dynamic": self.original_max_seq_len,
+            "longrope": self.config.rope_parameters.get("original_max_position_embeddings"),
+        }
+        return lengths.get(self.rope_type)
+
     def reset(self) -> None:
         """Forget the length of earlier texts, which a dynamic RoPE keeps: what follows depends on its own length alone."""
+        if self.max_seq_len_cached == self.original_max_seq_len:
+            return
         self.max_seq_len_cached = self.original_max_seq_len
         self.inv_freq = nn.Buffer(self.original_inv_freq.clone(), persistent=False)
 
