@@ -46,14 +46,13 @@ class Size:
     length: int
 
 
-# The last two differ from 1.6M in width alone, for rates that are carried from one to another.
+# The last two differ from 1.6M in width alone, to see which rates carry over.
 SIZES = {
     "smoke": Size(16, 1, 2, 32),
     "1.6M": Size(192, 4, 4, 256),
     "6.8M": Size(256, 8, 2, 512),
     "width-96": Size(96, 4, 4, 256),
     "width-384": Size(384, 4, 4, 256),
-    "width-768": Size(768, 4, 4, 256),
 }
 # Size, tokens of training, tokens held out.
 SCALES = {"smoke": ("smoke", 1024, 128), "cpu": ("1.6M", 4 * 2**20, 2**16), "gpu": ("6.8M", 64 * 2**20, 2**18)}

@@ -13,7 +13,9 @@ import torch
 from tests.conftest import build_tiny
 from tests.guides import INSTRUCTIONS
 from tests.hub_copies import build_hub
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TextStreamer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, TextStreamer
 
 from small_doge import DogeConfig
 from small_doge.processor import ft_datasets_process, pt_datasets_process
@@ -158,6 +160,14 @@ def test_a_saved_mix_is_trained_on(mix, texts, train, tmp_path):
     rows.save_to_disk(tmp_path / "pt_dataset")
     settings = {"dataset_name": str(tmp_path / "pt_dataset"), "datasets_and_ratios": None, "total_sample_size": -1}
     train(tmp_path / "out", **settings, test_size=0, eval_strategy="no", max_steps=1)
+    done = train(
+        tmp_path / "tuned", stage="sft", check=False, **settings, test_size=0, eval_strategy="no", max_steps=1
+    )
+    assert done.returncode == 1 and "the training rows have no column labels" in done.stderr
+    other = Tokenizer(WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=other).save_pretrained(tmp_path / "pt_dataset" / "tokenizer")
+    done = train(tmp_path / "other", **settings, check=False, test_size=0, eval_strategy="no", max_steps=1)
+    assert done.returncode == 1 and "were made with another tokenizer than the model's" in done.stderr
     with pytest.raises(ValueError, match=r"prepared already: name the folder as dataset_name"):
         mix(pt_datasets_process, [{str(tmp_path / "pt_dataset"): 1.0}], max_length=64)
 

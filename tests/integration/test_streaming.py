@@ -32,6 +32,13 @@ def test_without_an_end_the_length_of_the_run_must_be_set(train, tmp_path):
     assert done.returncode == 1 and "streaming needs to know how long to train: set max_steps" in done.stderr
 
 
+def test_fewer_rows_than_a_batch_are_refused(train, tmp_path):
+    settings = {**STREAMED, "total_sample_size": 3, "num_train_epochs": 1, "max_steps": -1}
+    done = train(tmp_path / "few", check=False, per_device_train_batch_size=4, **settings)
+    assert done.returncode == 1 and "total_sample_size=3 in 1 epochs is less than one batch of 4 rows" in done.stderr
+    assert not (tmp_path / "few" / "finished.json").exists()
+
+
 def test_a_run_goes_through_the_stream_once_an_epoch(train, tmp_path):
     train(tmp_path / "epochs", max_steps=-1, num_train_epochs=2, eval_strategy="no", test_size=0, **STREAMED)
     assert (tmp_path / "epochs" / "checkpoint-24").is_dir()  # 96 rows, 8 a step, twice

@@ -151,18 +151,23 @@ def inspect(
 ) -> None:
     """Print rows as the model will see them, with special tokens, and the loss mask in colour."""
     require_extra("small-doge data", "data")
-    from ..processor.inspection import is_prepared, load_prepared, split_segments
+    from ..processor.inspection import is_prepared, split_segments
     from ..processor.mixing import open_streams
+    from ..processor.prepared import load_prepared
 
     quiet_libraries()
-    splits = load_prepared(path)
-    if splits is not None and is_prepared(splits["train"].column_names):
+    splits: Any = load_prepared(path)
+    if splits is not None and all(map(is_prepared, splits.column_names.values())):
         loaded = _find_tokenizer(tokenizer, Path(path) / "tokenizer")
-        shown: Any = splits[split]
     else:
         loaded = _find_tokenizer(tokenizer)
         config = _configure(stage, [{path: 1.0}], max_length=max_length)
-        shown = open_streams(config, loaded)["train"]
+        splits = open_streams(config, loaded)
+    if split not in splits:
+        raise UserError(
+            f"--split {split}: {path} holds {', '.join(splits)}; a test split is made by small-doge data prepare --test-size"
+        )
+    shown = splits[split]
     console.print(LEGEND, style="dim")
     for number, row in enumerate(islice((r for r in shown if source in (None, r["source"])), rows)):
         console.rule(f"row {number} of {row['source']}")
@@ -314,7 +319,8 @@ def show_statistics(path: Path, picture: Path | None = None) -> None:
 
 
 def _statistics_of(path: Path) -> dict[str, Any]:
-    from ..processor.inspection import compute_statistics, load_prepared
+    from ..processor.inspection import compute_statistics
+    from ..processor.prepared import load_prepared
 
     splits = load_prepared(path)
     if splits is None:

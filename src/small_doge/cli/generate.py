@@ -49,7 +49,7 @@ def _explain_finish(engine: "Engine", request: "Request") -> None:
     Raises:
         typer.Exit: with status 1, if JSON was requested and is not complete.
     """
-    reason = engine.explain_finish(request)
+    reason = engine.explain_finish(request) or _explain_cut(request)
     is_cut_json = reason is not None and request.options.json_schema is not None
     if reason is not None:
         _note(f"{reason}{', so the JSON is not complete' if is_cut_json else ''}")
@@ -57,6 +57,16 @@ def _explain_finish(engine: "Engine", request: "Request") -> None:
         _note(f"{request.num_tokens} tokens; the model was trained on texts of up to {engine.trained_length}")
     if is_cut_json:
         raise typer.Exit(1)
+
+
+def _explain_cut(request: "Request") -> str | None:
+    """Say which stop text cut JSON that was requested; None if none did."""
+    end = request.detokenizer
+    if request.options.json_schema is None or end is None or end.stopped is None:
+        return None
+    # A stop text that names special tokens alone cuts nothing that would be shown.
+    is_cut = any(is_shown for _, is_shown in end.held)
+    return f"cut off at the stop text {end.stopped!r}" if is_cut else None
 
 
 def _note(text: str) -> None:

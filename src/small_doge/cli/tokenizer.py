@@ -39,10 +39,15 @@ def train(
     sample_bytes: Annotated[
         int, typer.Option(help="Number of bytes of text to train on, which limits the memory used.")
     ] = DEFAULT_SAMPLE_BYTES,
-    max_digits: Annotated[int, typer.Option(help="Maximum number of digits in a token.")] = 3,
+    max_digits: Annotated[
+        int | None, typer.Option(help="Maximum number of digits in a token; 3 if not set. Not with --base.")
+    ] = None,
     max_length: Annotated[
-        int, typer.Option(help="Maximum length of the models that will use it, stored in the tokenizer.")
-    ] = 2048,
+        int | None,
+        typer.Option(
+            help="Maximum length of the models that will use it, stored in the tokenizer; that of --base, or 2048, if not set."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sample.")] = 233,
     overwrite: Annotated[bool, typer.Option("--overwrite", help=OVERWRITE_HELP)] = False,
 ) -> None:

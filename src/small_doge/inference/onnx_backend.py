@@ -75,7 +75,7 @@ class OnnxBackend:
         threads = None if threads is None else check_integer("threads", threads, 1)
         self.chunk_size = SPARE_KEYS
         self.tokens_per_call = TOKENS_PER_CALL
-        self.shareable_length = None  # no frequency of an exported RoPE changes with the length
+        self.shareable_length: int | None = None  # no frequency of an exported RoPE changes with the length
         self.keep_first = np.zeros(1, dtype=np.int64)  # `logits_to_keep` of a single token
         self.num_keys = [0] * num_slots  # keys in each slot, evicted ones included
         self.lengths = [0] * num_slots  # tokens of each slot's sequence

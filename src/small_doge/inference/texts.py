@@ -12,6 +12,14 @@ from .detokenizer import Tokenizer
 from .sampling_options import check_integer, check_tokens
 
 
+# What no variable of a chat template can be called: arguments of ours, and of what renders templates.
+ARGUMENTS = {
+    *("self", "tokenizer", "conversations", "conversation", "messages", "tools", "template", "chat_template"),
+    *("with_answers", "max_tokens", "tokenize", "return_assistant_tokens_mask"),
+    *("continue_final_message", "add_generation_prompt"),
+}
+
+
 class Texts:
     """Turns what people write into token ids and back, with a model's tokenizer.
 
@@ -102,9 +110,7 @@ class Texts:
         """Check a conversation, and make the arguments of `encode_chat` of it."""
         if not getattr(self._need_tokenizer("conversations"), "chat_template", None):
             raise UserError(f"{self.name} has no chat template: it was not trained to answer; use a plain prompt")
-        taken = next((name for name in ("template", "with_answers", "max_tokens") if name in variables), None)
-        if taken is not None:
-            raise UserError(f"{taken} can't be a variable of the chat template; leave it out")
+        check_variables(variables)
         if any(not isinstance(tool, Mapping) for tool in tools or ()):
             raise UserError("tools must be a list of definitions of functions in OpenAI's form")
         chat = [_check_message(place, message) for place, message in enumerate(messages)]
@@ -167,6 +173,13 @@ class Texts:
         if self.tokenizer is None:
             raise UserError(f"{self.name} has no tokenizer, which {what} need; pass token ids to stream()")
         return self.tokenizer
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for a variable of a chat template that has the name of an argument."""
+    taken = min(ARGUMENTS.intersection(variables), default=None)
+    if taken is not None:
+        raise UserError(f"{taken} can't be a variable of the chat template; leave it out")
 
 
 @cache

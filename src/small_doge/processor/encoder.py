@@ -183,7 +183,12 @@ class Encoder:
             if len(rendered) == 1:
                 return [str(error)]
             return [self._encode_texts([content])[0] for content in rendered]
-        return [Example(_key(text), tokens, size=len(tokens)) for text, tokens in zip(texts, encoded, strict=True)]
+        # Beside conversations, whose labels are those of their answers, a text needs labels of its own: all of it is learnt.
+        learns_parts = self.config.row_format == "conversation"
+        return [
+            Example(_key(text), tokens, np.asarray(tokens, dtype=np.int32) if learns_parts else None, size=len(tokens))
+            for text, tokens in zip(texts, encoded, strict=True)
+        ]
 
     def _encode_chats(self, chats: list[dict[str, Any]]) -> Iterator[Example | str]:
         plain = [i for i, chat in enumerate(chats) if not chat["tools"]]

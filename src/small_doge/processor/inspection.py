@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset
 from matplotlib.ticker import EngFormatter
 from transformers import PreTrainedTokenizerBase
 
@@ -20,15 +20,6 @@ class Segment(NamedTuple):
 
     text: str
     kind: str
-
-
-def load_prepared(path: str | Path) -> DatasetDict | None:
-    """Load a saved data set by split, or return None if the folder holds something else."""
-    path = Path(path)
-    if not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
-        return None
-    rows = load_from_disk(str(path))
-    return rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
 
 
 def is_prepared(columns: list[str]) -> bool:

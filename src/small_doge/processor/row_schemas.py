@@ -31,6 +31,9 @@ QUESTION_FIELDS = ("prompt", "problem", "question", "instruction")
 ANSWER_FIELDS = ("completion", "response", "output")
 # The shortest statement of the result first: it is what a verifier compares.
 RESULT_FIELDS = ("final", "answer", "solution")
+# The fullest first: it is what is learnt. Beside a thought, the result alone is the answer unless there is a solution.
+LEARNT_FIELDS = ("solution", "answer", "final")
+LEARNT_BESIDE_THOUGHT = ("solution", "final", "answer")
 THOUGHT_FIELDS = ("thinking", "rationale", "reasoning_content", "reasoning")
 PREFERENCE_FIELDS = ("chosen", "rejected")
 SYSTEM_FIELDS = ("system", "system_prompt")
@@ -103,8 +106,8 @@ def _find_conversation(row: dict[str, Any]) -> list[Message]:
     if is_preference(row):
         preference = read_preference(row)
         return preference["prompt"] + preference["chosen"]
-    _, answer = find_first(row, (*ANSWER_FIELDS, *RESULT_FIELDS))
     _, thought = find_first(row, THOUGHT_FIELDS)
+    _, answer = find_first(row, (*ANSWER_FIELDS, *(LEARNT_FIELDS if thought is None else LEARNT_BESIDE_THOUGHT)))
     question = _find_question(row)
     if question is None or (answer is None and thought is None):
         raise RowError(f"no conversation: {describe_fields(row)}")

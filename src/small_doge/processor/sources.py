@@ -226,6 +226,8 @@ def _list_files(path: Path, split: str | None) -> list[str]:
         splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         if split is None:
             return [file for name in splits for file in _list_files(path / name, None)]
+        if "train" not in splits:
+            _warn_of_other_splits(path, [path / splits[0]], "train")
         path = path / ("train" if "train" in splits else splits[0])
     if (path / "state.json").is_file():
         state: dict[str, Any] = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -278,4 +280,17 @@ def _choose_split(folder: Path, files: list[Path], split: str | None) -> list[Pa
     if split in splits:
         return [file for file in files if file.resolve() in splits[split]]
     others = set().union(*splits.values())
-    return [file for file in files if file.resolve() not in others] or files
+    unnamed = [file for file in files if file.resolve() not in others]
+    if not unnamed:
+        _warn_of_other_splits(folder, files, split)
+    return unnamed or files
+
+
+def _warn_of_other_splits(folder: Path, files: list[Path], split: str) -> None:
+    """Tell once that a folder lacks a split, and which files of other splits are read in its place."""
+    told = f"{folder} {split}"
+    if files and told not in _told:
+        _told.add(told)
+        names = ", ".join(sorted(str(file.relative_to(folder)) for file in files)[:SHOWN])
+        more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+        logger.warning("%s holds no split %s; read instead: %s%s", folder, split, names, more)

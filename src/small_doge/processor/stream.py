@@ -190,6 +190,7 @@ class StreamLoader:
             self.given += 1
             self._states[self.given] = state
             yield batch
+        self.dataset.rewind()  # a process that fetches ahead rewinds its own copy alone
 
     def state_after(self, batches: int) -> dict[str, Any]:
         """Return the position after that many batches of this loader; earlier ones are forgotten."""

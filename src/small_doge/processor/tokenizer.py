@@ -73,9 +73,9 @@ def train_tokenizer(
     *,
     base: PreTrainedTokenizerBase | None = None,
     sample_bytes: int = DEFAULT_SAMPLE_BYTES,
-    max_digits: int = 3,
-    min_frequency: int = 2,
-    model_max_length: int = 2048,
+    max_digits: int | None = None,
+    min_frequency: int | None = None,
+    model_max_length: int | None = None,
     seed: int = 233,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer on a stream.
@@ -85,36 +85,40 @@ def train_tokenizer(
         vocab_size: entries, the special ones included.
         base: an old tokenizer whose algorithm, special tokens and template the new one keeps.
         sample_bytes: bounds the memory.
-        max_digits: digits that may share a token; 1 helps small models with arithmetic.
-        min_frequency: a pair must occur this often to be merged.
-        model_max_length: stored in the tokenizer.
+        max_digits: digits that may share a token, 3 if None; 1 helps small models with arithmetic. Not with a base.
+        min_frequency: a pair must occur this often to be merged, twice if None. Not with a base.
+        model_max_length: stored in the tokenizer. If None, that of the base, or 2,048 without one.
         seed: of the sample.
 
     Returns:
         A tokenizer with distinct padding, end-of-text and end-of-turn tokens and a chat template.
 
     Raises:
-        ValueError: a vocabulary too small for the bytes, or no text.
+        ValueError: a vocabulary too small for the bytes, no text, or a setting that has no effect with a base.
     """
     smallest = NUM_BYTES + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
         raise UserError(f"vocab_size={vocab_size} must be at least {smallest}: all bytes and the special tokens")
+    if base is not None:
+        _refuse_without_effect(max_digits=max_digits, min_frequency=min_frequency)
     sample = sample_texts(texts, sample_bytes, seed)
     if not sample:
         raise UserError("there is no text to train a tokenizer on")
     if base is not None:
         trained = base.train_new_from_iterator(sample, vocab_size)
+        if model_max_length is not None:
+            trained.model_max_length = model_max_length
     else:
-        backend = _build_backend(max_digits)
+        backend = _build_backend(3 if max_digits is None else max_digits)
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
-            min_frequency=min_frequency,
+            min_frequency=2 if min_frequency is None else min_frequency,
             special_tokens=list(SPECIAL_TOKENS),
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
         backend.train_from_iterator(sample, trainer)
-        trained = _wrap(backend, model_max_length)
+        trained = _wrap(backend, 2048 if model_max_length is None else model_max_length)
     if len(trained) < vocab_size:
         logger.warning(
             "the text holds pairs for %d entries only, not vocab_size=%d; a model may still use vocab_size=%d",
@@ -123,6 +127,15 @@ def train_tokenizer(
             vocab_size,
         )
     return trained
+
+
+def _refuse_without_effect(**settings: int | None) -> None:
+    """Refuse settings that an old tokenizer has decided on."""
+    for name, value in settings.items():
+        if value is not None:
+            raise UserError(
+                f"{name}={value} has no effect with a base, whose algorithm is kept: leave one of them out"
+            )
 
 
 def sample_texts(texts: Iterable[str], max_bytes: int, seed: int) -> list[str]:

@@ -16,6 +16,15 @@ from .averaging import check_average
 
 MUON = "muon"  # value of `optim` that the library does not have
 
+# Settings that only a model with fresh weights takes.
+NEW_MODEL_SETTINGS = (
+    "model_preset",
+    "model_overrides",
+    "init_zero_outputs",
+    "init_embedding_std",
+    "init_query_key_gain",
+)
+
 
 @dataclass
 class ModelArguments:

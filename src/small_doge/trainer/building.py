@@ -33,11 +33,6 @@ def build_model(model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> Do
     """
     trained = model.model_name_or_path or model.continue_from
     if trained is not None:
-        if model.model_overrides:
-            raise UserError("model_overrides change new models only; a trained one keeps its configuration")
-        for name in ("init_zero_outputs", "init_embedding_std", "init_query_key_gain"):
-            if getattr(model, name):
-                raise UserError(f"{name} changes new models only; a trained one keeps its weights")
         doge = load_model(AutoModelForCausalLM, trained, dtype=torch.float32)
     else:
         tokens = {

@@ -5,13 +5,14 @@ import math
 import shutil
 import sys
 import time
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..utils.errors import DivergedError
+from ..utils.errors import DivergedError, UserError
 from ..utils.files import replace_non_finite, write_text
 from ..utils.logging import get_logger
 from .arguments import MUON
@@ -173,6 +174,26 @@ def read_log(path: str | Path) -> list[dict]:
         except json.JSONDecodeError:
             logger.warning("%s: dropping a torn line", path)
     return rows
+
+
+class EnoughRowsCallback(TrainerCallback):
+    """Refuses a run whose rows are fewer than one step takes: it would end at once with the weights that it began with."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise a `UserError` if no batch can be made."""
+        if isinstance(train_dataloader, Sized) and len(train_dataloader) == 0:
+            raise UserError(
+                "the training rows are fewer than one step takes, and nothing would be trained: lower "
+                f"per_device_train_batch_size={args.per_device_train_batch_size} or "
+                f"gradient_accumulation_steps={args.gradient_accumulation_steps}, or train on more rows"
+            )
 
 
 class FiniteLossCallback(TrainerCallback):

@@ -14,6 +14,7 @@ from ..utils.files import whole_folder
 from ..utils.logging import get_logger
 from ..utils.paths import FINISHED
 from ..utils.suggest import unknown_name_message
+from .arguments import NEW_MODEL_SETTINGS
 from .checkpoints import discard_run
 from .recipe import load_run, read_recipe
 from .runner import train_stage
@@ -90,7 +91,7 @@ def _find_names(steps: list[Step]) -> dict[str, str]:
 
 
 def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, dict[str, Any]]:
-    """Split settings by stage: `sft.learning_rate` is for one stage, `report_to` for all that train.
+    """Split settings by stage: `sft.learning_rate` is for one stage, `report_to` for all, `model_overrides` for new models.
 
     Raises:
         ValueError: a stage that is not there.
@@ -98,11 +99,12 @@ def split_overrides(overrides: dict[str, Any], steps: list[Step]) -> dict[str, d
     trained = [step.name for step in steps if step.name != TOKENIZER]
     by_stage: dict[str, dict[str, Any]] = {name: {} for name in trained}
     names = _find_names(steps)
+    new = [name for name in trained if STAGES[name].starts_from is None]
     for name, value in overrides.items():
         stage, dot, setting = name.partition(".")
         if not dot or stage in MAPPINGS:
-            for settings in by_stage.values():
-                settings.setdefault(name, value)
+            for taker in new if stage in NEW_MODEL_SETTINGS and new else trained:
+                by_stage[taker].setdefault(name, value)
         elif names.get(stage) in by_stage:
             by_stage[names[stage]][setting] = value
         else:
@@ -170,7 +172,8 @@ def run_pipeline(
         for step in chosen:
             discard_run(step.folder)
     for step in chosen:
-        if step.done and not (fresh and step.name == TOKENIZER):
+        starts_over = (fresh and step.name == TOKENIZER) or settings.get(step.name, {}).get("overwrite")
+        if step.done and not starts_over:
             say(f"[green]done already[/]: {step.name}, in {step.folder}")
         else:
             say(f"[bold]{step.name}[/] by {step.recipe}")

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 import torch
-from datasets import DatasetDict, load_from_disk
 
 from ..models import DogeConfig, DogeForCausalLM
 from ..models.presets import PRESETS
+from ..processor.prepared import open_prepared
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import MUON, DataArguments, ModelArguments, StageArguments
@@ -159,8 +159,7 @@ def count_steps(data: DataArguments, args: StageArguments) -> int | None:
         return args.max_steps
     rows: int | None = data.total_sample_size if data.total_sample_size > 0 else None
     if data.dataset_name is not None and Path(data.dataset_name).is_dir():
-        loaded = load_from_disk(data.dataset_name)
-        rows = len(loaded["train"] if isinstance(loaded, DatasetDict) else loaded)
+        rows = len(open_prepared(data.dataset_name)["train"])
     if rows is None:
         return None
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size

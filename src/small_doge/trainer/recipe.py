@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import yaml
 
 from ..compat import names as older_names
 from ..models import DogeConfig
+from ..processor.prepared import find_row_length, open_prepared
 from ..utils.errors import UserError
 from ..utils.hardware import has_fast_bf16
 from ..utils.logging import get_logger
 from ..utils.suggest import unknown_name_message
 from .arguments import (
     MUON,
+    NEW_MODEL_SETTINGS,
     PRETRAIN_ARGUMENTS,
     Arguments,
     DataArguments,
@@ -30,6 +33,24 @@ from .stages import Stage
 
 
 logger = get_logger(__name__)
+
+# Settings that rows which are prepared already have no use for.
+SETTINGS_OF_PREPARING = (
+    "total_sample_size",
+    "test_size",
+    "dataset_text_field",
+    "formatting_func",
+    "packing",
+    "padding",
+    "apply_chat_template",
+    "system_prompt",
+    "identity",
+    "identity_share",
+    "max_bad_rows",
+    "max_bad_share",
+    "dataset_num_proc",
+    "cache_dir",
+)
 
 # The package behind each tracker.
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
@@ -153,23 +174,42 @@ def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, A
 
 def _convert(name: str, value: Any, kind: str) -> Any:
     """Convert what YAML reads differently, such as 8e-3 as text and a plain no as false, to what was meant."""
+    if value is None:
+        if "None" not in kind:
+            raise UserError(f"{name} has no value: give it one, or leave it out for the default")
+        return None
     if value is False and name.endswith("_strategy"):
         return "no"
-    if isinstance(value, str) and ("float" in kind or "int" in kind) and "str" not in kind:
-        try:
-            number = float(value)
-        except ValueError:
-            raise UserError(f"{name}={value!r} is not a number") from None
-        if "float" in kind:
-            return number
-        if not number.is_integer():
-            raise UserError(f"{name}={value!r} is not a whole number")
-        return int(number)
+    entries = re.match(r"list\[(\w+)\]", kind)
+    if entries:
+        return [_convert(name, entry, entries[1]) for entry in _split_list(value)]
+    if ("float" in kind or "int" in kind) and "str" not in kind:
+        return _convert_number(name, value, whole="float" not in kind)
     if isinstance(value, str) and kind.startswith("bool") and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    if isinstance(value, bool) and kind in ("int", "float", "<class 'int'>", "<class 'float'>"):
-        raise UserError(f"{name}={value} must be a number")
     return value
+
+
+def _split_list(value: Any) -> list[Any]:
+    """Split a text at its commas, and put any other lone value into a list."""
+    if isinstance(value, str):
+        return [entry.strip() for entry in value.split(",")]
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _convert_number(name: str, value: Any, whole: bool) -> int | float:
+    """Convert a number that may be written as text, and a whole one that may be written with a fraction of zero."""
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise UserError(f"{name}={value!r} is not a number") from None
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise UserError(f"{name}={value!r} must be a number")
+    if not whole or isinstance(number, int):
+        return number
+    if not number.is_integer():
+        raise UserError(f"{name}={value!r} is not a whole number")
+    return int(number)
 
 
 def adapt_to_machine(settings: dict[str, Any]) -> dict[str, Any]:
@@ -249,16 +289,39 @@ def build_arguments(
         raise
     except (ValueError, TypeError) as error:  # of the library whose arguments they are
         raise UserError(f"settings that do not fit: {error}") from error
-    if stage.tokens_per_step is not None:
-        stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
     if [model.model_preset, model.model_name_or_path, model.continue_from].count(None) != 2:
         raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
+    for name in NEW_MODEL_SETTINGS:
+        if model.model_preset is None and name != "model_preset" and getattr(model, name):
+            raise UserError(f"{name} changes new models only; a trained one keeps its configuration and weights")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")
+    if data.dataset_name is not None:
+        _check_prepared(data, settings)
+    if stage.tokens_per_step is not None:
+        stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
     if stage.optim == MUON and getattr(model, "lora_r", 0):
         raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
     _warn_of_ignored(settings, stage)
     return model, data, stage
+
+
+def _check_prepared(data: DataArguments, settings: dict[str, Any]) -> None:
+    """Take the length of rows that were prepared before, and name the settings that have no effect on them.
+
+    Raises:
+        UserError: there are no such rows, or they are to be streamed.
+    """
+    if data.streaming:
+        raise UserError(f"streaming=true: the rows of dataset_name={data.dataset_name} are prepared; set it to false")
+    length = find_row_length(open_prepared(data.dataset_name))
+    if length is not None:
+        data.max_length = length
+    defaults = {field.name: field.default for field in dataclasses.fields(data)} | {"max_length": data.max_length}
+    names = [*SETTINGS_OF_PREPARING, *(["max_length"] if length is not None else [])]
+    ignored = [name for name in names if settings.get(name) not in (None, defaults[name])]
+    if ignored:
+        logger.warning("ignored, since dataset_name names rows that are prepared: %s", ", ".join(ignored))
 
 
 def _warn_of_ignored(settings: dict[str, Any], stage: StageArguments) -> None:

@@ -22,14 +22,14 @@ _STEP = re.compile(
     re.I,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
-_LEFT_OUT = re.compile(r"<\|[a-z_]+\|>")
+_SPECIAL_TOKEN = r"<\|[a-z_]+\|>"
 
 
 def make_accuracy_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> Reward:
     """Make a reward of 1 where the answer after the thought states the value of the column `solution`, else 0."""
 
     def accuracy_reward(completions: Sequence[Any], solution: Sequence[str], **columns: Any) -> list[float]:
-        answers = [split_thought(text, tags)[1] for text in map(read_completion, completions)]
+        answers = [split_thought(read_completion(c, tags), tags)[1] for c in completions]
         return [float(is_right(a, reference)) for a, reference in zip(answers, solution, strict=True)]
 
     return accuracy_reward
@@ -39,7 +39,7 @@ def make_format_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> Reward:
     """1 for one thought between the tags, at the start and not empty, with an answer after it; else 0."""
 
     def format_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-        return [float(is_well_formed(read_completion(c), tags)) for c in completions]
+        return [float(is_well_formed(read_completion(c, tags), tags)) for c in completions]
 
     return format_reward
 
@@ -88,7 +88,7 @@ def make_steps_reward(tags: tuple[str, str] = DEFAULT_THINKING_TAGS, enough: int
     """
 
     def steps_reward(completions: Sequence[Any], **columns: Any) -> list[float]:
-        thoughts = [split_thought(read_completion(c), tags)[0] for c in completions]
+        thoughts = [split_thought(read_completion(c, tags), tags)[0] for c in completions]
         return [min(1.0, len(_find_steps(thought or "")) / enough) for thought in thoughts]
 
     return steps_reward
@@ -99,10 +99,11 @@ def _find_steps(thought: str) -> set[str]:
     return {part.lower() for part in parts if _STEP.search(part)}
 
 
-def read_completion(completion: Any) -> str:
-    """Read the text of a completion, which may be a list of messages; special tokens are left out."""
+def read_completion(completion: Any, tags: tuple[str, str] = DEFAULT_THINKING_TAGS) -> str:
+    """Read the text of a completion, which may be a list of messages; special tokens are left out, unless they are tags."""
     text = completion if isinstance(completion, str) else "".join(m["content"] or "" for m in completion)
-    return _LEFT_OUT.sub("", text)
+    kept = "|".join(map(re.escape, tags))
+    return re.sub(f"({kept})|{_SPECIAL_TOKEN}", r"\1", text)
 
 
 # By the names that recipes use: each makes a reward of (thinking tags, tokens a completion may have).

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..processor.mixing import make_rows
 from ..processor.packing import IGNORED, PackedCollator
+from ..processor.prepared import open_prepared
 from ..processor.stream import MixedStream, StreamLoader
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
+from ..utils.model_folder import load_tokenizer
+from ..utils.vocabulary import hash_vocabulary
 from .arguments import DataArguments, StageArguments
 from .checkpoints import DATA_POSITION, read_step
 from .recipe import StageRun
@@ -28,12 +31,8 @@ def prepare_data(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> dict[str,
     """Load the rows to train on by split; or mix them once and keep them, so that a resumed run never tokenises again; or stream."""
     data, setup = run.data, run.setup
     if data.dataset_name is not None:
-        if not Path(data.dataset_name).is_dir():
-            raise UserError(
-                f"dataset_name={data.dataset_name}: there is no such folder; make it with small-doge data prepare"
-            )
-        rows = load_from_disk(data.dataset_name)
-        rows = rows if isinstance(rows, DatasetDict) else DatasetDict(train=rows)
+        rows = open_prepared(data.dataset_name)
+        check_prepared_tokenizer(data.dataset_name, tokenizer)
         missing = set(setup.columns) - set(rows["train"].column_names)
         if missing:
             raise UserError(
@@ -44,6 +43,16 @@ def prepare_data(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> dict[str,
         raise UserError(f"streaming=true: {setup.title.lower()} needs prepared rows; set streaming to false")
     cache_dir = data.cache_dir or str(Path(run.args.output_dir) / "data")
     return make_rows(replace(data, seed=run.args.seed, cache_dir=cache_dir), tokenizer)
+
+
+def check_prepared_tokenizer(folder: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a `UserError` if the tokenizer that a folder of prepared rows keeps has another vocabulary."""
+    own = Path(folder) / "tokenizer"
+    if own.is_dir() and hash_vocabulary(load_tokenizer(own)) != hash_vocabulary(tokenizer):
+        raise UserError(
+            f"the rows of dataset_name={folder} were made with another tokenizer than the model's: prepare them with that of "
+            f"the model, or set tokenizer_name_or_path to {own} for new weights"
+        )
 
 
 def check_learnt(rows: Any, split: str) -> None:
@@ -68,6 +77,12 @@ def open_stream(rows: MixedStream, data: DataArguments, args: StageArguments, re
             )
         per_step = batch * args.gradient_accumulation_steps * args.world_size
         args.max_steps = max(1, int(data.total_sample_size * args.num_train_epochs) // per_step)
+    turns = sys.maxsize if data.total_sample_size == -1 else math.ceil(args.num_train_epochs)
+    if data.total_sample_size != -1 and data.total_sample_size * turns < batch * args.world_size:
+        raise UserError(
+            f"total_sample_size={data.total_sample_size} in {turns} epochs is less than one batch of {batch} rows on "
+            f"{args.world_size} processes: lower per_device_train_batch_size, or train on more rows"
+        )
     if args.dataloader_num_workers > 1:
         logger.warning("dataloader_num_workers=%d: a stream is prepared by one process", args.dataloader_num_workers)
     if resume is not None:
@@ -84,7 +99,7 @@ def open_stream(rows: MixedStream, data: DataArguments, args: StageArguments, re
         args.process_index,
         args.world_size,
         PackedCollator(),
-        turns=sys.maxsize if data.total_sample_size == -1 else math.ceil(args.num_train_epochs),
+        turns=turns,
         fetch_ahead=args.dataloader_num_workers > 0,
         first_step=read_step(resume) if resume else 0,
     )

@@ -16,7 +16,7 @@ from ..utils.processes import forks_end_with_us
 from .arguments import StageArguments
 from .base import DogeTrainer
 from .building import add_adapter, build_model, find_tokenizer
-from .callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback
+from .callbacks import EnoughRowsCallback, FiniteLossCallback, LogFileCallback, ProgressCallback
 from .checkpoints import find_last_whole
 from .finishing import collect_facts, evaluate_finally, put_average, save_finished
 from .identity import check_identity, describe_run
@@ -121,6 +121,7 @@ def _build_trainer(
         eval_dataset=test,
         processing_class=tokenizer,
         callbacks=[
+            EnoughRowsCallback(),
             *([DiscardCallback()] if args.overwrite else []),
             progress,
             LogFileCallback(args.output_dir, progress),

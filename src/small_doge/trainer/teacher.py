@@ -59,6 +59,11 @@ def load_teacher(
         raise UserError(
             f"teacher_model_name_or_path={name}: no model with a tokenizer there ({str(error).splitlines()[0]})"
         ) from error
+    except ValueError as error:
+        raise UserError(
+            f"teacher_model_name_or_path={name}: name a causal language model of transformers, or set trust_remote_code "
+            f"to true for one with code of its own ({str(error).splitlines()[0]})"
+        ) from error
     check_same_tokens(name, tokenizer, theirs)
     sizes = student.config.vocab_size, teacher.config.get_text_config().vocab_size
     if sizes[0] != sizes[1]:

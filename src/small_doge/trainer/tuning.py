@@ -4,7 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,8 @@ class BatchTuning:
     """What was measured of batches, and what fits.
 
     Args:
-        probes: by growing number of rows.
-        length: tokens of a row.
+        probes: by growing number of rows, of which a pair of answers is one.
+        length: tokens of a row, those of both answers of a pair.
         largest: rows that fit.
         measured: whether that many were run, or told from the memory of fewer.
         available: bytes that a batch may take.
@@ -76,7 +76,7 @@ def tune_batch_size(
         config: the recipe.
         overrides: settings that override it.
         stage: guessed from the recipe's place if None.
-        max_rows: never more.
+        max_rows: never more. A row is what `per_device_train_batch_size` counts: a pair of answers is one.
         say: takes each probe and its tokens per second.
 
     Raises:
@@ -84,33 +84,33 @@ def tune_batch_size(
     """
     run = load_stage(config, overrides, stage)
     args, doge, length = run.args, find_config(run.model), row_length(run.data, run.args)
-    smallest = run.stage.sequences_per_row
+    sequences = run.stage.sequences_per_row
     available = int(USABLE * _free_memory(args.device))
     before = psutil.Process().memory_info().rss
     probes: list[Probe] = []
-    rows = smallest
+    rows = fewest = 1
     while rows <= max_rows:
         if len(probes) > 1 and _predict_memory(probes, rows) > available:
             break
         if probes and probes[-1].seconds * rows / probes[-1].rows > LONGEST_PROBE:
             break
         try:
-            probe = run_probe(doge, args, rows, length, completion_length(args), before)
+            probe = run_probe(doge, args, rows * sequences, length, completion_length(args), before)
         except (MemoryError, torch.OutOfMemoryError):
             break
-        probes.append(probe)
-        say(probe, rows * length / probe.seconds)
+        probes.append(replace(probe, rows=rows))
+        say(probes[-1], rows * sequences * length / probe.seconds)
         rows *= 2
     if not probes or probes[0].memory > available:
         raise UserError(
-            f"not even {smallest} rows of max_length={run.data.max_length} fit into {available / 2**30:.1f} GiB: lower max_length, "
+            f"not even {fewest} rows of max_length={run.data.max_length} fit into {available / 2**30:.1f} GiB: lower max_length, "
             "set activation_checkpointing to true, or take a smaller model"
         )
     tried = probes[-1].rows
     fitting = tried
     while len(probes) > 1 and fitting * 2 <= max_rows and _predict_memory(probes, fitting * 2) <= available:
         fitting *= 2
-    return BatchTuning(probes, length, fitting // smallest, fitting == tried, available)
+    return BatchTuning(probes, sequences * length, fitting, fitting == tried, available)
 
 
 def _free_memory(device: torch.device) -> int:

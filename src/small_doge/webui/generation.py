@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from ..inference import Engine, Request, SamplingOptions, Token
 from ..inference.engine import PromptTooLongError
 from ..inference.prompt_readers import PromptReader
+from ..inference.texts import check_variables
 from ..processor.token_codec import TooManyTokensError
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
@@ -232,9 +233,10 @@ class Generator:
 
     def _render(self, engine: Engine, asked: GenerationRequest, limit: int | None) -> list[int]:
         """Make the token ids of a conversation."""
-        taken = {"messages", "tools", "continue_final_message", "max_tokens"}.intersection(asked.template_variables)
-        if taken:
-            raise UserError(f"{min(taken)} can't be a variable of the chat template; send it as a field of its own")
+        try:
+            check_variables(asked.template_variables)
+        except UserError as error:
+            raise ApiError(400, str(error), "chat_template_kwargs", "invalid_request") from error
         messages, tools = fit_template(engine, asked.messages or (), asked.tools)
         return engine.render(
             messages,

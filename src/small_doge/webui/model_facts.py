@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .model_entry import ModelEntry
+from .model_files import stat_files
 
 
 FORMATS = {"int8": "Q8_0", "int4": "Q4_0", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -16,9 +17,7 @@ BITS = {"int8": 9, "int4": 5}
 
 def make_digest(entry: ModelEntry) -> str:
     """Return a SHA-256 of the names, sizes and times of a model's files, which changes when the model does."""
-    folder = entry.folder
-    paths = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    stamp = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    stamp = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stat_files(entry.folder).items()]
     return hashlib.sha256(json.dumps([entry.name, stamp]).encode()).hexdigest()
 
 

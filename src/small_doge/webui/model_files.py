@@ -1,10 +1,13 @@
 """Models in folders: where they are, and what their files tell before they are loaded."""
 
+import contextlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..inference.export_cache import PATTERNS
 from ..inference.loading import RUNTIME, is_exported
 from ..utils.hub import find_cached_folder
 from ..utils.paths import looks_like_path
@@ -12,6 +15,8 @@ from ..utils.paths import looks_like_path
 
 CACHE_BYTES = 64 * 2**20
 WEIGHTS = ("*.safetensors", "*.onnx", "*.onnx.data")
+# What a model is made of: cards, reports and records beside it are no part of it.
+MODEL_FILES = (*PATTERNS, *WEIGHTS, RUNTIME)
 
 
 def find_folder(source: str) -> Path:
@@ -83,16 +88,18 @@ def count_weights(folder: Path) -> int:
     return total
 
 
+def stat_files(folder: Path) -> dict[str, os.stat_result]:
+    """Return the sizes and times of the files that a folder's model is made of, by their names, in order."""
+    stats = {}
+    for path in sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)}):
+        with contextlib.suppress(OSError):  # it was removed just now
+            stats[path.name] = path.stat()
+    return stats
+
+
 def find_newest(folder: Path) -> int:
     """Return when the weights, settings or tokenizer of a folder were last changed, in ns since 1970; 0 if it has none."""
-    newest = 0
-    for pattern in (*WEIGHTS, "*.json", "*.jinja"):
-        for path in folder.glob(pattern):
-            try:
-                newest = max(newest, path.stat().st_mtime_ns)
-            except OSError:  # it was removed just now
-                continue
-    return newest
+    return max((stat.st_mtime_ns for stat in stat_files(folder).values()), default=0)
 
 
 def has_template(folder: Path) -> bool:

@@ -17,6 +17,13 @@ from ..utils.suggest import unknown_name_message
 
 LIMITS, ACCESS = "Limits", "Access"  # parts of the command's help
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# Sampling options that are no defaults of a server, with what to do instead.
+NO_DEFAULTS = {
+    "max_new_tokens": "set default_max_tokens, beside sampling",
+    **dict.fromkeys(
+        ("logprobs", "prompt_logprobs", "json_schema", "grammar"), "leave it out, and send it with each request"
+    ),
+}
 # Environment names of the guides' server besides ours, with the setting that each one gives.
 ENVIRONMENT = {
     "SMALLDOGE_HOST": "host",
@@ -257,11 +264,23 @@ def _check_number(name: str, value: Any, where: str) -> None:
         raise UserError(f"{where}={value} must be {limits}")
 
 
+def _check_defaults(options: Mapping[str, Any], where: str) -> None:
+    """Check that sampling options can be those of requests that do not name them.
+
+    Raises:
+        UserError: one belongs to single requests.
+    """
+    for name, remedy in NO_DEFAULTS.items():
+        if name in options:
+            raise UserError(f"{where}: {name}={options[name]!r:.80} can't be a default of the server; {remedy}")
+
+
 def _convert(name: str, value: Any, where: str) -> Any:
     """Convert a value of a file or the environment to the type of its setting."""
     if name == "sampling":
         if not isinstance(value, dict):
             raise UserError(f"{where} must hold sampling options, such as `temperature: 0.7`")
+        _check_defaults(value, where)
         try:
             return SamplingOptions.from_names(value)
         except UserError as error:

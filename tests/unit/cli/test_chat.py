@@ -51,6 +51,19 @@ def test_generate_fails_when_json_was_cut(model):
     assert "so the JSON is not complete" in done.stderr and "Ada" not in done.stdout
 
 
+def test_generate_fails_when_a_stop_text_cut_the_json(model):
+    words = ("generate", model, "--prompt", "Ada", "--json-schema", json.dumps({"enum": [123]}), "--stop", "3")
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stdout) == (1, "12\n")
+    assert "[cut off at the stop text '3', so the JSON is not complete]" in done.stderr
+
+
+@pytest.mark.parametrize("stop", ["x", "<|end_of_text|>"])
+def test_generate_succeeds_when_a_stop_text_left_the_json_whole(model, stop):
+    done = run("generate", model, "--prompt", "Ada", "--json-schema", json.dumps({"enum": ["one"]}), "--stop", stop)
+    assert json.loads(done.stdout) == "one" and not done.stderr
+
+
 def test_chat_through_a_pipe_writes_answers_alone_to_standard_output(model, tmp_path):
     lines = f"Hello\n/help\n/system Be brief.\nAgain\n/nonsense\n/save {tmp_path / 'all.json'}\n"
     done = run("chat", model, "--max-new-tokens", "3", input=lines)

@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 
@@ -49,6 +50,17 @@ def test_tokenizer_is_trained_and_inspected(tmp_path):
     assert "<|finetune_right_pad_id|>" in shown and "bytes per token" in shown
     assert re.search(r"^this text in \d+ tokens: red balls$", shown, flags=re.MULTILINE)
     assert "a conversation in the chat template:" in shown
+
+
+def test_a_tokenizer_made_of_another_keeps_its_digits_and_takes_a_length(tmp_path, tiny_tokenizer):
+    tiny_tokenizer.save_pretrained(tmp_path / "old")
+    (tmp_path / "a.txt").write_text("red balls and blue balls\n" * 30)
+    words = ["--base", str(tmp_path / "old"), "--data", str(tmp_path / "a.txt"), "--vocab-size", "280"]
+    done = invoke("tokenizer", "train", "--output", str(tmp_path / "new"), *words, "--max-length", "999")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "new" / "tokenizer_config.json").read_text())["model_max_length"] == 999
+    done = invoke("tokenizer", "train", "--output", str(tmp_path / "other"), *words, "--max-digits", "3")
+    assert "max_digits=3 has no effect with a base" in str(done.exception)
 
 
 def test_generate_and_upcycle_work_on_a_folder(tmp_path, tiny_tokenizer):

@@ -92,6 +92,16 @@ def test_data_that_are_not_prepared_are_shown_as_a_stage_would_prepare_them(run)
     assert shown.count("<|begin_of_text|>") == 2
 
 
+@pytest.mark.parametrize("prepared", [True, False], ids=["prepared", "not prepared"])
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(run, prepared):
+    if prepared:
+        run("prepare", "--data", "chats.jsonl", "--stage", "sft", "--output", "out", "--tokenizer", "tok")
+    words = ("inspect", "out" if prepared else "chats.jsonl", "--stage", "sft", "--tokenizer", "tok")
+    result = run(*words, "--split", "test", check=False)
+    assert isinstance(result.exception, UserError)
+    assert str(result.exception).startswith("--split test: ") and "holds train" in str(result.exception)
+
+
 def test_the_mask_is_coloured(run, tiny_tokenizer):
     from small_doge.processor.inspection import split_segments
 

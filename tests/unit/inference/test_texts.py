@@ -79,13 +79,31 @@ def test_conversations_that_are_none_are_refused(texts, monkeypatch):
         ([{"role": "assistant", "tool_calls": "add"}], {}, "must be a list of calls"),
         (turns("Hi"), {"tools": ["add"]}, "tools must be a list"),
         (turns("Hi"), {"template": "{{ bos_token }}"}, "template can't be a variable"),
-        (turns("Hi"), {"chat_template": "{{ bos_token }}"}, "refuses the conversation"),
+        (turns("Hi"), {"documents": 3}, "refuses the conversation"),
     ):
         with pytest.raises(UserError, match=problem):
             texts.render(messages, **options)
     monkeypatch.setattr(texts.tokenizer, "chat_template", None)
     with pytest.raises(UserError, match="has no chat template"):
         texts.render(turns("Hi"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("tokenizer", "conversations", "conversation", "template", "chat_template", "with_answers", "tokenize"),
+        "return_assistant_tokens_mask",
+    ],
+)
+def test_a_variable_of_the_template_with_the_name_of_an_argument_is_refused(texts, name):
+    for render in (texts.render, texts.render_text):
+        with pytest.raises(UserError, match=f"^{name} can't be a variable of the chat template"):
+            render(turns("Hi"), **{name: True})
+
+
+def test_other_variables_reach_the_template(texts, monkeypatch):
+    monkeypatch.setattr(texts.tokenizer, "chat_template", "{{ mood }} {{ documents[0].title }}")
+    assert texts.render_text(turns("Hi"), mood="glad", documents=[{"title": "Ada"}]) == "glad Ada"
 
 
 @pytest.mark.parametrize("text", ["Ada lives in", "é🙂 中\n\n\ttab", "<|eot_id|> typed", ""])

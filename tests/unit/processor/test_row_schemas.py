@@ -105,6 +105,20 @@ def test_problems_take_the_shortest_statement_of_the_result():
     row = {"question": "1 + 1?", "answer": "So it is 2\n#### 2", "rationale": "So it is 2", "final": "2"}
     assert read_problem(row) == {"prompt": [{"role": "user", "content": "1 + 1?"}], "solution": "2"}
     assert read_problem({"problem": "x", "solution": "long", "answer": 3})["solution"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("fields", "learnt"),
+    [
+        ({"solution": "7 - 1 is 6", "answer": "6"}, "7 - 1 is 6"),
+        ({"answer": "7 - 1 is 6\n#### 6", "final": "6"}, "7 - 1 is 6\n#### 6"),
+        ({"rationale": "I subtract.", "answer": "I subtract.\n#### 6", "final": "6"}, "6"),
+        ({"thinking": "Hm.", "solution": "7 - 1 is 6", "answer": "6"}, "7 - 1 is 6"),
+        ({"answer": "6"}, "6"),
+    ],
+)
+def test_the_worked_solution_is_learnt_where_a_result_stands_beside_it(fields, learnt):
+    assert read_conversation({"problem": "7 - 1?", **fields})[-1]["content"] == learnt
     with pytest.raises(RowError, match="to verify against"):
         read_problem({"problem": "x"})
 

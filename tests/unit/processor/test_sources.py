@@ -4,6 +4,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from datasets import Dataset, DatasetDict
 from moto.server import ThreadedMotoServer
 from tests.hub_copies import build_hub
 
@@ -196,7 +197,21 @@ def test_a_folder_is_read_for_training_alone_and_what_is_left_out_is_told(tmp_pa
     assert found == expected or len(found) == expected
     left_out = [n for n in names if n.endswith((".jsonl", ".txt", ".md", ".json")) and n not in found and n[0] != "."]
     assert all(other in messages.text for other in left_out)
-    assert bool(messages.text) == bool(left_out)
+    assert bool(messages.text) == bool(left_out or name == "test alone")
+
+
+def test_a_folder_without_a_training_split_is_read_with_a_warning_that_names_its_files(tmp_path, messages):
+    write_files(tmp_path, ["test.jsonl", "more/dev.jsonl"])
+    for _ in range(2):
+        open_source(str(tmp_path))
+    assert len(messages.lines) == 1
+    assert "holds no split train; read instead: more/dev.jsonl, test.jsonl" in messages.text
+
+
+def test_a_saved_data_set_without_a_training_split_is_read_with_a_warning_that_names_the_split(tmp_path, messages):
+    DatasetDict(test=Dataset.from_list([{"text": "a"}])).save_to_disk(tmp_path)
+    assert open_source(str(tmp_path)).ranges
+    assert messages.lines == [f"{tmp_path} holds no split train; read instead: test"]
 
 
 @pytest.mark.parametrize("name", ["nowhere.jsonl", "./rows", "/nowhere/rows", "data/rwos", "a/b/c", "rows.JSONL"])

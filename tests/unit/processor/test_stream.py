@@ -108,6 +108,36 @@ def test_batches_fetched_ahead_do_not_count(tiny_tokenizer, fetch_ahead):
         assert rest == whole[done:]
 
 
+@pytest.mark.parametrize("fetch_ahead", [False, True])
+def test_a_loader_that_went_on_begins_at_the_first_row_when_it_starts_again(tiny_tokenizer, fetch_ahead):
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 40, "streaming": True}
+
+    def load(state=None):
+        stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
+        if state:
+            stream.load_state_dict(state)
+        return StreamLoader(stream, 4, 0, 1, PackedCollator(), fetch_ahead=fetch_ahead)
+
+    first = load()
+    whole = [batch["input_ids"].tolist() for batch in first]
+    again = load(first.state_after(7))
+    assert [batch["input_ids"].tolist() for batch in again] == whole[7:]
+    assert [batch["input_ids"].tolist() for batch in again] == whole
+
+
+@pytest.mark.parametrize("packing", [True, "wrapped", False])
+def test_texts_among_conversations_are_learnt_whole_and_questions_are_not(tiny_tokenizer, tmp_path, packing):
+    path = tmp_path / "mixed.jsonl"
+    turns = [{"role": "user", "content": "What is 1 + 1?"}, {"role": "assistant", "content": "It is 2."}]
+    rows = [{"text": "Ada reads."}, {"messages": turns}] * 10
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = {"processing_class": tiny_tokenizer, "max_length": 64, "packing": packing, "streaming": True}
+    for row in ft_datasets_process.mix_datasets_by_ratio([{str(path): 1.0}], **options)["train"]:
+        learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
+        said = tiny_tokenizer.decode(learnt)
+        assert "What is" not in said and ("Ada reads." in said or "It is 2." in said)
+
+
 def test_processes_share_each_batch(tiny_tokenizer):
     options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 24, "streaming": True}
 

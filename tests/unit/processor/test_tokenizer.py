@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from small_doge.processor import train_tokenizer
 from small_doge.processor.corpus import iterate_mixture
 from small_doge.processor.tokenizer import build_generation_config, sample_texts
+from small_doge.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,19 @@ def test_an_old_tokenizer_gives_its_algorithm_and_template_to_a_new_vocabulary(t
     new = train_tokenizer(["zebra zebu zeppelin"] * 100, vocab_size=300, base=tiny_tokenizer)
     assert new.chat_template == tiny_tokenizer.chat_template and new.eos_token == tiny_tokenizer.eos_token
     assert len(new.tokenize("zebra")) < len(tiny_tokenizer.tokenize("zebra"))
+
+
+def test_the_length_for_models_is_stored_beside_an_old_tokenizers_algorithm(tiny_tokenizer):
+    texts = ["zebra zebu zeppelin"] * 100
+    assert train_tokenizer(texts, 300, base=tiny_tokenizer, model_max_length=999).model_max_length == 999
+    assert train_tokenizer(texts, 300, base=tiny_tokenizer).model_max_length == tiny_tokenizer.model_max_length
+    assert train_tokenizer(texts, 300).model_max_length == 2048
+
+
+@pytest.mark.parametrize("setting", ["max_digits", "min_frequency"])
+def test_what_an_old_tokenizer_decides_can_not_be_set(tiny_tokenizer, setting):
+    with pytest.raises(UserError, match=f"{setting}=3 has no effect with a base.*leave one of them out"):
+        train_tokenizer(["zebra"], 300, base=tiny_tokenizer, **{setting: 3})
 
 
 def test_a_long_stream_is_sampled_evenly_within_the_limit():

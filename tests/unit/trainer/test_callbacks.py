@@ -1,7 +1,13 @@
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from small_doge.trainer.callbacks import FiniteLossCallback, LogFileCallback, ProgressCallback, read_log
+from small_doge.trainer.callbacks import (
+    EnoughRowsCallback,
+    FiniteLossCallback,
+    LogFileCallback,
+    ProgressCallback,
+    read_log,
+)
 from small_doge.trainer.pictures import plot_training
 from small_doge.utils.errors import UserError
 
@@ -46,6 +52,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_last_checkpoint(co
     with pytest.raises(UserError, match="there is no checkpoint yet"):
         FiniteLossCallback().on_log(args, state, control, logs={"loss": loss})
     FiniteLossCallback().on_log(args, state, control, logs={"loss": 1.0})
+
+
+def test_a_run_without_a_single_batch_is_refused(context):
+    with pytest.raises(UserError, match="fewer than one step takes.*per_device_train_batch_size=8"):
+        EnoughRowsCallback().on_train_begin(*context, train_dataloader=[])
+    EnoughRowsCallback().on_train_begin(*context, train_dataloader=[1])
+    EnoughRowsCallback().on_train_begin(*context, train_dataloader=iter([]))  # a stream has no length
 
 
 def test_the_picture_is_drawn(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from small_doge.trainer import pipeline
 from small_doge.trainer.pipeline import (
     choose_steps,
     connect,
@@ -50,6 +51,28 @@ def test_settings_are_for_all_stages_or_for_one(tmp_path):
         split_overrides({"sftt.beta": 1}, steps)
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size"):  # its recipe takes no overrides
         split_overrides({"tokenizer.vocab_size": 400}, steps)
+
+
+def test_settings_of_new_models_are_for_stages_that_begin_one(tmp_path):
+    steps = find_steps(TINY, tmp_path)
+    new = {"model_overrides.num_hidden_layers": 1, "init_zero_outputs": True, "model_preset": "Doge-60M"}
+    found = split_overrides(new, steps)
+    assert found["pretrain"] == new and found["sft"] == found["grpo"] == {}
+    with pytest.raises(ValueError, match="model_overrides changes new models only"):
+        run_pipeline(TINY, tmp_path, None, {"sft.model_overrides": {"num_hidden_layers": 1}})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_that_is_done_runs_again_where_overwrite_is_set(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(pipeline, "train_stage", lambda name, recipe, settings: ran.append(name))
+    for name in STAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "finished.json").write_text("{}")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer_config.json").write_text("{}")
+    run_pipeline(TINY, tmp_path, None, {"sft.overwrite": True})
+    assert ran == ["sft"]
 
 
 def test_unknown_stages_and_folders_are_refused(tmp_path):

@@ -1,9 +1,11 @@
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from datasets import Dataset, DatasetDict
 
 from small_doge.models import PRESETS
 from small_doge.trainer import recipe as module
@@ -191,6 +193,34 @@ def test_settings_that_do_not_fit_together_are_named(change, message):
         build_arguments({**ENOUGH, "use_cpu": True, **change})
 
 
+@pytest.fixture
+def prepared(tmp_path):
+    """A folder of rows of 64 tokens."""
+    rows = Dataset.from_list([{"input_ids": list(range(64)), "seq_lengths": [64], "source": "x"}] * 4)
+    DatasetDict(train=rows).save_to_disk(str(tmp_path / "rows"))
+    return {**ENOUGH, "datasets_and_ratios": None, "dataset_name": str(tmp_path / "rows"), "use_cpu": True}
+
+
+def test_rows_that_are_prepared_have_their_own_length(prepared, messages):
+    settings = {**prepared, "per_device_train_batch_size": 4, "tokens_per_step": 1024, "max_length": 32}
+    _, data, args = build_arguments({**settings, "packing": True, "test_size": 0})
+    assert data.max_length == 64 and args.gradient_accumulation_steps == 4
+    assert "ignored, since dataset_name names rows that are prepared: packing, max_length" in messages.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"streaming": True}, "streaming=true: the rows of dataset_name=.* are prepared"),
+        ({"dataset_name": "nowhere"}, "dataset_name=nowhere: there is no such folder"),
+        ({"dataset_name": "."}, "dataset_name=. holds no prepared training rows"),
+    ],
+)
+def test_rows_that_are_not_prepared_or_can_not_be_used_are_refused(prepared, change, message):
+    with pytest.raises(UserError, match=message):
+        build_arguments({**prepared, **change})
+
+
 def test_numbers_that_yaml_reads_as_text_are_numbers():
     assert resolve_settings(yaml.safe_load("learning_rate: 8e-3\nmax_steps: 5"))["learning_rate"] == 8e-3
 
@@ -374,3 +404,61 @@ def test_whole_numbers_may_be_written_with_an_exponent():
     assert resolve_settings({"max_steps": "1e3"})["max_steps"] == 1000
     with pytest.raises(UserError, match="max_steps='7.5' is not a whole number"):
         resolve_settings({"max_steps": "7.5"})
+
+
+@pytest.mark.parametrize("classes", [PRETRAIN_ARGUMENTS, *CLASSES.values()])
+def test_the_default_of_every_setting_may_be_written_into_a_recipe(classes):
+    for name, setting in known_settings(classes).items():
+        value = setting.default if setting.default_factory is dataclasses.MISSING else setting.default_factory()
+        (resolved,) = resolve_settings({name: value}, classes=classes).values()
+        assert resolved == value or (resolved == {} and value is None)  # a mapping that is left empty
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--reward_funcs", "accuracy"], ["accuracy"]),
+        (["--reward_funcs", "accuracy, format"], ["accuracy", "format"]),
+        (["--reward_funcs", "[accuracy, format]"], ["accuracy", "format"]),
+        (["--lora_target_modules", "q_proj"], ["q_proj"]),
+        (["--thinking_tags", "<a>,</a>"], ["<a>", "</a>"]),
+        (["--reward_weights", "1.0"], [1.0]),
+        (["--reward_weights", "1,0.5"], [1.0, 0.5]),
+        (["--reward_weights", "[1, 5e-1]"], [1, 0.5]),
+        (["--reward_weights", "null"], None),
+        (["--report_to", "none"], "none"),
+        (["--optim_target_modules", "all-linear"], "all-linear"),
+    ],
+)
+def test_a_list_may_be_written_as_one_value_or_with_commas(words, expected):
+    (value,) = resolve_settings(parse_command_line(words)[1], classes=GRPO_ARGUMENTS).values()
+    assert value == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"test_size": 0.1}, "test_size=0.1 is not a whole number"),
+        ({"max_length": 64.5}, "max_length=64.5 is not a whole number"),
+        ({"per_device_train_batch_size": 2.5}, "per_device_train_batch_size=2.5 is not a whole number"),
+        ({"save_total_limit": 1.5}, "save_total_limit=1.5 is not a whole number"),
+        ({"max_steps": math.inf}, "max_steps=inf is not a whole number"),
+        ({"save_total_limit": True}, "save_total_limit=True must be a number"),
+        ({"max_steps": [5]}, r"max_steps=\[5\] must be a number"),
+        ({"reward_weights": ["high"]}, "reward_weights='high' is not a number"),
+        ({"test_size": None}, "test_size has no value: give it one, or leave it out for the default"),
+        ({"total_sample_size": None}, "total_sample_size has no value"),
+        ({"bf16": None}, "bf16 has no value"),
+        ({"reward_funcs": None}, "reward_funcs has no value"),
+        ({"reward_funcs": ["accuracy", None]}, "reward_funcs has no value"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_by_name(settings, message):
+    with pytest.raises(UserError, match=message):
+        resolve_settings(settings, classes=GRPO_ARGUMENTS)
+
+
+def test_whole_numbers_may_be_written_with_a_fraction_of_zero():
+    settings = resolve_settings({"max_steps": 2.0, "save_total_limit": 3.0, "num_train_epochs": 2.5, "tf32": None})
+    assert settings == {"max_steps": 2, "save_total_limit": 3, "num_train_epochs": 2.5, "tf32": None}
+    assert isinstance(settings["max_steps"], int) and isinstance(settings["save_total_limit"], int)

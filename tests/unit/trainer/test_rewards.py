@@ -65,6 +65,16 @@ def test_other_tags_can_be_asked_for():
     assert form(completions=[RIGHT]) == [0]
 
 
+def test_tags_that_look_like_special_tokens_are_kept():
+    tags = ("<|begin_of_thought|>", "<|end_of_thought|>")
+    completion = RIGHT.replace(TAGS[0], tags[0]).replace(TAGS[1], tags[1]) + "<|eot_id|>"
+    wrong = completion.replace("\n\n57", "\n\n<|eot_id|>")
+    for reward in make_rewards(["accuracy", "format", "steps"], tags, 10):
+        assert reward(completions=[completion], solution=["57"]) == [1]
+    for reward in make_rewards(["accuracy", "format"], tags, 10):
+        assert reward(completions=[wrong], solution=["57"]) == [0]
+
+
 def test_length_punishes_the_last_fifth_of_the_room():
     reward = make_length_reward(100)
     assert reward(completion_ids=[[0] * n for n in (1, 80, 90, 100)]) == pytest.approx([0, 0, -0.5, -1])

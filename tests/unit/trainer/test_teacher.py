@@ -1,11 +1,14 @@
 """A live teacher must mean by each token what the student means."""
 
+import json
+
 import pytest
 from tests.conftest import build_tiny
 
 from small_doge.processor import train_tokenizer
 from small_doge.processor.corpus import iterate_mixture
 from small_doge.trainer.teacher import DistillationArguments, check_same_tokens, load_teacher
+from small_doge.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +39,17 @@ def test_another_width_of_the_vocabulary_is_refused(tiny_tokenizer, tmp_path):
     build_tiny(vocab_size=600).save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="its vocab_size is 600, the student's 512"):
+        load(tmp_path, build_tiny(vocab_size=512), tiny_tokenizer)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "nothing_known"])
+def test_a_teacher_that_is_no_causal_language_model_is_refused(tiny_tokenizer, tmp_path, model_type):
+    build_tiny(vocab_size=512).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=r"teacher_model_name_or_path=.*: name a causal language model of transformers"
+    ):
         load(tmp_path, build_tiny(vocab_size=512), tiny_tokenizer)
 
 

@@ -77,6 +77,23 @@ def test_not_even_one_row(recipe, monkeypatch):
         tune_batch_size(recipe, {})
 
 
+def test_batches_of_pairs_are_told_in_rows_of_the_setting(recipe, monkeypatch):
+    ran, said = [], []
+
+    def probe(config, args, rows, length, completion, before):
+        ran.append(rows)
+        return fake_probe(100, 0.01)(config, args, rows, length, completion, before)
+
+    monkeypatch.setattr(tuning, "_free_memory", lambda device: 10_000)
+    monkeypatch.setattr(tuning, "run_probe", probe)
+    found = tune_batch_size(recipe, {}, stage="dpo", max_rows=8, say=lambda probe, speed: said.append(probe.rows))
+    assert ran == [2, 4, 8, 16]
+    assert said == [probe.rows for probe in found.probes] == [1, 2, 4, 8]
+    assert found.largest == found.fastest.rows == 8
+    assert found.tokens_per_second(found.fastest) == pytest.approx(16 * 32 / found.fastest.seconds)
+    assert tune_batch_size(recipe, {}, stage="dpo", max_rows=1).largest == 1
+
+
 def test_rates_have_equal_ratios():
     assert spread_rates(1e-4, 1e-2, 3) == [1e-4, 1e-3, 1e-2]
     for bad in ((1e-2, 1e-4, 3), (0, 1, 3), (1e-4, 1e-2, 1)):

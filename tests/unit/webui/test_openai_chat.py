@@ -70,6 +70,27 @@ def test_what_cannot_be_done_is_said(client, field, value, said):
         client.chat.completions.create(**given)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("self", "tokenizer", "conversations", "conversation", "messages", "tools", "template", "chat_template"),
+        *("with_answers", "max_tokens", "tokenize", "return_assistant_tokens_mask", "continue_final_message"),
+        "add_generation_prompt",
+    ],
+)
+def test_a_variable_of_the_template_that_is_an_argument_of_the_server_is_refused(client, name):
+    given = {"model": "doge", "messages": HELLO, "extra_body": {"chat_template_kwargs": {name: False}}}
+    with pytest.raises(openai.BadRequestError, match=f"{name} can't be a variable of the chat template") as caught:
+        client.chat.completions.create(**given, max_tokens=1)
+    assert (caught.value.param, caught.value.code) == ("chat_template_kwargs", "invalid_request")
+
+
+def test_variables_of_the_template_reach_it(client, engine):
+    given = {"model": "doge", "messages": HELLO, "max_tokens": 1}
+    answer = client.chat.completions.create(**given, extra_body={"chat_template_kwargs": {"bos_token": "Ada Ada"}})
+    assert answer.usage.prompt_tokens == len(engine.render(HELLO, bos_token="Ada Ada")) != len(engine.render(HELLO))
+
+
 def test_unknown_fields_are_named_in_a_header(client):
     response = client.chat.completions.with_raw_response.create(
         model="doge",

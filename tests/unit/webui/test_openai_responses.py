@@ -103,6 +103,34 @@ def test_log_probabilities_are_included(client, engine):
     assert all(len(entry.top_logprobs) == 2 for entry in found)
 
 
+@pytest.mark.parametrize("num_tokens", [1, 8])
+def test_log_probabilities_of_tokens_that_complete_no_text_are_streamed(client, engine, num_tokens):
+    half = engine.encode("é", add_special_tokens=False)[0]  # of two bytes
+    given = {
+        "include": ["message.output_text.logprobs"],
+        "max_output_tokens": num_tokens,
+        "extra_body": {"logit_bias": {str(half): 100}},
+    }
+    events = list(ask(client, stream=True, **given))
+    assert_logprobs_are_told(events, num_tokens)
+
+
+def test_log_probabilities_of_an_answer_without_text_are_streamed(client, engine):
+    end = engine.tokenizer.eos_token_id
+    given = {"include": ["message.output_text.logprobs"], "extra_body": {"logit_bias": {str(end): 100}}}
+    events = list(ask(client, stream=True, **given))
+    assert_logprobs_are_told(events, 1)
+    assert [event.type for event in events].count("response.content_part.added") == 1
+
+
+def assert_logprobs_are_told(events, num_tokens):
+    """Check that the pieces of a text have the log-probabilities of the whole, each once."""
+    told = [entry for event in events if event.type == "response.output_text.delta" for entry in event.logprobs]
+    (done,) = [event for event in events if event.type == "response.output_text.done"]
+    assert [entry.logprob for entry in told] == [entry.logprob for entry in done.logprobs]
+    assert len(told) == num_tokens
+
+
 def test_failure_within_a_stream_is_an_event(models_dir):
     with run_app(models=(str(models_dir / "doge"),), threads=1, request_timeout=0.001) as (address, _):
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)

@@ -5,13 +5,15 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from small_doge.inference import open_engine
 from small_doge.utils.errors import UserError
 from small_doge.webui.errors import ApiError
-from small_doge.webui.model_files import estimate_bytes
+from small_doge.webui.model_facts import make_digest
+from small_doge.webui.model_files import estimate_bytes, find_newest
 from small_doge.webui.registry import ModelRegistry
 from small_doge.webui.settings import ServeSettings
 
@@ -90,6 +92,43 @@ def test_a_model_that_is_replaced_while_loaded_is_told_and_taken_after_an_unload
             assert registry.find("doge") is entry and entry.describe()["changed"] is True
 
     run(work, registry)
+
+
+def test_a_report_and_a_card_do_not_make_a_model_another_one(folder):
+    registry = build(folder)
+
+    async def work():
+        with await registry.acquire("doge") as entry:
+            digest, fingerprint = make_digest(entry), entry.fingerprint
+            for name in ("report.json", "report.md", "README.md", "facts.json"):
+                (folder / "doge" / name).write_text("{}")
+                os.utime(folder / "doge" / name, (2e9, 2e9))
+            assert not entry.has_changed
+            entry.note_change()
+            assert (make_digest(entry), entry.fingerprint) == (digest, fingerprint)
+
+    run(work, registry)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "runtime.json", "config.json", "tokenizer.json"])
+def test_a_change_of_what_a_model_is_made_of_is_told(folder, name):
+    registry = build(folder)
+
+    async def work():
+        with await registry.acquire("doge") as entry:
+            digest = make_digest(entry)
+            os.utime(folder / "doge" / name, (2e9, 2e9))
+            assert entry.has_changed and make_digest(entry) != digest
+
+    run(work, registry)
+
+
+def test_a_file_that_is_removed_while_a_model_is_described_is_left_out(folder, monkeypatch):
+    entry = build(folder).find("doge")
+    digest, newest = make_digest(entry), find_newest(entry.folder)
+    (folder / "doge" / "tokenizer.model").symlink_to("nowhere")  # a name that is listed, and no file by then
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    assert (make_digest(entry), find_newest(entry.folder)) == (digest, newest)
 
 
 def test_a_load_that_takes_long_does_not_hold_up_the_end(folder, monkeypatch):

@@ -66,6 +66,22 @@ def test_a_bad_file_is_explained(tmp_path, text, words):
     assert "serve.yaml" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("max_new_tokens: 5", "max_new_tokens=5 .*set default_max_tokens"),
+        ("logprobs: 2", "logprobs=2 .*with each request"),
+        ("prompt_logprobs: 2", "prompt_logprobs=2 .*with each request"),
+        ("json_schema: {type: object}", "json_schema=.*with each request"),
+        ("grammar: 'start: /a/'", "grammar='start: /a/' .*with each request"),
+    ],
+)
+def test_a_sampling_option_of_single_requests_is_refused_as_a_default(tmp_path, option, remedy):
+    (tmp_path / "serve.yaml").write_text(f"sampling: {{temperature: 0.5, {option}}}")
+    with pytest.raises(UserError, match=f"sampling: {remedy}"):
+        read_settings_file(tmp_path / "serve.yaml")
+
+
 @pytest.mark.parametrize("given", [{"api_key": "ä"}, {"api_key": ""}, {"api_key": "key "}, {"port": -1}])
 def test_bad_settings_are_refused(given):
     with pytest.raises(UserError, match=next(iter(given))):

@@ -17,7 +17,8 @@ from small_doge.trainer.setup import TrainingSetup
 def set_up(settings: Mapping[str, Any]) -> TrainingSetup:
     """Train as in pre-training, with labels on the answers alone."""
     title = "Distillation" if settings.get("apply_thinking_template") else "Supervised fine-tuning"
-    return replace(pretrain.set_up(settings), title=title, arguments=SFT_ARGUMENTS)
+    setup = pretrain.set_up(settings)
+    return replace(setup, title=title, arguments=SFT_ARGUMENTS, columns=(*setup.columns, "labels"))
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class ResponseAnswer:
         self.reader = AnswerReader(with_thinking=False, with_tools=with_tools)
         self.id, self.created = f"resp_{uuid.uuid4().hex}", int(time.time())
         self.message_id = f"msg_{uuid.uuid4().hex}"
-        self.text = ""
+        self.text, self.has_begun = "", False
         self.output: list[dict[str, Any]] = []
         self.num_events = 0
 
@@ -81,14 +81,14 @@ class ResponseAnswer:
         try:
             yield self._make_event("created", response=self._describe("in_progress"))
             yield self._make_event("in_progress", response=self._describe("in_progress"))
+            untold: list[Token] = []  # whose probabilities are not yet sent
             async for _, tokens in self.generation:
+                untold += tokens
                 for part in self.reader.read(tokens):
-                    for event in self._send(part.text, tokens):
+                    for event in self._send(part.text, untold):
                         yield event
-            for part in self.reader.finish():
-                for event in self._send(part.text, []):
-                    yield event
-            for event in self._end():
+                    untold = []
+            for event in self._end(untold):
                 yield event
         except Exception as error:  # noqa: BLE001 (the server's edge: this API has an event for it)
             told = to_api_error(error)
@@ -97,13 +97,16 @@ class ResponseAnswer:
 
     def _send(self, text: str, tokens: list[Token]) -> list[bytes]:
         """Return the events for a piece of text."""
-        events = [] if self.text else self._begin_message()
+        events = self._begin_message()
         self.text += text
         logprobs = self._describe_logprobs(tokens)
-        events.append(self._make_event("output_text.delta", **self._place(), delta=text, logprobs=logprobs))
-        return events
+        return [*events, self._make_event("output_text.delta", **self._place(), delta=text, logprobs=logprobs)]
 
     def _begin_message(self) -> list[bytes]:
+        """Return the events that begin the message; none if it has begun."""
+        if self.has_begun:
+            return []
+        self.has_begun = True
         empty = {**self._make_message("in_progress"), "content": []}
         part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         return [
@@ -111,11 +114,13 @@ class ResponseAnswer:
             self._make_event("content_part.added", **self._place(), part=part),
         ]
 
-    def _end(self) -> list[bytes]:
-        """Return the events after the last token."""
+    def _end(self, untold: list[Token]) -> list[bytes]:
+        """Return the events after the last token, with the probabilities that are not yet sent."""
+        rest = "".join(part.text for part in self.reader.finish())
         events, status = [], self._find_status()
-        if self.text or not self.reader.calls:
-            events += [] if self.text else self._begin_message()
+        if rest or self.text or not self.reader.calls:
+            is_delta_left = rest or (untold and self.body.with_logprobs)
+            events += self._send(rest, untold) if is_delta_left else self._begin_message()
             message = self._make_message(status)
             (part,) = message["content"]
             events += [
