@@ -150,7 +150,7 @@ def _nest(settings: dict[str, Any], known: dict[str, dataclasses.Field]) -> dict
         head, dot, entry = given.partition(".")
         if dot and head in known and _is_mapping(known[head]):
             nested[head] = merge_settings({head: nested.get(head, {})}, {head: {entry: value}})[head]
-        elif given in known and _is_mapping(known[given]):
+        elif given in known and _is_mapping(known[given]) and not _names_file(known[given], value):
             if not isinstance(value, dict | None):
                 raise UserError(f"{given}={value!r} must be a mapping, such as {{name: value}}")
             nested[given] = {**(nested.get(given) or {}), **(value or {})}
@@ -161,6 +161,11 @@ def _nest(settings: dict[str, Any], known: dict[str, dataclasses.Field]) -> dict
 
 def _is_mapping(setting: dataclasses.Field) -> bool:
     return str(setting.type).startswith("dict")
+
+
+def _names_file(setting: dataclasses.Field, value: Any) -> bool:
+    """Tell whether a text stands for a mapping in a file, which the library reads where its type allows a text."""
+    return isinstance(value, str) and "| str" in str(setting.type)
 
 
 def merge_settings(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:

@@ -356,6 +356,13 @@ def test_a_mapping_that_is_none_is_named():
         resolve_settings({"model_overrides": 5})
     with pytest.raises(ValueError, match="unknown setting 'model_override.vocab_size'"):
         resolve_settings({"model_override.vocab_size": 5})
+    with pytest.raises(UserError, match="model_overrides='a.json' must be a mapping"):
+        resolve_settings({"model_overrides": "a.json"})
+
+
+def test_a_mapping_of_the_library_may_be_a_file():
+    files = {"deepspeed": "zero2.json", "fsdp_config": "fsdp.json"}
+    assert resolve_settings(files) == files
 
 
 @pytest.mark.parametrize(
