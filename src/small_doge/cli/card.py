@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..utils.errors import UserError
 from ..utils.extras import require_extra
 from ..utils.files import CARD, check_output_path, write_text
 from ..utils.logging import quiet_libraries
@@ -26,7 +27,13 @@ def write_cards(
 
     quiet_libraries()
     check_output_path(output)
+    written: dict[str, Path] = {}
     for size, stage, recipe in find_recipes(recipes):
         title, text = write_card(size, stage, recipe)
+        if title in written:
+            raise UserError(
+                f"{recipe} and {written[title]} have cards of one name, {title}, which comes from output_dir: rename one"
+            )
+        written[title] = recipe
         write_text(output / title / CARD, text)
         typer.echo(output / title / CARD)

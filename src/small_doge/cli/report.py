@@ -47,7 +47,7 @@ def report_model(
     """
     require_extra("small-doge report", "data")
     from ..evaluation.model_report import REPORT, collect_report
-    from ..evaluation.report_page import write_markdown, write_page
+    from ..evaluation.report_page import is_report, write_markdown, write_page
     from ..inference.export_cache import open_fast_engine
 
     quiet_libraries()
@@ -59,16 +59,21 @@ def report_model(
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"--output {page} must end in .html; .md is written beside it")
     check_output_path(page.parent)
+    markdown = page.with_suffix(".md")
+    is_card = markdown.resolve() == (folder / CARD).resolve()
+    if is_card or (markdown.exists() and not is_report(markdown)):
+        what = "the model card" if is_card else "no report, and would be lost"
+        raise UserError(f"--output {page} writes {markdown} too, which is {what}; name another page with --output")
     with console.status("") as status:
         engine = open_fast_engine(name, 1, threads, tell=status.update)
         report = collect_report(folder, engine, prompt, chat, fresh, status.update)
     engine.close()
     write_json(folder / REPORT, report)
     write_text(page, write_page(report))
-    write_text(page.with_suffix(".md"), write_markdown(report, _find_pictures(folder, page.parent, report)))
-    own = [path.name for path in (folder / REPORT, page, page.with_suffix(".md")) if path.parent == folder]
+    write_text(markdown, write_markdown(report, _find_pictures(folder, page.parent, report)))
+    own = [path.name for path in (folder / REPORT, page, markdown) if path.parent == folder]
     record_files(folder, *own)
-    console.print(f"Written: {page}, {page.with_suffix('.md').name}", soft_wrap=True)
+    console.print(f"Written: {page}, {markdown.name}", soft_wrap=True)
     _update_card(folder, report, card)
     for part, command in report["missing"].items():
         console.print(f"Not there yet: {part}. To make it: {command}", style="yellow", soft_wrap=True)

@@ -1,6 +1,7 @@
 """What each stage of a pipeline added: the same questions after every stage, and a report with pictures."""
 
 import base64
+import hashlib
 import itertools
 import json
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from ..utils.model_folder import load_tokenizer
 from ..utils.paths import find_near_names
 from ..utils.plots import saved_figure
 from .held_out import answer_all, measure
+from .provenance import hash_model
 from .tasks.scorers import is_direct, verify_value
 
 
@@ -116,7 +118,7 @@ def score_questions(
 
 
 def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str | None]] | None) -> dict[str, Any]:
-    """Measure scores and samples of a finished stage, kept in its folder so that they are made once.
+    """Measure scores and samples of a finished stage, kept in its folder so that they are made once for these weights.
 
     Args:
         folder: of the stage.
@@ -125,9 +127,11 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str |
     """
     shown = [question for question, _ in questions[: len(SHOWN_QUESTIONS)]] if questions else list(SHOWN_QUESTIONS)
     path = folder / SCORES
+    asked = json.dumps([chat, shown, questions])
+    of = {"model_hash": hash_model(str(folder)), "questions_hash": hashlib.sha256(asked.encode()).hexdigest()[:16]}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
-        if list(kept["samples"]) == shown:  # not those of other questions
+        if of.items() <= kept.items():
             return kept
     model = load_model(AutoModelForCausalLM, folder).eval()
     tokenizer = load_tokenizer(folder, "the tokenizer of")
@@ -137,6 +141,7 @@ def measure_stage(folder: Path, chat: bool, questions: Sequence[tuple[str, str |
         scores = score_questions(model, tokenizer, questions, chat)
     answers = answer_all(model, tokenizer, shown, chat)
     found = {
+        **of,
         "scores": {name: round(value, 4) for name, value in scores.items()},
         "samples": {question: answer.text for question, answer in zip(shown, answers, strict=True)},
     }

@@ -191,6 +191,24 @@ def write_samples(engine: Engine, prompts: Sequence[str], chat: bool) -> dict[st
     return {"chat": chat, "sampling": SAMPLING, "max_new_tokens": MAX_NEW_TOKENS, "answers": answers}
 
 
+def _read_result(path: Path, is_own: bool) -> dict[str, Any]:
+    """Read what an evaluation wrote; a file of another folder that is not of its kind is taken for an empty one.
+
+    Raises:
+        UserError: such a file lies in the model's own folder.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        problem = None if isinstance(result, dict) else f"it holds {type(result).__name__}, not an object"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error)
+    if problem is None:
+        return result
+    if is_own:
+        raise UserError(f"{path} is no result file ({problem}); make it again, or move it out of the model's folder")
+    return {}
+
+
 def find_scores(folder: Path, digest: str) -> dict[str, Any]:
     """Find results of evaluations, in a model's folder and beside it, that are of these weights.
 
@@ -202,20 +220,24 @@ def find_scores(folder: Path, digest: str) -> dict[str, Any]:
     places = [folder, *(p for p in sorted(folder.resolve().parent.glob("*")) if p.is_dir() and p != folder.resolve())]
     for place in places:
         for path in sorted([*place.glob("results.json"), *place.glob("eval-*/results.json")]):
-            result = _read_json(path) or {}
+            result = _read_result(path, place == folder)
             if result.get("model_hash") == digest and result.get("rows"):
                 found["scores"].append({**result, "file": str(path)})
             elif place == folder:
                 found["outdated"].append(str(path))
         for path in sorted([*place.glob("perplexity.json"), *place.glob("perplexity/perplexity.json")]):
-            result = _read_json(path) or {}
+            result = _read_result(path, place == folder)
             if result.get("model_hash") == digest:
                 found["perplexity"] = found["perplexity"] or {**result, "file": str(path)}
             elif place == folder:
                 found["outdated"].append(str(path))
     found["scores"] = found["scores"] or None
-    held_out = _read_json(folder / "scores.json")
-    found["held_out"] = (held_out or {}).get("scores")
+    path = folder / "scores.json"
+    held_out = _read_result(path, is_own=True) if path.is_file() else {}
+    if held_out.get("model_hash") == digest:
+        found["held_out"] = held_out.get("scores")
+    elif held_out:
+        found["outdated"].append(str(path))
     return found
 
 

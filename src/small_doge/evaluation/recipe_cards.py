@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..compat.names import rename_model_fields
 from ..models import PRESETS, DogeConfig, DogeForCausalLM
 from ..trainer.lineage import find_lineage
 from ..trainer.recipe import read_recipe
@@ -55,16 +56,22 @@ def write_card(size: str, stage: Stage, recipe: Path) -> tuple[str, str]:
     settings.pop("output_dir", None)
     what = stage.set_up(settings).title
     card = build_model_card(title, what, {}, settings, f"{OWNER}/{title}", **find_lineage(settings))
-    architecture = describe_architecture(settings.get("model_preset", size))
+    overrides = rename_model_fields(settings.get("model_overrides") or {})
+    architecture = describe_architecture(settings.get("model_preset", size), json.dumps(overrides))
     return title, replace_figures(card, "\n\n".join(_list_parts(title, run, architecture))) or card
 
 
 @cache
-def describe_architecture(preset: str) -> dict[str, str]:
-    """Describe the model of a preset, with its number of parameters; weights are not made for it."""
+def describe_architecture(preset: str, overrides: str = "{}") -> dict[str, str]:
+    """Describe the model of a preset, with its number of parameters; weights are not made for it.
+
+    Args:
+        preset: its name.
+        overrides: JSON of the fields that are changed in it.
+    """
     if preset not in PRESETS:
         return {}
-    config = DogeConfig.from_preset(preset)
+    config = DogeConfig.from_preset(preset, **json.loads(overrides))
     with torch.device("meta"):
         count = DogeForCausalLM(config).num_parameters()
     return {"parameters": f"{count:,}"} | {name: f"{getattr(config, key):,}" for key, name in ARCHITECTURE.items()}

@@ -1,5 +1,6 @@
 """A report as one page, as Markdown, and as the figures of a model card, all of the same tables."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -197,6 +198,14 @@ def describe_origin(report: dict[str, Any]) -> str:
     """Say of which model and code the report is."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items() if version)
     return f"Model {report['model_hash']}, commit {report['commit'] or 'unknown'}, {versions}."
+
+
+def is_report(path: Path) -> bool:
+    """Tell whether a file is a report in Markdown, which ends with its origin."""
+    if not path.is_file():
+        return False
+    *_, last = ["", *path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return re.fullmatch(r"Model \S+, commit .+, .+\.", last) is not None
 
 
 def list_highlights(report: dict[str, Any]) -> list[tuple[str, str]]:

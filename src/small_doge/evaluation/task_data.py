@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,14 @@ def read_rows(path: Path, name: str = "", metadata: dict[str, Any] | None = None
     """Read JSON lines, packed by gzip or not.
 
     Raises:
-        UserError: a line is no JSON object, or lacks a column that the task needs.
+        UserError: the file is damaged; or a line is no JSON object, or lacks a column that the task needs.
     """
     columns = metadata["columns"] if metadata else []
     rows = []
     try:
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         lines = text.decode("utf-8-sig").split("\n")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read ({error}); fetch it again") from error
     for number, line in enumerate(lines, 1):
         if not line.strip():

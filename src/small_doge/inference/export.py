@@ -103,6 +103,7 @@ def check_exportable(config: DogeConfig, quantize: str, max_length: int | None =
         UserError: the reason, and what to do.
     """
     with needs_extra("exporting", "export"):
+        from .graph import ACTIVATIONS, FREQUENCIES_THAT_STAY
         from .graph_weights import WEIGHT_FORMATS
     if quantize not in WEIGHT_FORMATS:
         raise UserError(f"quantize={quantize!r} must be one of: {', '.join(WEIGHT_FORMATS)}")
@@ -110,6 +111,17 @@ def check_exportable(config: DogeConfig, quantize: str, max_length: int | None =
         raise UserError(f"max_length={max_length} must be at least 2")
     if config.legacy_routing:
         raise UserError("legacy_routing mixes tokens and reads the future, which no step by step graph can do")
+    if config.hidden_act not in ACTIVATIONS:
+        raise UserError(
+            f"hidden_act={config.hidden_act!r} cannot be exported; train with one of: {', '.join(ACTIVATIONS)}"
+        )
+    rope_types = (*FREQUENCIES_THAT_STAY, "dynamic")
+    rope_type = (config.rope_parameters or {}).get("rope_type", "default")
+    if rope_type not in rope_types:
+        raise UserError(
+            f"rope_type={rope_type!r} changes its frequencies with the length and cannot be exported; train with one of: "
+            f"{', '.join(rope_types)}"
+        )
     if config.head_dim % HEAD_SIZE_UNIT:
         raise UserError(
             f"hidden_size={config.hidden_size} and num_attention_heads={config.num_attention_heads} give heads of "

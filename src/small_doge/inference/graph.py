@@ -17,7 +17,6 @@ from transformers import ROPE_INIT_FUNCTIONS
 
 from ..models import DogeConfig, DogeForCausalLM
 from ..ops.cdmoe import candidate_pairs
-from ..utils.errors import UserError
 from .graph_builder import MICROSOFT, GraphBuilder
 from .graph_eviction import Eviction
 from .graph_weights import GraphWeights, WeightFormat
@@ -25,6 +24,8 @@ from .graph_weights import GraphWeights, WeightFormat
 
 OPSET = 21
 IR_VERSION = 10
+# What there is a graph for; `check_exportable` refuses the rest.
+ACTIVATIONS = ("silu", "swish", "relu", "gelu", "gelu_pytorch_tanh")
 FREQUENCIES_THAT_STAY = ("default", "linear", "yarn", "llama3", "proportional")
 
 
@@ -65,19 +66,11 @@ def compute_frequencies(model: DogeForCausalLM, max_length: int | None) -> tuple
     Args:
         model: the model.
         max_length: number of tokens; the trained length if None.
-
-    Raises:
-        UserError: a rope type whose frequencies change with the length in another way than `dynamic`.
     """
     rotary, config = model.model.rotary_emb, model.config
     if rotary.rope_type == "dynamic":
         frequencies, scaling = ROPE_INIT_FUNCTIONS["dynamic"](config, seq_len=max_length)
         return frequencies.float().numpy(), scaling
-    if rotary.rope_type not in FREQUENCIES_THAT_STAY:
-        raise UserError(
-            f"rope_type={rotary.rope_type!r} changes its frequencies with the length and cannot be exported; train with "
-            f"one of: {', '.join(FREQUENCIES_THAT_STAY)}, dynamic"
-        )
     return rotary.original_inv_freq.float().numpy(), rotary.attention_scaling
 
 
@@ -85,7 +78,7 @@ class DogeGraph:
     """Builds the graph of one model.
 
     Args:
-        model: the model, float32.
+        model: the model, float32, which `check_exportable` let pass.
         weight_format: how to store the weights.
         max_length: tokens of the longest text, for which the frequencies of a dynamic RoPE are fixed; None for no limit.
             If it is no longer than the window, no key is ever evicted, and the graph has no nodes for it.
@@ -93,9 +86,6 @@ class DogeGraph:
     Attributes:
         frequencies: the rotary inverse frequencies [d / 2].
         rounded: the float32 values that the quantised weights stand for, by name.
-
-    Raises:
-        UserError: the model's rope type or activation has no such graph.
     """
 
     def __init__(self, model: DogeForCausalLM, weight_format: WeightFormat, max_length: int | None) -> None:
@@ -315,9 +305,7 @@ class DogeGraph:
             return b.add("QuickGelu", [x], domain=MICROSOFT, alpha=1.0)
         if name == "relu":
             return b.add("Relu", [x])
-        if name in ("gelu", "gelu_pytorch_tanh"):
-            return b.add("Gelu", [x], approximate="none" if name == "gelu" else "tanh")
-        raise UserError(f"hidden_act={name!r} cannot be exported; known: silu, relu, gelu, gelu_pytorch_tanh")
+        return b.add("Gelu", [x], approximate="none" if name == "gelu" else "tanh")
 
     def _finish(self) -> onnx.ModelProto:
         """Declare inputs and outputs, and make a model of the nodes."""

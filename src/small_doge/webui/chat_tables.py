@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import JSON, Engine, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -134,7 +134,7 @@ def find_database(chats: str | None, environment: Mapping[str, str] = os.environ
             f"conversations are kept in an SQLite file, and the address {scheme}://... names none; name one with "
             "--chats FILE or DATABASE_URL=sqlite:////path/to/chats.db"
         )
-    return Path(url.database)
+    return Path(url.database).expanduser()
 
 
 def open_database(path: Path) -> tuple[Engine, bool]:
@@ -195,7 +195,8 @@ def explain_foreign(path: Path, what: str) -> UserError:
 
 def connect(path: Path) -> Engine:
     """Make an engine whose connections keep what they confirm; transactions that write begin by taking the lock."""
-    engine = create_engine(f"sqlite:///{path}", pool_size=8, max_overflow=64, connect_args={"timeout": BUSY_SECONDS})
+    address = URL.create("sqlite", database=str(path.absolute()))  # not parsed, as ? and :memory: would be
+    engine = create_engine(address, pool_size=8, max_overflow=64, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: Any) -> None:

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 from tests.conftest import build_tiny
 
 from small_doge.evaluation import journey
 from small_doge.evaluation.held_out import Answer
 from small_doge.evaluation.journey import Result, measure_stage, read_questions, score_questions, write_report
+from small_doge.evaluation.model_report import find_scores
+from small_doge.evaluation.provenance import hash_model
 from small_doge.processor.tokenizer import build_generation_config
 
 
@@ -52,8 +55,36 @@ def test_scores_are_made_once(tmp_path, tiny_tokenizer, monkeypatch):
     first = measure_stage(tmp_path, True, [("What is 1 + 1?", "2")])
     monkeypatch.setattr(journey, "load_model", None)
     assert measure_stage(tmp_path, True, [("What is 1 + 1?", "2")]) == first
-    assert set(first) == {"scores", "samples"} and list(first["samples"]) == ["What is 1 + 1?"]
+    assert set(first) == {"model_hash", "questions_hash", "scores", "samples"} and list(first["samples"]) == [
+        "What is 1 + 1?"
+    ]
     assert json.loads((tmp_path / "scores.json").read_text()) == first
+
+
+@pytest.mark.parametrize("change", ["weights", "answers", "more questions", "chat"])
+def test_scores_of_other_weights_or_questions_are_made_anew(tmp_path, tiny_tokenizer, change):
+    def save(seed):
+        torch.manual_seed(seed)
+        model = build_tiny(vocab_size=512)
+        model.generation_config = build_generation_config(tiny_tokenizer)
+        model.save_pretrained(tmp_path)
+
+    save(1)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    questions = [(f"What is {n} + 1?", str(n + 1)) for n in range(4)]
+    measure_stage(tmp_path, True, questions)
+    before = (tmp_path / "scores.json").read_text()
+    assert find_scores(tmp_path, hash_model(str(tmp_path)))["held_out"] == json.loads(before)["scores"]
+    if change == "weights":
+        save(2)
+        found = find_scores(tmp_path, hash_model(str(tmp_path)))
+        assert found["held_out"] is None and found["outdated"] == [str(tmp_path / "scores.json")]
+    elif change == "answers":
+        questions[0] = (questions[0][0], "7")
+    elif change == "more questions":
+        questions = [questions[n % 4] for n in range(5)]
+    measure_stage(tmp_path, change != "chat", questions)
+    assert (tmp_path / "scores.json").read_text() != before
 
 
 def test_other_questions_are_asked_anew(tmp_path, tiny_tokenizer):

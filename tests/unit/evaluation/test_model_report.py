@@ -10,10 +10,11 @@ from tests.conftest import build_tiny
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
-from small_doge.evaluation.model_report import BASE_PROMPTS, CHAT_PROMPTS, count_parameters
+from small_doge.evaluation.model_report import BASE_PROMPTS, CHAT_PROMPTS, count_parameters, find_scores
 from small_doge.evaluation.provenance import hash_model
 from small_doge.evaluation.report_page import list_sections, write_page
 from small_doge.inference.export import export_onnx
+from small_doge.utils.errors import UserError
 from small_doge.utils.files import RECORD, check_output, write_json, write_text
 from small_doge.utils.model_card import FIGURES_BEGIN, build_model_card, replace_figures
 
@@ -120,6 +121,20 @@ def test_results_beside_the_folder_are_found(folder):
     assert report["scores"][0]["rows"][0]["row"] == "ARC" and report["outdated"] == []
 
 
+@pytest.mark.parametrize("file", ["results.json", "eval-mine/results.json", "perplexity.json"])
+@pytest.mark.parametrize("content", [b"[1, 2]", b'{"a": 1}\n{"a": 2}\n', b'{"half', b"\xff", b"[" * 100_000])
+def test_foreign_results_are_passed_over_beside_the_model_and_named_inside_it(folder, file, content):
+    add_scores(folder.parent / "scores", digest="of the model")
+    own, foreign = folder / file, folder.parent / "other" / file
+    for path in (own, foreign):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    foreign.write_bytes(content)
+    assert find_scores(folder, "of the model")["scores"][0]["rows"]
+    own.write_bytes(content)
+    with pytest.raises(UserError, match=f"{own} is no result file"):
+        find_scores(folder, "of the model")
+
+
 def test_card_and_page_have_the_same_figures_and_the_rest_of_the_card_stays(folder):
     add_scores(folder)
     run(folder)
@@ -182,6 +197,27 @@ def test_a_page_may_stand_elsewhere(folder, tmp_path):
     assert "must end in .html" in str(refused.exception)
     none = CliRunner().invoke(app, ["report", str(tmp_path / "sfd")])
     assert "there is no folder" in str(none.exception) and "did you mean" in str(none.exception)
+
+
+def test_a_page_replaces_no_markdown_that_is_not_a_report(folder, tmp_path):
+    notes, card = tmp_path / "notes.md", folder / "README.md"
+    for path, what in ((notes, "no report"), (card, "the model card"), (folder / "report.md", "no report")):
+        path.write_text("# Mine\n")
+        refused = CliRunner().invoke(app, ["report", str(folder), "--output", str(path.with_suffix(".html"))])
+        assert f"writes {path} too, which is {what}" in str(refused.exception)
+        assert path.read_text() == "# Mine\n" and not (folder / "report.json").exists()
+    card.unlink()
+    refused = CliRunner().invoke(app, ["report", str(folder), "--output", str(folder / "README.html")])
+    assert "the model card" in str(refused.exception)
+
+
+def test_a_report_replaces_an_earlier_one(folder, tmp_path):
+    for words in ((), ("--output", str(tmp_path / "page.html"))):
+        run(folder, *words)
+        run(folder, *words)
+    (folder / "report.md").write_text((folder / "report.md").read_text() + "My notes.\n")
+    refused = CliRunner().invoke(app, ["report", str(folder)])
+    assert "no report" in str(refused.exception)
 
 
 def test_damaged_files_are_named(folder):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from small_doge.cli.card import write_cards
 from small_doge.evaluation.published import PUBLISHED
 from small_doge.evaluation.recipe_cards import find_recipes, write_card
 from small_doge.trainer.lineage import find_lineage
@@ -52,6 +53,21 @@ def test_card_has_the_size_the_settings_and_published_scores_with_their_source(c
                 )[2]
                 assert all(f"| {task} | {score} |" in text for task, score in entry["figures"].items())
     assert "Published scores" not in cards["Doge-320M"]
+
+
+def test_card_has_the_size_that_the_overrides_of_a_recipe_make():
+    (tiny,) = (found for found in find_recipes(RECIPES / "tiny") if found[1].name == "pretrain")
+    text = write_card(*tiny)[1]
+    assert "| parameters | 1,577,288 |" in text and "13,118,728" not in text
+
+
+def test_cards_of_one_name_are_refused(tmp_path):
+    for size in ("Doge-20M", "Doge-60M"):
+        (tmp_path / size).mkdir()
+        recipe = (RECIPES / "tiny" / "pretrain.yaml").read_text()
+        (tmp_path / size / "config_full.yaml").write_text(recipe)
+    with pytest.raises(UserError, match="have cards of one name, pretrain"):
+        write_cards(tmp_path, tmp_path / "cards")
 
 
 def test_figures_of_a_finished_run_take_the_place_of_the_note(tmp_path, monkeypatch):

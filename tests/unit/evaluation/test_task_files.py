@@ -1,5 +1,6 @@
 """Task files: what they ask, as the harness asks it; the files that they read, and what is wrong with bad ones."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -105,9 +106,11 @@ def test_bad_data_are_told_with_the_remedy(data, tmp_path):
         write_lines(path, rows)
         with pytest.raises(UserError, match=message):
             load_task("piqa", data)
-    path.write_bytes(b"\x1f\x8bbroken")
-    with pytest.raises(UserError, match="fetch it again"):
-        load_task("piqa", data)
+    whole = gzip.compress(b'{"question": "x"}')
+    for damaged in (b"\x1f\x8bbroken", whole[:-9], whole[:10] + b"\xff" + whole[11:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="fetch it again"):
+            load_task("piqa", data)
     path.unlink()
     path.with_suffix("").write_text('{"id"')
     with pytest.raises(UserError, match="line 1: no JSON"):

@@ -10,6 +10,14 @@ from small_doge.inference import Engine, TorchEngine
 
 
 SIZES = {**TINY, "hidden_size": 64, "vocab_size": 97, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 32,
+    "factor": 2.0,
+}
 
 
 def build_model(**overrides):

@@ -19,7 +19,7 @@ from small_doge.utils.errors import UserError
 from small_doge.utils.files import write_manifest
 from small_doge.utils.vocabulary import hash_vocabulary
 
-from .conftest import build_model, distinct_tokens
+from .conftest import LONGROPE, build_model, distinct_tokens
 
 
 pytest.importorskip("onnxruntime")
@@ -71,6 +71,19 @@ def test_an_export_is_not_opened_with_another_tokenizer_than_it_was_trained_with
     record(f"{len(tiny_tokenizer)}-0123456789abcdef")
     with pytest.raises(UserError, match="the tokenizer is not the one that .*export was trained with"):
         OnnxEngine(folder, threads=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_act": "tanh"}, "hidden_act='tanh' cannot be exported; train with one of: silu"),
+        ({"rope_parameters": LONGROPE}, "rope_type='longrope' changes its frequencies.*one of: default, .*dynamic"),
+    ],
+)
+def test_what_has_no_graph_is_named_before_the_graph_is_built(tmp_path, monkeypatch, change, message):
+    monkeypatch.setattr("small_doge.inference.graph.DogeGraph.__init__", lambda *_: pytest.fail("built"))
+    with pytest.raises(UserError, match=message):
+        export_onnx(build_model(**change), None, tmp_path / "out")
 
 
 @pytest.mark.parametrize("size", [4, 12, 20])

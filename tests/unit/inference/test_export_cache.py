@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from tests.unit.inference.conftest import build_model
+from tests.unit.inference.conftest import LONGROPE, build_model
 
 from small_doge.inference import export, export_cache
 from small_doge.inference.export_cache import export_once, open_fast_engine
@@ -70,6 +70,17 @@ def test_a_folder_that_can_not_be_written_to_leaves_the_export_to_the_users_cach
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     engine = open_fast_engine(model, 1, 1, "none", told.append)
     assert "runs on PyTorch, which is slower" in told[0] and type(engine).__name__ == "TorchEngine"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [({"rope_parameters": LONGROPE}, "rope_type='longrope'"), ({"hidden_act": "tanh"}, "'tanh'")]
+)
+def test_a_model_that_has_no_graph_is_opened_on_pytorch(model, change, reason):
+    build_model(vocab_size=512, **change).save_pretrained(model)
+    told = []
+    engine = open_fast_engine(model, 1, 1, "none", told.append)
+    assert type(engine).__name__ == "TorchEngine" and engine.generate("Ada", max_new_tokens=2, ignore_eos=True)
+    assert len(told) == 1 and "runs on PyTorch, which is slower" in told[0] and reason in told[0]
 
 
 EXPORT = """

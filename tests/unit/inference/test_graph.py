@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from tests.conftest import EXPERTS, draw_clear_rows
 
 from small_doge.models import DynamicMaskCache
-from small_doge.utils.errors import UserError
 
 from .conftest import build_model, distinct_tokens, run_pieces
 
@@ -222,18 +221,3 @@ def test_dynamic_rope_turns_by_the_frequencies_of_the_stated_length(make_backend
     expected = reference(model, tokens)
     assert np.abs(expected - within).max() > 1e-3
     np.testing.assert_allclose(run_pieces(longer, tokens, [30]), expected, atol=3e-5 * np.abs(expected).max())
-
-
-def test_what_has_no_graph_is_refused(make_backend):
-    with pytest.raises(UserError, match="hidden_act='tanh' cannot be exported; known: silu"):
-        make_backend(build_model(hidden_act="tanh"))
-    rope = {
-        "rope_type": "longrope",
-        "rope_theta": 1e4,
-        "short_factor": [1.0] * 8,
-        "long_factor": [2.0] * 8,
-        "original_max_position_embeddings": 32,
-        "factor": 2.0,
-    }
-    with pytest.raises(UserError, match="rope_type='longrope'"):
-        make_backend(build_model(rope_parameters=rope))

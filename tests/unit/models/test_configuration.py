@@ -7,6 +7,7 @@ from transformers.models.doge import DogeConfig as TheirConfig
 
 from small_doge import DogeConfig
 from small_doge.models import PRESETS, DogeMoeConfig
+from small_doge.utils.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -19,11 +20,46 @@ from small_doge.models import PRESETS, DogeMoeConfig
         ({"num_hidden_layers": 0}, "num_hidden_layers=0 must be at least 1"),
         ({**EXPERTS, "num_experts": 60}, "num_experts=60 must be a square number; the nearest are 49 or 64"),
         ({**EXPERTS, "num_experts_per_tok": 65}, "num_experts_per_tok=65 must lie between 1 and num_experts=64"),
+        ({**EXPERTS, "num_experts": "64"}, "num_experts='64' must be a whole number"),
+        ({"hidden_size": "64"}, "hidden_size='64' must be a whole number"),
+        ({"keep_window_size": 8.5}, "keep_window_size=8.5 must be a whole number"),
+        ({"hidden_size": 28}, "hidden_size / num_attention_heads=7 must be even"),
+        ({"head_dim": 7}, "head_dim=7 must be even"),
+        ({"head_dim": -8}, "head_dim=-8 must be at least 1"),
+        ({"head_dim": "8"}, "head_dim='8' must be a whole number"),
+        ({"pad_token_id": 97}, "pad_token_id=97 must be a whole number below vocab_size=97"),
+        ({"pad_token_id": "0"}, "pad_token_id='0' must be a whole number"),
+        ({"hidden_act": "silou"}, "unknown hidden_act 'silou'; did you mean 'silu'"),
+        ({"rope_parameters": "dynamic"}, "rope_parameters='dynamic' must map names to values"),
+        ({"rope_parameters": {"rope_type": "dynamick"}}, "unknown rope_type 'dynamick'; did you mean 'dynamic'"),
+        ({"rope_parameters": {"rope_type": "dynamic"}}, "rope_type='dynamic' needs: Missing required keys .*'factor'"),
+        ({"rope_scaling": {"type": "linear", "factor": "4"}}, r"rope_parameters\.factor='4' must be a number"),
+        ({"rope_parameters": {"rope_theta": "1e4"}}, r"rope_parameters\.rope_theta='1e4' must be a number"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "short_factor": None, "long_factor": None}},
+            "short_factor.* is not what rope_type='longrope' needs",
+        ),
     ],
 )
-def test_bad_sizes_are_named_at_construction(change, message):
-    with pytest.raises(ValueError, match=message):
+def test_bad_values_are_named_at_construction(change, message):
+    with pytest.raises(UserError, match=message):
         DogeConfig(**{**TINY, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pad_token_id": None},
+        {"pad_token_id": -1},  # files of the hub hold it
+        {"head_dim": None},
+        {"hidden_act": "gelu"},
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000, "factor": None}},
+    ],
+)
+def test_values_that_files_of_transformers_hold_are_taken(tmp_path, change):
+    TheirConfig(**{**TINY, **change}).save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).hidden_act == change.get("hidden_act", "silu")
 
 
 def test_unknown_preset_names_the_nearest():

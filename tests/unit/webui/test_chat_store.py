@@ -335,11 +335,22 @@ def test_without_the_index_search_still_works_and_later_catches_up(tmp_path, mon
         ("~/mine.db", {}, "~/mine.db"),
         ("sqlite:///mine.db", {}, "mine.db"),
         ("sqlite:////srv/chats.db", {}, "/srv/chats.db"),
+        ("sqlite:///~/mine.db", {}, "~/mine.db"),
         ("sqlite+aiosqlite:////srv/chats.db", {}, "/srv/chats.db"),
     ],
 )
 def test_conversations_lie_where_they_should(chats, environment, path):
     assert find_database(chats, environment) == Path(path).expanduser()
+
+
+@pytest.mark.parametrize("name", ["what?.db", "a#b%20c.db", ":memory:", "file:x?mode=memory"])
+def test_conversations_lie_in_the_file_of_that_very_name(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with closing(ChatStore(name)) as store:
+        chat = store.create_chat(ChatForm(messages=[say("hello")]))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with closing(ChatStore(tmp_path / name)) as store:
+        assert find(store, "hello") == [chat.id]
 
 
 @pytest.mark.parametrize("chats", ["postgresql://me:secret@db/x", "sqlite://", "sqlite:///:memory:", "://x"])

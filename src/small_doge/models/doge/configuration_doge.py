@@ -2,14 +2,26 @@
 
 import math
 from copy import deepcopy
+from numbers import Integral, Real
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import ROPE_INIT_FUNCTIONS, PreTrainedConfig
 
 from ...compat.names import rename_model_fields
 from ...utils.errors import UserError
 from ...utils.suggest import unknown_name_message
 from ..presets import PRESETS
+
+
+SIZES = (  # whole numbers of at least 1
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "keep_window_size",
+)
 
 
 class DogeConfig(PreTrainedConfig):
@@ -53,7 +65,7 @@ class DogeConfig(PreTrainedConfig):
         eos_token_id: token or tokens that end a text.
 
     Raises:
-        UserError: sizes that do not fit together.
+        UserError: a size that is no whole number, sizes that do not fit together, or an unknown name.
     """
 
     model_type = "doge"
@@ -115,23 +127,37 @@ class DogeConfig(PreTrainedConfig):
         if "head_dim" in kwargs:
             self.head_dim = kwargs.pop("head_dim")
         self._check_sizes()
+        self._check_activation()
         if not self.is_moe:
             # A dense model has no router: a coefficient in an older file would make trainers ask for its loss.
             self.router_aux_loss_coef = 0.0
             self.output_router_logits = False
+        if not isinstance(self.rope_parameters, dict | None):
+            raise UserError(
+                f"rope_parameters={self.rope_parameters!r} must map names to values, such as {{'rope_type': 'default'}}"
+            )
         super().__post_init__(**kwargs)
+        self._check_rope()
 
     def _check_sizes(self) -> None:
-        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} must be at least 1")
-        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or 0
-        if not self.__dict__.get("head_dim") and self.hidden_size % heads != 0:
+        for name in SIZES:
+            self._check_size(name)
+        heads, kv_heads = self.num_attention_heads, self.num_key_value_heads or self.num_attention_heads
+        if self.__dict__.get("head_dim"):
+            self._check_size("head_dim")
+        elif self.hidden_size % heads != 0:
             raise UserError(f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={heads}")
-        if kv_heads < 1 or heads % kv_heads != 0:
+        if self.head_dim % 2:
+            given = "head_dim" if self.__dict__.get("head_dim") else "hidden_size / num_attention_heads"
+            raise UserError(f"{given}={self.head_dim} must be even: rotary positions turn pairs of dimensions")
+        if heads % kv_heads != 0:
             raise UserError(f"num_attention_heads={heads} must be a multiple of num_key_value_heads={kv_heads}")
-        if self.keep_window_size < 1:
-            raise UserError(f"keep_window_size={self.keep_window_size} must be at least 1")
+        pad = self.pad_token_id
+        if pad is not None and not (isinstance(pad, Integral) and pad < self.vocab_size):
+            raise UserError(
+                f"pad_token_id={pad!r} must be a whole number below vocab_size={self.vocab_size}; raise that, or choose "
+                "another token"
+            )
         if self.sliding_window is not None:
             raise UserError(
                 f"sliding_window={self.sliding_window} is not supported: set keep_window_size, Doge's window, instead"
@@ -139,7 +165,44 @@ class DogeConfig(PreTrainedConfig):
         if self.is_moe:
             self._check_experts()
 
+    def _check_size(self, name: str) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, Integral):
+            raise UserError(f"{name}={value!r} must be a whole number")
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+
+    def _check_activation(self) -> None:
+        if self.hidden_act == "silu":  # that of every preset, for which the others need not be imported
+            return
+        from transformers.activations import ACT2FN
+
+        if self.hidden_act not in ACT2FN:
+            raise UserError(unknown_name_message("hidden_act", str(self.hidden_act), ACT2FN))
+
+    def _check_rope(self) -> None:
+        """Refuse parameters of the rotary positions that `transformers` checks only when it saves, if at all."""
+        assert self.rope_parameters is not None  # `transformers` fills them in
+        rope_type = self.rope_parameters["rope_type"]
+        known = {"default", *ROPE_INIT_FUNCTIONS}
+        if rope_type not in known:
+            raise UserError(unknown_name_message("rope_type", str(rope_type), known))
+        for name in ("rope_theta",) if rope_type in ("default", "longrope") else ("rope_theta", "factor"):
+            value = self.rope_parameters.get(name, 1.0)  # whether it may be left out is checked below
+            if not isinstance(value, Real):
+                raise UserError(f"rope_parameters.{name}={value!r} must be a number")
+        try:
+            self.validate_rope()
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                f"rope_parameters={self.rope_parameters} is not what rope_type={rope_type!r} needs: {error.args[0]}. Mend "
+                "it, or choose rope_type='default'"
+            ) from error
+
     def _check_experts(self) -> None:
+        for name in ("num_experts", "num_experts_per_tok"):
+            if not isinstance(getattr(self, name), Integral):
+                raise UserError(f"{name}={getattr(self, name)!r} must be a whole number")
         root = math.isqrt(max(self.num_experts, 0))
         if self.num_experts < 1 or root * root != self.num_experts:
             near = " or ".join(str(n * n) for n in (max(root, 1), root + 1))
