@@ -122,7 +122,7 @@ class MixedStream(IterableDataset):
             return {**row.fields, "source": source}
         columns: dict[str, Any] = {"input_ids": row.tokens, "seq_lengths": row.lengths}
         if self.reader.config.row_format == "conversation":
-            columns["labels"] = row.tokens if row.labels is None else row.labels
+            columns["labels"] = row.labels
         return {**columns, "source": source}
 
 

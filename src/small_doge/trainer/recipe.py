@@ -297,7 +297,7 @@ def build_arguments(
     if [model.model_preset, model.model_name_or_path, model.continue_from].count(None) != 2:
         raise UserError("set exactly one of model_preset (new weights), model_name_or_path and continue_from")
     for name in NEW_MODEL_SETTINGS:
-        if model.model_preset is None and name != "model_preset" and getattr(model, name):
+        if model.model_preset is None and getattr(model, name):
             raise UserError(f"{name} changes new models only; a trained one keeps its configuration and weights")
     if (data.datasets_and_ratios is None) == (data.dataset_name is None):
         raise UserError("set exactly one of datasets_and_ratios (a mix to make) and dataset_name (one made before)")

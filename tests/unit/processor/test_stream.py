@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -87,16 +88,18 @@ def test_a_position_of_another_mix_is_refused(tiny_tokenizer):
         one.load_state_dict(two.state_dict())
 
 
+def load_batches(tokenizer, state=None, **options):
+    """Batches of four of 40 rows, from a position."""
+    mix = {"processing_class": tokenizer, "max_length": 64, "total_sample_size": 40, "streaming": True}
+    stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **mix)["train"]
+    if state:
+        stream.load_state_dict(state)
+    return StreamLoader(stream, 4, 0, 1, PackedCollator(), **options)
+
+
 @pytest.mark.parametrize("fetch_ahead", [False, True])
 def test_batches_fetched_ahead_do_not_count(tiny_tokenizer, fetch_ahead):
-    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 40, "streaming": True}
-
-    def load(state=None):
-        stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
-        if state:
-            stream.load_state_dict(state)
-        return StreamLoader(stream, 4, 0, 1, PackedCollator(), turns=2, fetch_ahead=fetch_ahead)
-
+    load = partial(load_batches, tiny_tokenizer, turns=2, fetch_ahead=fetch_ahead)
     whole = [batch["input_ids"].tolist() for batch in load()]
     assert len(whole) == 20 and whole[:10] == whole[10:]
     for done in (3, 10, 13):
@@ -110,14 +113,7 @@ def test_batches_fetched_ahead_do_not_count(tiny_tokenizer, fetch_ahead):
 
 @pytest.mark.parametrize("fetch_ahead", [False, True])
 def test_a_loader_that_went_on_begins_at_the_first_row_when_it_starts_again(tiny_tokenizer, fetch_ahead):
-    options = {"processing_class": tiny_tokenizer, "max_length": 64, "total_sample_size": 40, "streaming": True}
-
-    def load(state=None):
-        stream = pt_datasets_process.mix_datasets_by_ratio(MIX, **options)["train"]
-        if state:
-            stream.load_state_dict(state)
-        return StreamLoader(stream, 4, 0, 1, PackedCollator(), fetch_ahead=fetch_ahead)
-
+    load = partial(load_batches, tiny_tokenizer, fetch_ahead=fetch_ahead)
     first = load()
     whole = [batch["input_ids"].tolist() for batch in first]
     again = load(first.state_after(7))
