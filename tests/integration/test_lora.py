@@ -53,6 +53,14 @@ def test_the_finished_model_is_the_base_with_the_adapter_in_it(shared, adapt, ba
     torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
 
 
+def test_raw_weights_beside_an_average_are_a_whole_model(adapt, tmp_path):
+    adapt(tmp_path, weight_average="uniform", weight_average_share=0.4)
+    raw, report = AutoModelForCausalLM.from_pretrained(tmp_path / "raw_weights", output_loading_info=True)
+    finished = AutoModelForCausalLM.from_pretrained(tmp_path).state_dict()
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    assert any(not torch.equal(tensor, finished[name]) for name, tensor in raw.state_dict().items())
+
+
 def test_checkpoints_hold_the_adapter_alone_and_a_stopped_run_ends_alike(shared, adapt, tmp_path):
     adapt(shared / "sft")  # as the test before did
     names = load_file(shared / "sft" / "checkpoint-4" / "adapter_model.safetensors")

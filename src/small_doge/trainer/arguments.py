@@ -3,7 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from transformers import TrainingArguments
 
@@ -104,6 +104,9 @@ class DataArguments(DataConfig):
 class StageSettings:
     """What every stage has in place of, or beside, the settings of its library: our defaults and our schedule."""
 
+    # Sequences that the model reads for each row.
+    sequences_per_row: ClassVar[int] = 1
+
     output_dir: str | None = field(default=None, metadata={"help": "Folder for checkpoints and the finished model."})
     lr_scheduler_type: str = field(default="warmup_stable_decay", metadata={"help": "Learning rate schedule."})
     warmup_steps: float = field(
@@ -139,7 +142,9 @@ class StageSettings:
     )
     tokens_per_step: int | None = field(
         default=None,
-        metadata={"help": "Number of tokens per step over all processes; sets gradient_accumulation_steps."},
+        metadata={
+            "help": "Number of tokens per step over all processes, with both answers of a pair; sets gradient_accumulation_steps."
+        },
     )
     overwrite: bool = field(default=False, metadata={"help": "Discard the run that output_dir holds and start over."})
     seed: int = field(default=233, metadata={"help": "Seed of new weights, of the order of the data and of dropout."})
@@ -199,6 +204,10 @@ class StageSettings:
     def set_accumulation(self, steps: int) -> None:
         """Set the accumulation steps, and what follows from them."""
         self.gradient_accumulation_steps = steps
+
+    def compute_row_length(self, max_length: int) -> int:
+        """Return the number of tokens of a sequence that fills its row; `max_length` is that of the data."""
+        return max_length
 
 
 def check_settings(args: Any) -> None:

@@ -1,5 +1,6 @@
 """What a run leaves: its figures, and a complete model folder."""
 
+import copy
 import os
 import time
 from pathlib import Path
@@ -24,14 +25,15 @@ logger = get_logger(__name__)
 
 
 def put_average(trainer: DogeTrainer) -> None:
-    """Put the average of the last weights into the model, if the run made one, and save the raw weights beside it."""
+    """Put the average of the last weights into the model, if the run made one, and save the raw weights, an adapter merged, beside it."""
     if trainer.average is None:
         return
     trainer.check_finite()
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.args.should_save and trainer.average.average is not None:
         folder = Path(trainer.args.output_dir) / RAW
-        model.save_pretrained(folder)
+        raw = copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        raw.save_pretrained(folder)
         trainer.processing_class.save_pretrained(folder)
     if not trainer.average.put_into(model):
         logger.warning("no step was averaged, since the run was at its end already: its last weights are the result")

@@ -18,7 +18,7 @@ from ..processor.prepared import open_prepared
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
 from .arguments import MUON, DataArguments, ModelArguments, StageArguments
-from .building import build_muon
+from .building import add_adapter, build_muon
 from .checkpoints import BYTES_OF_WEIGHT, estimate_checkpoint, estimate_disk
 from .recipe import StageRun, load_run
 from .stages import find_stage, guess_stage
@@ -29,8 +29,6 @@ logger = get_logger(__name__)
 # A probe of all rows at once may take this long; beyond, one row is measured and multiplied.
 PATIENCE = 10.0
 POLL_SECONDS = 0.002
-# Of an unknown prompt, beside the completion.
-PROMPT_TOKENS = 128
 
 
 @dataclass(frozen=True)
@@ -107,16 +105,18 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     run = load_stage(config, overrides, stage)
     args = run.args
     doge_config = find_config(run.model)
-    length = row_length(run.data, args)
-    at_once = args.per_device_train_batch_size * run.stage.sequences_per_row
-    probe = run_probe(doge_config, args, at_once, length, completion_length(args))
+    length = args.compute_row_length(run.data.max_length)
+    at_once = args.per_device_train_batch_size * args.sequences_per_row
+    probe = run_probe(doge_config, run, at_once, length, completion_length(args))
     with torch.device("meta"):
         model = DogeForCausalLM(doge_config)
+        parameters = model.num_parameters()
+        model = add_adapter(model, run.model)
     micro_steps = args.gradient_accumulation_steps
     rows = at_once * micro_steps * args.world_size
     return Plan(
         stage=run.stage.name,
-        parameters=model.num_parameters(),
+        parameters=parameters,
         rows_per_step=rows,
         tokens_per_step=rows * length,
         steps=count_steps(run.data, args),
@@ -142,12 +142,6 @@ def find_config(model: ModelArguments) -> DogeConfig:
         return DogeConfig.from_preset(size)
 
 
-def row_length(data: DataArguments, args: StageArguments) -> int:
-    """Return the number of tokens that a row has at most."""
-    completion = completion_length(args)
-    return min(data.max_length, PROMPT_TOKENS) + completion if completion else data.max_length
-
-
 def completion_length(args: Any) -> int:
     """Return the number of tokens that are generated for each row, 0 in stages that generate none."""
     return getattr(args, "max_completion_length", None) or 0
@@ -163,30 +157,32 @@ def count_steps(data: DataArguments, args: StageArguments) -> int | None:
     if rows is None:
         return None
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    # Each prompt is a row of the data, and as many rows of a step as it has completions.
-    rows *= getattr(args, "num_generations", 1) or 1
+    # Each prompt is a row of the data, and as many rows of a step as it has completions, each as often as it is used.
+    rows *= getattr(args, "num_generations", 1) * getattr(args, "num_iterations", 1)
     return max(1, int(rows * args.num_train_epochs) // per_step)
 
 
 def run_probe(
-    config: DogeConfig, args: StageArguments, rows: int, length: int, completion: int = 0, before: int | None = None
+    config: DogeConfig, run: StageRun, rows: int, length: int, completion: int = 0, before: int | None = None
 ) -> Probe:
     """Measure a micro-batch of random tokens: one row first, and all of them where that does not take long.
 
     Args:
         config: of the model, which gets random weights.
-        args: of the run: device and precision.
+        run: device, precision, optimizer and adapter.
         rows: of a micro-batch.
         length: tokens of a row.
         completion: tokens of it that are generated first.
         before: bytes of the process before any probe, whose memory it may still hold; those of now if None.
     """
     gc.collect()
+    args = run.args
     device = args.device
     with watch_memory(device, before) as peak:
-        model = DogeForCausalLM(config).to(device).train()
+        model = add_adapter(DogeForCausalLM(config).to(device), run.model).train()
         by_muon = args.optim == MUON
-        optimizer = build_muon(model, args) if by_muon else torch.optim.AdamW(model.parameters(), lr=1e-9)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = build_muon(model, args) if by_muon else torch.optim.AdamW(trained, lr=1e-9)
         _run_rows(model, args, 1, min(length, 32), 0)  # warm-up
         started = time.monotonic()
         optimizer.step()
@@ -196,7 +192,8 @@ def run_probe(
         # A process that reuses memory it had before grows by less than it holds.
         weights = BYTES_OF_WEIGHT * model.num_parameters()
         least = estimate_checkpoint(model, args) + weights  # of the gradients
-        average = 0 if args.weight_average == "none" else weights  # made late in a run, and not by this probe
+        averaged = 0 if args.weight_average == "none" else sum(parameter.numel() for parameter in trained)
+        average = BYTES_OF_WEIGHT * averaged  # made late in a run, and not by this probe
         if rows == 1 or first * rows > PATIENCE:
             whole = max(least, peak() + average)
             return Probe(rows, first * rows, update, whole + (whole - least) * (rows - 1))

@@ -304,7 +304,7 @@ def build_arguments(
     if data.dataset_name is not None:
         _check_prepared(data, settings)
     if stage.tokens_per_step is not None:
-        stage.set_accumulation(compute_accumulation(stage, data.max_length, settings))
+        stage.set_accumulation(compute_accumulation(stage, stage.compute_row_length(data.max_length), settings))
     if stage.optim == MUON and getattr(model, "lora_r", 0):
         raise UserError("optim=muon has no matrix to train beside an adapter: use another optim, or set lora_r to 0")
     _warn_of_ignored(settings, stage)
@@ -410,26 +410,31 @@ def load_run(stage: Stage, config: str | Path | None, overrides: dict[str, Any])
     )
 
 
-def compute_accumulation(args: StageArguments, max_length: int, settings: dict[str, Any]) -> int:
+def compute_accumulation(args: StageArguments, length: int, settings: dict[str, Any]) -> int:
     """Compute the accumulation steps that bring a step nearest to `tokens_per_step` on the processes at hand; print the sum.
+
+    Args:
+        args: of the stage.
+        length: tokens of a full sequence, of which a row may have more than one.
+        settings: resolved recipe.
 
     Raises:
         ValueError: it is set beside `gradient_accumulation_steps`, or is less than one batch.
     """
     if "gradient_accumulation_steps" in settings:
         raise UserError("set one of tokens_per_step and gradient_accumulation_steps")
-    rows, processes = args.per_device_train_batch_size, args.world_size
-    at_once = rows * max_length * processes
+    rows, processes = args.per_device_train_batch_size * args.sequences_per_row, args.world_size
+    at_once = rows * length * processes
     if args.tokens_per_step < at_once:
         raise UserError(
-            f"tokens_per_step={args.tokens_per_step} is less than one batch of {rows} rows of {max_length} tokens on "
+            f"tokens_per_step={args.tokens_per_step} is less than one batch of {rows} sequences of {length} tokens on "
             f"{processes} processes, {at_once}: lower per_device_train_batch_size"
         )
     steps = round(args.tokens_per_step / at_once)
     logger.info(
-        "a step: %d rows x %d tokens x %d processes x %d accumulated = %s tokens (tokens_per_step=%s)",
+        "a step: %d sequences x %d tokens x %d processes x %d accumulated = %s tokens (tokens_per_step=%s)",
         rows,
-        max_length,
+        length,
         processes,
         steps,
         f"{at_once * steps:,}",

@@ -32,7 +32,6 @@ class Stage:
         recipe: place of its recipe beside the folder of a size such as `recipes/doge/Doge-20M`, with `{size}` for the
             name of that folder.
         aliases: other names that are understood.
-        sequences_per_row: sequences that the model reads for each row, two for a pair of answers.
         data_defaults: settings of the data that differ from those of its row format.
         variants: settings by which the module chooses another trainer, an example of each, beside none.
     """
@@ -44,7 +43,6 @@ class Stage:
     starts_from: str | None = None
     recipe: str | None = None
     aliases: tuple[str, ...] = ()
-    sequences_per_row: int = 1
     data_defaults: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ()
 
@@ -90,7 +88,6 @@ STAGES: dict[str, Stage] = {
             row_format="preference",
             starts_from="sft",
             recipe="{size}-Instruct/dpo/config_full.yaml",
-            sequences_per_row=2,
         ),
         Stage(
             "distill",

@@ -19,7 +19,7 @@ from .arguments import MUON
 from .averaging import RAW
 from .callbacks import JUDGED_SHARE, read_log
 from .checkpoints import LOG_NAME
-from .planning import Probe, completion_length, find_config, load_stage, row_length, run_probe
+from .planning import Probe, completion_length, find_config, load_stage, run_probe
 from .runner import train_stage
 
 
@@ -83,8 +83,9 @@ def tune_batch_size(
         UserError: not even one row fits.
     """
     run = load_stage(config, overrides, stage)
-    args, doge, length = run.args, find_config(run.model), row_length(run.data, run.args)
-    sequences = run.stage.sequences_per_row
+    args, doge = run.args, find_config(run.model)
+    length = args.compute_row_length(run.data.max_length)
+    sequences = args.sequences_per_row
     available = int(USABLE * _free_memory(args.device))
     before = psutil.Process().memory_info().rss
     probes: list[Probe] = []
@@ -95,7 +96,7 @@ def tune_batch_size(
         if probes and probes[-1].seconds * rows / probes[-1].rows > LONGEST_PROBE:
             break
         try:
-            probe = run_probe(doge, args, rows * sequences, length, completion_length(args), before)
+            probe = run_probe(doge, run, rows * sequences, length, completion_length(args), before)
         except (MemoryError, torch.OutOfMemoryError):
             break
         probes.append(replace(probe, rows=rows))

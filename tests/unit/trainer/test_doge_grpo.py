@@ -54,6 +54,24 @@ def test_a_step_must_hold_whole_groups(tmp_path):
         GRPOArguments(num_generations=1, **common)
 
 
+def test_completions_may_serve_more_steps_than_one(tmp_path, messages):
+    common = {"output_dir": str(tmp_path), "report_to": "none", "use_cpu": True, "num_generations": 8}
+    GRPOArguments(per_device_train_batch_size=2, steps_per_generation=4, save_steps=8, **common)
+    assert "generates anew" not in messages.text
+    GRPOArguments(per_device_train_batch_size=2, steps_per_generation=4, save_steps=6, **common)
+    assert "save_steps=6" in messages.text and "a multiple of 4" in messages.text
+    with pytest.raises(
+        ValueError, match="steps_per_generation=3 on 1 processes must be a multiple of num_generations=8"
+    ):
+        GRPOArguments(per_device_train_batch_size=2, steps_per_generation=3, **common)
+
+
+@pytest.mark.parametrize("name", ["steps_per_generation", "generation_batch_size"])
+def test_tokens_of_a_step_decide_what_is_generated_together(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name}=16 beside tokens_per_step=4096"):
+        GRPOArguments(output_dir=str(tmp_path), tokens_per_step=4096, report_to="none", use_cpu=True, **{name: 16})
+
+
 def test_accumulation_that_follows_from_tokens_keeps_one_generation_a_step(args):
     args.set_accumulation(4)
     assert (args.gradient_accumulation_steps, args.steps_per_generation, args.generation_batch_size) == (4, 4, 64)

@@ -9,8 +9,8 @@ from tests.conftest import TINY
 
 from small_doge.models import DogeConfig, DogeForCausalLM
 from small_doge.trainer import planning
-from small_doge.trainer.arguments import ModelArguments, StageArguments
-from small_doge.trainer.planning import count_steps, find_config, load_stage, make_plan, row_length
+from small_doge.trainer.arguments import ModelArguments
+from small_doge.trainer.planning import count_steps, find_config, load_stage, make_plan
 from small_doge.trainer.stages import guess_stage
 
 
@@ -61,9 +61,41 @@ def test_pairs_and_completions_count(tmp_path, stage):
         changes |= {"num_generations": 4, "max_completion_length": 8}
     path = write(tmp_path, stage, **changes)
     run = load_stage(path, {})
-    assert row_length(run.data, run.args) == {"dpo": 32, "grpo": 40}[stage]
+    assert run.args.compute_row_length(run.data.max_length) == {"dpo": 32, "grpo": 40}[stage]
     assert count_steps(run.data, run.args) == {"dpo": 24, "grpo": 96}[stage]
     assert find_config(run.model).hidden_size == 256  # the size that the name tells
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Settings of a run that goes on from a tiny model."""
+    DogeConfig(**TINY).save_pretrained(tmp_path / "model")
+    return {"model_preset": None, "model_overrides": {}, "model_name_or_path": str(tmp_path / "model")}
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "accumulated"),
+    [("dpo", {}, 5), ("grpo", {"num_generations": 4, "max_completion_length": 8}, 8)],
+)
+def test_tokens_of_a_step_count_both_answers_of_a_pair_and_completions(
+    monkeypatch, tmp_path, trained, stage, changes, accumulated
+):
+    monkeypatch.delitem(SETTINGS, "gradient_accumulation_steps")
+    path = write(tmp_path, stage, tokens_per_step=1280, **trained, **changes)
+    assert load_stage(path, {}).args.gradient_accumulation_steps == accumulated
+    assert make_plan(path, {}).tokens_per_step == 1280
+
+
+def test_completions_that_are_used_again_take_more_steps(tmp_path, trained):
+    run = load_stage(write(tmp_path, "grpo", num_generations=4, num_iterations=2, **trained), {})
+    assert count_steps(run.data, run.args) == 192
+
+
+def test_a_checkpoint_of_an_adapter_is_planned_as_the_adapter_alone(tmp_path, trained):
+    whole = make_plan(write(tmp_path, "sft", **trained), {})
+    adapted = make_plan(write(tmp_path, "sft", lora_r=2, **trained), {})
+    assert adapted.parameters == whole.parameters
+    assert adapted.checkpoint < whole.checkpoint / 4 and adapted.disk < whole.disk
 
 
 def test_the_longest_size_in_a_name_counts():
@@ -91,7 +123,7 @@ def test_memory_counts_an_average_of_the_weights(monkeypatch, tmp_path):
     config = DogeConfig(**TINY)
     parameters = DogeForCausalLM(config).num_parameters()
     peaks = [
-        planning.run_probe(config, StageArguments(output_dir=str(tmp_path), use_cpu=True, weight_average=kind), 2, 16)
+        planning.run_probe(config, load_stage(write(tmp_path, weight_average=kind), {}), 2, 16)
         for kind in ("none", "uniform")
     ]
     assert peaks[1].memory - peaks[0].memory == 4 * parameters

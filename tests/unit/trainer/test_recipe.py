@@ -100,7 +100,10 @@ def test_a_plain_no_is_a_strategy_and_not_false(tmp_path, word):
     ("settings", "message"),
     [
         ({"tokens_per_step": 4096, "gradient_accumulation_steps": 2}, "set one of tokens_per_step and"),
-        ({"tokens_per_step": 100}, "is less than one batch of 8 rows of 2048 tokens on 1 processes, 16384: lower"),
+        (
+            {"tokens_per_step": 100},
+            "is less than one batch of 8 sequences of 2048 tokens on 1 processes, 16384: lower",
+        ),
     ],
 )
 def test_tokens_of_a_step_that_can_not_be_are_named(settings, message):
@@ -112,7 +115,7 @@ def test_tokens_of_a_step_become_accumulation_and_the_sum_is_told(messages):
     settings = {**ENOUGH, "use_cpu": True, "report_to": "none", "per_device_train_batch_size": 4}
     _, _, args = build_arguments({**settings, "tokens_per_step": 100_000})
     assert args.gradient_accumulation_steps == 12
-    assert "4 rows x 2048 tokens x 1 processes x 12 accumulated = 98,304 tokens" in messages.text
+    assert "4 sequences x 2048 tokens x 1 processes x 12 accumulated = 98,304 tokens" in messages.text
 
 
 def test_conversations_without_the_template_are_refused():

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import DPOConfig, DPOTrainer
@@ -28,6 +28,8 @@ logger = get_logger(__name__)
 @dataclass
 class DPOArguments(StageSettings, DPOConfig):
     """`trl.DPOConfig` with the defaults of this project."""
+
+    sequences_per_row: ClassVar[int] = 2
 
     precompute_ref_log_probs: bool = field(
         default=True,

@@ -1,5 +1,6 @@
 """Group relative policy optimisation on TRL's trainer, with rewards that verify: `grpo.py --config RECIPE.yaml`."""
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ logger = get_logger(__name__)
 ZERO_VARIANCE, CUT_OFF = "groups/equal_rewards", "groups/cut_off"
 # Rewards that differ by less are the same.
 EQUAL = 1e-6
+# Tokens of a prompt, which the data decide, where a full row is reckoned.
+PROMPT_TOKENS = 128
 # Groups before a run that can't learn is told so while it goes.
 EARLY_GROUPS = 40
 
@@ -52,29 +55,56 @@ class GRPOArguments(StageSettings, GRPOConfig):
     def __post_init__(self) -> None:
         check_rewards(self.reward_funcs, self.reward_weights)
         processes = int(os.environ.get("WORLD_SIZE", "1"))
-        rows = self.per_device_train_batch_size * self.gradient_accumulation_steps * processes
         if self.num_generations < 2:
             raise UserError(f"num_generations={self.num_generations}: at least 2 completions are compared")
-        # tokens_per_step, which decides on the accumulation later, is checked by set_accumulation.
-        if self.tokens_per_step is None:
-            self._check_groups(rows, processes)
-        else:
+        if self.tokens_per_step is not None:
+            for name in ("steps_per_generation", "generation_batch_size"):
+                if (value := getattr(self, name)) is not None:
+                    raise UserError(
+                        f"{name}={value} beside tokens_per_step={self.tokens_per_step}, which generates the completions of "
+                        "one step together: leave one of them out"
+                    )
+            # Decided by set_accumulation, which checks it; until then any that the library takes.
             self.steps_per_generation = self.num_generations
+        elif self.generation_batch_size is None:  # else the library checks it
+            self._check_groups(processes)
         super().__post_init__()
+        if self.tokens_per_step is None:
+            self._warn_of_saves_within_a_generation()
 
-    def _check_groups(self, rows: int, processes: int) -> None:
-        if rows % self.num_generations:
+    def _check_groups(self, processes: int) -> None:
+        name = "gradient_accumulation_steps" if self.steps_per_generation is None else "steps_per_generation"
+        steps = getattr(self, name)
+        if self.per_device_train_batch_size * steps * processes % self.num_generations:
             raise UserError(
-                f"per_device_train_batch_size={self.per_device_train_batch_size} times gradient_accumulation_steps="
-                f"{self.gradient_accumulation_steps} on {processes} processes must be a multiple of "
-                f"num_generations={self.num_generations}: all completions of a prompt are compared in one step"
+                f"per_device_train_batch_size={self.per_device_train_batch_size} times {name}="
+                f"{steps} on {processes} processes must be a multiple of "
+                f"num_generations={self.num_generations}: all completions of a prompt are generated and compared together"
+            )
+
+    def _warn_of_saves_within_a_generation(self) -> None:
+        """Say that a run that resumes between two steps of one generation is not the unbroken one: it generates anew."""
+        micro_steps = self.steps_per_generation * self.num_iterations
+        every = math.lcm(micro_steps, self.gradient_accumulation_steps) // self.gradient_accumulation_steps
+        if self.save_strategy == "steps" and self.save_steps >= 1 and self.save_steps % every:
+            logger.warning(
+                "save_steps=%g: completions serve %d steps, so a run that resumes from a checkpoint among these generates anew "
+                "and is not the unbroken one; a multiple of %d avoids that",
+                self.save_steps,
+                every,
+                every,
             )
 
     def set_accumulation(self, steps: int) -> None:
         """Set the accumulation steps; the completions of one step are generated together."""
         self.gradient_accumulation_steps = self.steps_per_generation = steps
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size * steps
-        self._check_groups(self.generation_batch_size, self.world_size)
+        self._check_groups(self.world_size)
+        self._warn_of_saves_within_a_generation()
+
+    def compute_row_length(self, max_length: int) -> int:
+        """Return the number of tokens of a prompt, which is short, and the longest completion."""
+        return min(max_length, PROMPT_TOKENS) + self.max_completion_length
 
     @property
     def groups_per_step(self) -> float:
