@@ -259,8 +259,10 @@ class EngineLM(TemplateLM):
         wanted = next(
             (given.pop(name) for name in ("max_gen_toks", "max_new_tokens") if name in given), MAX_NEW_TOKENS
         )
-        is_sampled = given.pop("do_sample", None) or (given.get("temperature") or 0) > 0
-        temperature = given.pop("temperature", 1.0)
+        flag, temperature = given.pop("do_sample", None), given.pop("temperature", None)
+        is_sampled = (temperature or 0) > 0 if flag is None else flag
+        if temperature is None:
+            temperature = 1.0
         if not is_sampled:
             temperature = 0.0
             given = {name: value for name, value in given.items() if name not in ("top_p", "top_k", "min_p")}

@@ -286,6 +286,23 @@ def test_a_long_answer_takes_no_more_than_half_of_the_length_from_its_prompt(rig
     assert len(long.prompt_ids) == 16 == long.options.max_new_tokens and lm.notes.num_cut == 1
 
 
+@pytest.mark.parametrize(
+    ("given", "temperature"),
+    [
+        ({}, 0.0),
+        ({"do_sample": False, "temperature": 1, "top_p": 0.5}, 0.0),
+        ({"do_sample": False, "temperature": None}, 0.0),
+        ({"do_sample": True}, 1.0),
+        ({"do_sample": True, "temperature": 0.5}, 0.5),
+        ({"temperature": 0.5}, 0.5),
+        ({"temperature": 0.0}, 0.0),
+    ],
+)
+def test_an_answer_is_drawn_only_if_that_is_asked(rigged, given, temperature):
+    options = EngineLM(rigged(), batch_size=1)._prepare("Ada", given).options
+    assert options.temperature == temperature and (options.top_p == 1.0 or temperature > 0)
+
+
 def test_an_unknown_argument_of_generation_is_refused(rigged):
     lm = EngineLM(rigged(), batch_size=1)
     with pytest.raises(UserError, match="num_beams"):
