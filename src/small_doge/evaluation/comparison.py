@@ -75,7 +75,7 @@ def read_scores(folder: Path) -> ScoredModel:
     """Read what `small-doge eval` left in a folder.
 
     Raises:
-        UserError: there is nothing, or it is damaged.
+        UserError: there is nothing, it is damaged, or a later run that was not finished left items of something else.
     """
     path = folder / RESULTS
     if not path.is_file():
@@ -83,22 +83,40 @@ def read_scores(folder: Path) -> ScoredModel:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         result["rows"] = [row for row in result["rows"] if not row["is_further"]]  # of other metrics of the same items
-        files = dict[str, Path]()
+        files, hashes = dict[str, Path](), dict[str, str]()
         settings = name_settings(result["suite"], result["limit"], result.get("chat"))
         several = Counter(row["row"] for row in result["rows"])
         for row in result["rows"]:
             # Rows that were asked after several numbers of examples are told apart by these.
             shots = f", {row['shots']}-shot" if several[row["row"]] > 1 else ""
-            for name in row["tasks"]:
+            for name, task_hash in zip(row["tasks"], row["task_hashes"], strict=True):
                 file = f"{result['suite']}-{name}-{row['shots']}shot{settings}.json"
-                files[name + shots] = folder / "tasks" / file
+                files[name + shots], hashes[name + shots] = folder / "tasks" / file, task_hash
             row["row"], row["tasks"] = row["row"] + shots, [name + shots for name in row["tasks"]]
         tasks = {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
+        for name, task in tasks.items():
+            _check_same(files[name], task, {"model_hash": result["model_hash"], "task_hash": hashes[name]})
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is not whole ({error}); run small-doge eval again with the same settings"
         ) from error
     return ScoredModel(result["model"], result, tasks)
+
+
+def _check_same(file: Path, task: dict[str, Any], facts: dict[str, str]) -> None:
+    """Refuse items of another model or of other rows than the table: a run writes them first, and the table at its end.
+
+    Raises:
+        UserError: they are.
+    """
+    for name, kind in (("model_hash", "model"), ("task_hash", "version of the task")):
+        if task[name] != facts[name]:
+            raise UserError(
+                f"{file} is of another {kind} than {RESULTS} beside it, as after a run that did not finish; run small-doge "
+                "eval again with the same settings"
+            )
 
 
 def is_model(folder: Path) -> bool:

@@ -31,7 +31,14 @@ def write_results(folder, scores, model="one", suite="base", rows=None, result=N
         "limit": None,
         **facts,
         "rows": [
-            {"row": name, "tasks": tasks, "shots": 0, "is_further": False, "notes": {"num_cut": 0}}
+            {
+                "row": name,
+                "tasks": tasks,
+                "task_hashes": [f"hash of {task}" for task in tasks],
+                "shots": 0,
+                "is_further": False,
+                "notes": {"num_cut": 0},
+            }
             for name, tasks in rows.items()
         ],
         **(result or {}),
@@ -39,7 +46,8 @@ def write_results(folder, scores, model="one", suite="base", rows=None, result=N
     (folder / "tasks").mkdir(parents=True)
     for name, values in scores.items():
         items = values if isinstance(values[0], dict) else make_items(values)
-        about = {**facts, "task": name, "shots": 0, "metric": "acc", "form": "cloze", **task, "items": items}
+        about = {**facts, "task": name, "task_hash": f"hash of {name}", "shots": 0, "metric": "acc", "form": "cloze"}
+        about |= {**task, "items": items}
         (folder / "tasks" / f"{suite}-{name}-0shot.json").write_text(json.dumps(about))
     (folder / "results.json").write_text(json.dumps(content))
     return folder
@@ -147,6 +155,15 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path):
     folder = write_results(tmp_path / "a", {"arc": [1, 0]})
     (folder / "tasks" / "base-arc-0shot.json").unlink()
     with pytest.raises(UserError, match="is not whole"):
+        read_scores(folder)
+
+
+@pytest.mark.parametrize("changed", [{"model_hash": "of other weights"}, {"task_hash": "of other rows"}])
+def test_items_of_a_later_run_that_failed_are_not_taken_for_those_of_the_table(tmp_path, changed):
+    folder = write_results(tmp_path / "a", {"arc": [1, 0], "piqa": [1, 0]})
+    path = folder / "tasks" / "base-piqa-0shot.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UserError, match=r"piqa-0shot\.json is of another .* than results\.json.*run small-doge eval again"):
         read_scores(folder)
 
 
