@@ -47,11 +47,14 @@ def hash_model(model: str) -> str:
 
 
 def find_commit() -> str | None:
-    """Return the commit of the source tree that this code runs from; None where it was installed from a wheel."""
+    """Return the commit of the source tree that this code runs from; None where it was installed from a wheel.
+
+    A wheel may lie within a repository of its user, whose commit says nothing of this code.
+    """
+    file = Path(__file__)
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        for words in (["ls-files", "--error-unmatch", file.name], ["rev-parse", "HEAD"]):
+            found = subprocess.run(["git", *words], cwd=file.parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return found.stdout.strip()

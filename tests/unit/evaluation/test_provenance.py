@@ -1,9 +1,12 @@
 """Hashes of models: another one for whatever decides the answers, the same one for all else."""
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from small_doge.evaluation import provenance
-from small_doge.evaluation.provenance import hash_model
+from small_doge.evaluation.provenance import find_commit, hash_model
 
 
 FILES = (
@@ -57,3 +60,20 @@ def test_a_hub_model_is_hashed_by_its_files_in_the_cache(tmp_path, monkeypatch):
     assert len({first, hash_model("owner/other"), hash_model("owner/unseen")}) == 3
     (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
     assert hash_model("owner/model") != first
+
+
+def test_the_commit_is_that_of_the_repository_which_holds_the_code(tmp_path, monkeypatch):
+    """Not of the one that a reader's environment with an installed wheel lies in."""
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
+        return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+
+    file = tmp_path / "site-packages" / Path(provenance.__file__).name
+    file.parent.mkdir()
+    file.write_text("")
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "Begin")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    assert find_commit() is None
+    git("add", "-f", str(file))
+    assert find_commit() == git("rev-parse", "HEAD").strip()
