@@ -43,6 +43,20 @@ def test_answers_do_not_depend_on_what_is_asked_beside_them(model, tiny_tokenize
     assert together == alone
 
 
+def test_a_drawn_answer_may_have_any_token(model, tiny_tokenizer):
+    """By default, transformers draws from the 50 likeliest ones."""
+    drawn, generate = set(), model.generate
+
+    def spy(**inputs):
+        output = generate(**inputs)
+        drawn.update(output[:, inputs["input_ids"].shape[1]].tolist())
+        return output
+
+    model.generate = spy
+    answer_all(model, tiny_tokenizer, ["Who?"] * 150, chat=False, max_new_tokens=1, seed=0)
+    assert len(drawn) > 60
+
+
 @pytest.mark.parametrize("chat", [True, False])
 def test_control_tokens_in_a_question_are_text_and_the_begin_token_is_never_doubled(model, tiny_tokenizer, chat):
     seen = []
