@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import math
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,9 @@ BASE_PROMPTS = ("Once upon a time", "The capital of France is", "Water boils whe
 SAMPLING = {"temperature": 0.8, "top_p": 0.9, "seed": 0}
 MAX_NEW_TOKENS = 64
 SPEED_DEPTH, SPEED_TOKENS = 512, 32
+# What names of exports add to the model's, by the command itself and in the documents; an export does not say of which model
+# it is, and a folder NAME-MORE-int8 is that of another one, NAME-MORE.
+EXPORT_SUFFIX = re.compile(r"-(onnx|float32|int8|int4|kv-int8)(-kv-int8)?")
 PACKAGES = ("small-doge", "torch", "transformers", "onnxruntime")
 ARCHITECTURE = {
     "num_hidden_layers": "layers",
@@ -140,10 +144,11 @@ def describe_sizes(folder: Path) -> dict[str, Any]:
     """Return parameters, bytes of the files of weights, and the exports that lie beside the folder."""
     check_model_folder(folder)
     weights = {file.name: file.stat().st_size for file in sorted(folder.glob("*")) if _is_weights(file)}
+    name = folder.resolve().name
     exports = {
         other.name: sum(file.stat().st_size for file in other.iterdir() if _is_weights(file))
-        for other in sorted(folder.resolve().parent.glob(f"{folder.resolve().name}-*"))
-        if other.is_dir() and is_exported(other)
+        for other in sorted(folder.resolve().parent.iterdir())
+        if other.name.startswith(name) and EXPORT_SUFFIX.fullmatch(other.name[len(name) :]) and is_exported(other)
     }
     return {"parameters": count_parameters(folder), "weights": weights, "exports": exports}
 

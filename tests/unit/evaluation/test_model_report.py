@@ -10,7 +10,13 @@ from tests.conftest import build_tiny
 from typer.testing import CliRunner
 
 from small_doge.cli.main import app
-from small_doge.evaluation.model_report import BASE_PROMPTS, CHAT_PROMPTS, count_parameters, find_scores
+from small_doge.evaluation.model_report import (
+    BASE_PROMPTS,
+    CHAT_PROMPTS,
+    count_parameters,
+    describe_sizes,
+    find_scores,
+)
 from small_doge.evaluation.provenance import hash_model
 from small_doge.evaluation.report_page import list_sections, write_page
 from small_doge.inference.export import export_onnx
@@ -188,6 +194,16 @@ def test_an_export_has_its_own_facts_and_stays_one_that_can_be_made_again(folder
     assert "blocks of 8 bits" in (out / "README.md").read_text() and "Figures updated" in output
     assert (out / RECORD).is_file() and check_output(out, "small-doge export") == []
     assert run(folder)[1]["sizes"]["exports"].keys() == {"sft-int8"}
+
+
+def test_exports_of_models_with_longer_names_are_theirs(folder):
+    own = {"onnx", "float32", "int8", "int4", "kv-int8", "int8-kv-int8"}
+    for name in ("sft", "sft-long"):
+        for suffix in own:
+            (folder.parent / f"{name}-{suffix}").mkdir()
+            (folder.parent / f"{name}-{suffix}" / "runtime.json").write_text("{}")
+            (folder.parent / f"{name}-{suffix}" / "model.onnx").write_bytes(b"")
+    assert describe_sizes(folder)["exports"].keys() == {f"sft-{suffix}" for suffix in own}
 
 
 def test_a_page_may_stand_elsewhere(folder, tmp_path):
