@@ -68,6 +68,7 @@ class EngineLM(TemplateLM):
     Attributes:
         report: told which share of the requests is done whenever one is; None if nobody wants to know.
         notes: counts of what could not be asked as it was meant.
+        is_int4: whether answers depend on what is computed beside them, so that another batch size is another result.
         ends_turn: whether an answer to a conversation is scored with the tokens by which the template ends its turn.
         used_batch_size: texts that were computed together last.
         has_ended: of the answers that were generated last, in the order of their requests, whether each ended by itself or
@@ -94,8 +95,8 @@ class EngineLM(TemplateLM):
         limits = [limit for limit in (engine.backend.max_length, max_length or engine.trained_length) if limit]
         self.max_length = min(limits) if limits else 2048
         self.batch_size = batch_size
-        is_int4 = getattr(engine, "settings", {}).get("quantize") == "int4"
-        self.found_batch_size: int | None = 1 if is_int4 else None
+        self.is_int4 = getattr(engine, "settings", {}).get("quantize") == "int4"
+        self.found_batch_size: int | None = 1 if self.is_int4 else None
         self.used_batch_size: int | None = None
         self.show_progress = show_progress
         self.report: Callable[[float], None] | None = None

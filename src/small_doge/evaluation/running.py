@@ -5,7 +5,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -94,11 +94,22 @@ def plan_suite(
         tasks |= found
     if not tasks:
         raise UserError(f"no task is left: {'; '.join(skipped.values())}")
-    notes = [
-        f"{name} takes no examples: it was asked with {count}" for name, count in tasks if shots and count not in shots
-    ]
+    notes = _note_other_shots(tasks, shots or ())
     chat = suite in CHAT_SUITES if chat is None else chat
     return Plan(suite, chat, limit, {r: p for r, p in rows.items() if r not in skipped}, tasks, skipped, notes)
+
+
+def _note_other_shots(tasks: Iterable[tuple[str, int]], wanted: Sequence[int]) -> list[str]:
+    """Say of each task after which of the wanted numbers of examples it was not asked, because it takes none."""
+    given: dict[str, set[int]] = {}
+    for name, count in tasks:
+        given.setdefault(name, set()).add(count)
+    notes = []
+    for name, counts in given.items():
+        if others := sorted(set(wanted) - counts):
+            asked, left = (", ".join(map(str, sorted(numbers))) for numbers in (counts, others))
+            notes.append(f"{name} takes no examples: it was asked with {asked}, not with {left}")
+    return notes
 
 
 def make_content(plan: Plan, parts: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -125,6 +136,8 @@ def run_plan(
     for (name, count), task in plan.tasks.items():
         chat, path = is_chat(plan, task), folder / "tasks" / f"{plan.suite}-{name}-{count}shot{settings}.json"
         key = {**facts, "task": task.name, "task_hash": task.task_hash, "shots": task.shots, "chat": chat}
+        if getattr(lm, "is_int4", False):
+            key["wanted_batch_size"] = lm.batch_size
         if known := read_kept(path, key):
             say(f"{name}, {count}-shot: taken from {path}")
             found[name, count] = known

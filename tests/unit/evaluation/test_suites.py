@@ -181,6 +181,16 @@ def test_the_batch_is_kept_and_is_one_for_answers_of_int4(rigged, data, tmp_path
         assert tasks["triviaqa"]["batch_size"] in expected and tasks["openbookqa"]["batch_size"] == 4
 
 
+@pytest.mark.parametrize(("quantize", "taken"), [("int8", [0, 1, 1]), ("int4", [0, 0, 1])])
+def test_answers_of_int4_are_kept_for_their_batch_size_alone(rigged, data, tmp_path, quantize, taken):
+    engine, said = rigged(), []
+    engine.settings = {"quantize": quantize}
+    for number, size in enumerate((None, 2, 2)):
+        said.clear()
+        run(engine, data, tmp_path, batch_size=size, names=["triviaqa"], shots=[0], say=said.append)
+        assert sum("taken from" in text for text in said) == taken[number]
+
+
 def test_the_default_folder_names_what_is_not_the_suites(tiny_engine, data, tmp_path):
     folder = tmp_path / "model"
     tiny_engine.backend.model.save_pretrained(folder)
@@ -204,11 +214,12 @@ def test_the_guides_numbers_of_examples_are_kept():
     assert choose_shots("instruct", "ifeval", [0, 5]) == [0]
 
 
-def test_examples_that_a_task_cannot_have_are_told(data):
-    assert plan_suite("instruct", data, ["ifeval"], shots=[5]).notes == [
-        "ifeval takes no examples: it was asked with 0"
+@pytest.mark.parametrize(("shots", "others"), [([5], "5"), ([0, 5], "5"), ([2, 5], "2, 5")])
+def test_examples_that_a_task_cannot_have_are_told(data, shots, others):
+    assert plan_suite("instruct", data, ["ifeval", "arc_easy"], shots=shots).notes == [
+        f"ifeval takes no examples: it was asked with 0, not with {others}"
     ]
-    assert plan_suite("instruct", data, ["ifeval"], shots=[0, 5]).notes == []
+    assert plan_suite("instruct", data, ["ifeval", "arc_easy"], shots=[0]).notes == []
 
 
 @pytest.mark.parametrize("text", ["", "a", "5,-1", "1.5"])
