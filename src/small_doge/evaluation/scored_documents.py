@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from ..processor.chat_encoding import encode_document
 from ..processor.data_config import DataConfig
 from ..processor.encoder import BATCH_ROWS, IGNORED, Encoder, Example
+from ..processor.prepared import find_other_tokenizer
 from ..processor.readers import FileRange
 from ..processor.sources import open_source
 from ..utils.errors import UserError
@@ -24,6 +26,7 @@ from .choices import ROW_FORMATS
 
 
 NO_LIMIT = 1 << 40  # tokens of a document
+HOW_TO_PREPARE = "make rows of tokens with small-doge data prepare, or name the raw data"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class DocumentReader:
         """Yield the documents of a file, folder or data set.
 
         Raises:
-            UserError: there is none of this name, or it can't be read.
+            UserError: there is none of this name, it can't be read, or it holds tokens that are not the model's.
         """
         source = open_source(name, all_splits=True)
         for file_range in source.ranges:
@@ -96,11 +99,15 @@ class DocumentReader:
                 yield self._read_text(file_range)
                 continue
             rows: list[dict[str, Any]] = []
+            are_tokens = False
             for record in source.read(file_range):
                 if record.row is None:
                     self.failed[record.problem] += 1
                 elif "input_ids" in record.row:
-                    yield from _split_prepared(record.row, file_range.path)
+                    if not are_tokens:
+                        self._check_tokenizer(file_range.path)
+                        are_tokens = True
+                    yield from self._split_prepared(record.row, record.where, file_range.path)
                 else:
                     rows.append(record.row)
                 if len(rows) == BATCH_ROWS:
@@ -128,18 +135,62 @@ class DocumentReader:
                 self.failed[example] += 1
 
 
+    def _check_tokenizer(self, path: str) -> None:
+        """Refuse a file of tokens that another tokenizer made.
+
+        Raises:
+            UserError: it did.
+        """
+        own = find_other_tokenizer(Path(path).parent, self.tokenizer)
+        if own is not None:
+            raise UserError(
+                f"the rows of {path} were made with another tokenizer ({own}) than the model's: prepare them with that of "
+                "the model, or name the raw data"
+            )
+
+    def _split_prepared(self, row: dict[str, Any], where: str, path: str) -> Iterator[Document]:
+        """Yield the documents of a prepared row; padding is none.
+
+        Raises:
+            UserError: it is no prepared row, or holds a token that the tokenizer does not have.
+        """
+        if row.get("seq_lengths") is None:
+            raise UserError(f"{where}: the row has input_ids and no seq_lengths; {HOW_TO_PREPARE}")
+        try:
+            tokens, lengths = _read_tokens(row["input_ids"]), _read_tokens(row["seq_lengths"])
+            labels = _read_tokens(row["labels"]) if row.get("labels") is not None else None
+            if lengths.sum() > len(tokens) or (labels is not None and len(labels) != len(tokens)):
+                raise ValueError("its lengths are those of another row")
+        except (ValueError, TypeError, OverflowError) as error:
+            raise UserError(f"{where}: this is no prepared row ({error}); {HOW_TO_PREPARE}") from error
+        size = len(self.tokenizer)
+        outside = tokens[(tokens < 0) | (tokens >= size)]
+        if len(outside):
+            raise UserError(
+                f"{where}: the row holds token {outside[0]}, and the tokenizer has 0 to {size - 1}: it was made with another "
+                f"one; {HOW_TO_PREPARE}"
+            )
+        tokens = tokens.astype(np.int32)
+        for start, stop in pairwise(accumulate(lengths, initial=0)):
+            yield _make_document(tokens[start:stop], None if labels is None else labels[start:stop], path)
+
+
+def _read_tokens(values: Any) -> np.ndarray:
+    """Read whole numbers as int64 [n].
+
+    Raises:
+        ValueError: they are something else.
+    """
+    found = np.asarray(values)
+    if found.ndim != 1 or (found.size and found.dtype.kind not in "iu"):
+        raise ValueError(f"{str(values)[:40]} are not whole numbers")
+    return found.astype(np.int64)
+
+
 def _make_document(tokens: np.ndarray, labels: np.ndarray | None, path: str) -> Document:
     scored = np.ones(len(tokens), dtype=bool) if labels is None else labels != IGNORED
     scored[:1] = False
     return Document(tokens, scored, path)
-
-
-def _split_prepared(row: dict[str, Any], path: str) -> Iterator[Document]:
-    """Yield the documents of a prepared row; padding is none."""
-    tokens = np.asarray(row["input_ids"], dtype=np.int32)
-    labels = np.asarray(row["labels"], dtype=np.int32) if row.get("labels") is not None else None
-    for start, stop in pairwise(accumulate(row["seq_lengths"], initial=0)):
-        yield _make_document(tokens[start:stop], None if labels is None else labels[start:stop], path)
 
 
 def join_documents(documents: Sequence[Document]) -> Document:

@@ -1,10 +1,13 @@
 """Rows that were prepared before, in a folder."""
 
 from pathlib import Path
+from typing import Any
 
 from datasets import DatasetDict, load_from_disk
 
 from ..utils.errors import UserError
+from ..utils.model_folder import load_tokenizer
+from ..utils.vocabulary import hash_vocabulary
 
 
 # Rows that are looked at for the length of all: packing fills nearly each of them.
@@ -35,6 +38,21 @@ def open_prepared(name: str) -> DatasetDict:
             "in datasets_and_ratios"
         )
     return rows
+
+
+def find_other_tokenizer(folder: str | Path, tokenizer: Any) -> Path | None:
+    """Find the tokenizer that prepared rows were made with, if its vocabulary is another one than that of `tokenizer`.
+
+    Args:
+        folder: of the rows, or of one of their splits.
+        tokenizer: of the model that is to read them.
+    """
+    folder = Path(folder)
+    is_split = (folder.parent / "dataset_dict.json").is_file()
+    own = (folder.parent if is_split else folder) / "tokenizer"
+    if own.is_dir() and hash_vocabulary(load_tokenizer(own)) != hash_vocabulary(tokenizer):
+        return own
+    return None
 
 
 def find_row_length(rows: DatasetDict) -> int | None:

@@ -13,12 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..processor.mixing import make_rows
 from ..processor.packing import IGNORED, PackedCollator
-from ..processor.prepared import open_prepared
+from ..processor.prepared import find_other_tokenizer, open_prepared
 from ..processor.stream import MixedStream, StreamLoader
 from ..utils.errors import UserError
 from ..utils.logging import get_logger
-from ..utils.model_folder import load_tokenizer
-from ..utils.vocabulary import hash_vocabulary
 from .arguments import DataArguments, StageArguments
 from .checkpoints import DATA_POSITION, read_step
 from .recipe import StageRun
@@ -47,8 +45,8 @@ def prepare_data(run: StageRun, tokenizer: PreTrainedTokenizerBase) -> dict[str,
 
 def check_prepared_tokenizer(folder: str, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise a `UserError` if the tokenizer that a folder of prepared rows keeps has another vocabulary."""
-    own = Path(folder) / "tokenizer"
-    if own.is_dir() and hash_vocabulary(load_tokenizer(own)) != hash_vocabulary(tokenizer):
+    own = find_other_tokenizer(folder, tokenizer)
+    if own is not None:
         raise UserError(
             f"the rows of dataset_name={folder} were made with another tokenizer than the model's: prepare them with that of "
             f"the model, or set tokenizer_name_or_path to {own} for new weights"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from tests.chats import turns
 from tests.conftest import TINY, build_tiny, draw_clear_rows
 from tokenizers import decoders
@@ -227,6 +228,37 @@ def test_rows_that_can_not_be_used_are_counted_with_the_reason(tiny_tokenizer, t
     assert sum(reader.failed.values()) == 3 and any("JSON" in reason for reason in reader.failed)
     with pytest.raises(UserError, match="did you mean 'conversation'"):
         DocumentReader(tiny_tokenizer, "conversations")
+
+
+def test_rows_of_another_tokenizer_are_refused_as_training_refuses_them(tiny_tokenizer, tmp_path):
+    rows = Dataset.from_list([{"input_ids": [0, 5, 6, 1], "seq_lengths": [4]}])
+    rows.save_to_disk(str(tmp_path / "prepared"))
+    tiny_tokenizer.save_pretrained(tmp_path / "prepared" / "tokenizer")
+    for name in ("prepared", "prepared/data-00000-of-00001.arrow"):
+        assert len(list(DocumentReader(tiny_tokenizer).read(str(tmp_path / name)))) == 1
+    other = copy.deepcopy(tiny_tokenizer)
+    other.add_tokens(["another"])
+    other.save_pretrained(tmp_path / "prepared" / "tokenizer")
+    for name in ("prepared", "prepared/data-00000-of-00001.arrow"):
+        with pytest.raises(UserError, match=r"prepared.* were made with another tokenizer.*prepare them"):
+            list(DocumentReader(tiny_tokenizer).read(str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"input_ids": [0, 5]}, "input_ids and no seq_lengths"),
+        ({"input_ids": [0, 5], "seq_lengths": None}, "input_ids and no seq_lengths"),
+        ({"input_ids": [0, 1 << 20], "seq_lengths": [2]}, "token 1048576, and the tokenizer has 0 to"),
+        ({"input_ids": [0, 1 << 32], "seq_lengths": [2]}, "token 4294967296, and"),
+        ({"input_ids": [0, 5], "seq_lengths": [3]}, "no prepared row"),
+        ({"input_ids": [0, -1], "seq_lengths": [2]}, "token -1, and"),
+        ({"input_ids": ["Ada", "Bo"], "seq_lengths": [2]}, "no prepared row"),
+    ],
+)
+def test_tokens_that_are_no_prepared_rows_of_the_model_are_refused(tiny_tokenizer, tmp_path, row, message):
+    with pytest.raises(UserError, match=f"rows.jsonl.*{message}"):
+        list(read(tiny_tokenizer, tmp_path, [row]))
 
 
 # Windows.
