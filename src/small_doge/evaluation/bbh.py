@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..utils.errors import UserError
-from .task_data import list_folders, read_rows
+from .task_data import check_row, list_folders, read_rows
 
 
 LETTERED = 0  # the choices stand in each question, as (A), (B) and so on
@@ -72,7 +72,10 @@ def read_questions(data_root: Path, metadata: dict[str, Any]) -> tuple[list[dict
             if "cot_prompts" not in path.name:
                 notes += _add(rows, read_rows(path, "bbh", metadata), path)
     for path in _find_files(data_root, "bbh", "json"):
-        notes += _add(rows, _read_published(path), path)
+        more = _read_published(path)
+        for number, row in enumerate(more, 1):
+            check_row(row, "bbh", metadata["columns"], f"{path}, example {number}")
+        notes += _add(rows, more, path)
     return [row for task in TASKS for row in rows.get(task, [])], notes
 
 
@@ -87,7 +90,9 @@ def read_examples(data_root: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for folder in list_folders(data_root):
         for path in sorted(folder.glob("bbh*cot_prompts.jsonl*")):
-            found |= {row["task"]: drop_thoughts(row["cot_prompt"]) for row in read_rows(path)}
+            for number, row in enumerate(read_rows(path), 1):
+                check_row(row, "bbh", ["task", "cot_prompt"], f"{path}, row {number}")
+                found[row["task"]] = drop_thoughts(row["cot_prompt"])
     for path in _find_files(data_root, "cot-prompts", "txt"):
         text = path.read_text(encoding="utf-8").split("-----\n", 1)[-1]  # after the canary
         found.setdefault(path.stem, drop_thoughts(text))

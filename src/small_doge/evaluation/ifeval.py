@@ -89,10 +89,11 @@ def check_instructions(doc: dict[str, Any], answer: str) -> dict[str, Any]:
         UserError: the row names an instruction that there is not.
     """
     random.seed(0)  # a checker draws what its row leaves open
+    row = {"key": doc.get("id"), **doc}  # the harness wants one, and does nothing with it
     try:
-        found = load_checkers().process_results(doc, [answer])
+        found = load_checkers().process_results(row, [answer])
     except KeyError as error:
-        raise UserError(f"IFEval, row {doc.get('key')}: there is no instruction {error}") from error
+        raise UserError(f"IFEval, row {row['key']}: there is no instruction {error}") from error
     return {
         name: [float(one) for one in value] if isinstance(value, list) else float(value)
         for name, value in found.items()

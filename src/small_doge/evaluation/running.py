@@ -196,8 +196,9 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     before, start = counts.as_dict(), time.perf_counter()
     if own:
         own.ends_turn, own.has_ended = bool(task.metadata.get("chat")), []
+    chance_level = find_chance_level(task)  # which judges answers to every row: one that can't be judged is told first
     samples = evaluate_task(lm, task, chat)
-    ended, chance_level = own.has_ended if own else [], find_chance_level(task)
+    ended = own.has_ended if own else []
     prompts = "".join(sample["prompt_hash"] for sample in samples)
     return {
         "metric": task.metadata["score"],

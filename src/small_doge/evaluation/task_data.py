@@ -3,6 +3,8 @@
 import gzip
 import json
 import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,26 @@ from ..utils.errors import UserError
 SUBFOLDERS = ("", "eval", "reason")  # of a data root
 EMBEDDED = Path(__file__).parent / "tasks" / "demo"  # what is in the package
 ID_COLUMNS = ("id", "ID", "unique_id", "key")
+SHOWN = 60  # characters of a wrong value
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
+def _is_list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
+
+
+# What a column holds in every task that has it: in words, and how to tell; a text where nothing else is said.
+TEXT: tuple[str, Callable[[Any], bool]] = "a text", lambda value: isinstance(value, str)
+TEXTS = "a list of texts", partial(_is_list_of, str)
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "aliases": TEXTS,
+    "instruction_id_list": TEXTS,
+    "kwargs": ("a list of objects", partial(_is_list_of, dict)),
+    "Answer": ("a number or a text", _is_value),
+}
 
 
 class MissingDataError(UserError):
@@ -45,9 +67,9 @@ def read_rows(path: Path, name: str = "", metadata: dict[str, Any] | None = None
     """Read JSON lines, packed by gzip or not.
 
     Raises:
-        UserError: the file is damaged; or a line is no JSON object, or lacks a column that the task needs.
+        UserError: the file is damaged; or a line is no JSON object, or lacks a column that the task needs, or has something
+            else in it.
     """
-    columns = metadata["columns"] if metadata else []
     rows = []
     try:
         text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -57,16 +79,18 @@ def read_rows(path: Path, name: str = "", metadata: dict[str, Any] | None = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
+        where = f"{path}, line {number}"
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise UserError(f"{path}, line {number}: no JSON ({error})") from error
-        lost = [column for column in columns if not isinstance(row, dict) or column not in row]
-        if lost:
-            has = ", ".join(row) if isinstance(row, dict) else type(row).__name__
-            raise UserError(f"{path}, line {number}: task {name} needs {', '.join(lost)} too; the line has {has}")
-        if "choices" in columns:
-            _check_choices(row, f"{path}, line {number}")
+            raise UserError(f"{where}: no JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: each line must be a JSON object; the line has {type(row).__name__}")
+        if metadata:
+            check_row(row, name, metadata["columns"], where)
+            _check_references(row, name, metadata.get("reference", ()), where)
+            if name == "winogrande":
+                _check_blank(row, where)
         rows.append(row)
     if not rows:
         raise UserError(f"{path} holds no rows")
@@ -76,6 +100,67 @@ def read_rows(path: Path, name: str = "", metadata: dict[str, Any] | None = None
 def get_id(row: dict[str, Any], name: str, number: int) -> str:
     """Return what names an item: a column of its row, or else its place."""
     return str(next((row[column] for column in ID_COLUMNS if row.get(column) is not None), f"{name}-{number}"))
+
+
+def check_row(row: dict[str, Any], name: str, columns: Sequence[str], where: str) -> None:
+    """Check that a row has columns, and that each of them holds what tasks take it for.
+
+    Args:
+        row: of task data.
+        name: of the task.
+        columns: that it needs.
+        where: the row stands, for messages.
+
+    Raises:
+        UserError: one is missing, or holds something else.
+    """
+    lost = [column for column in columns if column not in row]
+    if lost:
+        raise UserError(f"{where}: task {name} needs {', '.join(lost)} too; the line has {', '.join(row)}")
+    if "choices" in columns:
+        _check_choices(row, where)
+    for column in columns:
+        if column != "choices" and not (column == "answer" and "choices" in columns):
+            _check_value(row, column, name, where)
+    if "kwargs" in columns and len(row["kwargs"]) != len(row["instruction_id_list"]):
+        raise UserError(
+            f"{where}: kwargs has {len(row['kwargs'])} entries for {len(row['instruction_id_list'])} instructions; it must "
+            "have one for each"
+        )
+
+
+def _check_references(row: dict[str, Any], name: str, columns: Sequence[str], where: str) -> None:
+    """Check the columns that may hold the right answer, of which a row has at least one.
+
+    Raises:
+        UserError: one holds neither a text nor a number.
+    """
+    for column in columns:
+        if row.get(column) is not None and not _is_value(row[column]):
+            raise UserError(_tell_kind(row, column, name, where, "a number or a text"))
+
+
+def _check_value(row: dict[str, Any], column: str, name: str, where: str) -> None:
+    kind, is_right = KINDS.get(column, TEXT)
+    if not is_right(row[column]):
+        raise UserError(_tell_kind(row, column, name, where, kind))
+
+
+def _tell_kind(row: dict[str, Any], column: str, name: str, where: str, kind: str) -> str:
+    value = json.dumps(row[column], ensure_ascii=False)
+    return f"{where}: {column} of task {name} must be {kind}, and is {value[:SHOWN]}"
+
+
+def _check_blank(row: dict[str, Any], where: str) -> None:
+    """Refuse a sentence in which nothing follows the choice, since what follows is scored, and more than two choices.
+
+    Raises:
+        UserError: the row is such a one.
+    """
+    if not row["question"].partition("_")[2].strip():
+        raise UserError(f"{where}: question of task winogrande must have text after a _ that stands for the choice")
+    if len(row["choices"]) != 2:
+        raise UserError(f"{where}: task winogrande asks two choices, and the line has {len(row['choices'])}")
 
 
 def _check_choices(row: dict[str, Any], where: str) -> None:

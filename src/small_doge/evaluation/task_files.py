@@ -12,13 +12,14 @@ from typing import Any
 
 import datasets
 import jinja2
+import pyarrow
 import yaml
 
 from ..utils.answers import find_fault, find_marked
 from ..utils.errors import UserError
 from ..utils.suggest import unknown_name_message
 from . import bbh
-from .task_data import MissingDataError, find_data, get_id, read_rows
+from .task_data import MissingDataError, check_row, find_data, get_id, read_rows
 from .tasks import scorers
 
 
@@ -112,7 +113,7 @@ def load_task(name: str, data_root: Path, shots: int | None = None, limit: int |
     if not rows:
         raise UserError(f"task {name} has no items left; give fewer --shots")
     text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8") + json.dumps(rows, ensure_ascii=False)
-    config["custom_dataset"] = _give(rows)
+    config["custom_dataset"] = _give(rows, name, metadata)
     return LoadedTask(name, config, rows, shots, hashlib.sha256(text.encode()).hexdigest()[:16], notes)
 
 
@@ -170,9 +171,20 @@ def _take(rows: list[dict[str, Any]], limit: int | None, group: str | None) -> l
     return [rows[place] for place in sorted([place for _, place in zip(range(limit), by_turns, strict=False)])]
 
 
-def _give(rows: list[dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """Return a function that gives the harness these rows."""
-    return lambda **_: {"test": datasets.Dataset.from_list(rows)}
+def _give(rows: list[dict[str, Any]], name: str, metadata: dict[str, Any]) -> Callable[..., dict[str, Any]]:
+    """Return a function that gives the harness these rows, with the columns that the task file names, and no others.
+
+    Raises:
+        UserError: a column holds values of different types, which a data set can't.
+    """
+    references = metadata.get("reference", ())
+    columns = [column for column in metadata["columns"] if column not in references]
+    columns += ["final"] * bool(references) + ["id", "shots"]
+    try:
+        found = datasets.Dataset.from_list([{column: row[column] for column in columns} for row in rows])
+    except pyarrow.ArrowException as error:
+        raise UserError(f"task {name}: the rows hold values of different types in one place ({error})") from error
+    return lambda **_: {"test": found}
 
 
 # Examples.
@@ -215,11 +227,14 @@ def _read_examples(config: dict[str, Any], data_root: Path) -> dict[str, list[st
     """
     name, found = config["task"], dict[str, list[str]]()
     path = find_data(name, config["metadata"]["shots_file"], config["metadata"], data_root)
-    for row in read_rows(path):
+    for number, row in enumerate(read_rows(path), 1):
+        where = f"{path}, row {number}"
         if "prefix" in row and "task" in row:
             if row.get("form") == "rc" and row["task"] == name:
+                check_row(row, name, ["prefix"], where)
                 found[name] = [_rewrite(config, part) for part in row["prefix"].split("\n\n") if part.strip()]
         elif "subject" in row:
+            check_row(row, name, ["subject", "question", "choices", "answer"], where)
             found.setdefault(row["subject"], []).append(_write_example(config, row))
         else:
             raise UserError(f"{path}: examples need task and prefix, or subject, question, choices, answer")
@@ -242,6 +257,7 @@ def write_question(config: dict[str, Any], row: dict[str, Any]) -> str:
 def _write_example(config: dict[str, Any], row: dict[str, Any]) -> str:
     """Write a question with its answer."""
     template = config["metadata"].get("example")
+    row = {column: value for column, value in row.items() if value is not None}  # a template leaves out what is not there
     if template is not None:
         return _TEMPLATES.from_string(template).render(row) + "\n\n"
     question = write_question(config, row)

@@ -51,6 +51,13 @@ def test_an_instruction_that_there_is_not_is_named():
         check("a", ("punctuation:none", {}))
 
 
+def test_a_row_needs_no_key():
+    row = {"id": "a", "prompt": "Write.", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    assert check_instructions(row, "Ada reads")["prompt_level_strict_acc"] == 1
+    with pytest.raises(UserError, match="row a: there is no instruction"):
+        check_instructions({**row, "instruction_id_list": ["none"]}, "Ada")
+
+
 def test_the_checkers_are_loaded_without_a_connection():
     code = (
         "import socket\n"

@@ -117,6 +117,81 @@ def test_bad_data_are_told_with_the_remedy(data, tmp_path):
         load_task("piqa", data)
 
 
+ASKED = {"question": "Who _ reads", "choices": ["Ada", "Bo"], "answer": 0}
+RULES = {"key": 1, "prompt": "Write.", "instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "message"),
+    [
+        ("gsm8k", {"question": "1 + 1?", "final": 2}, "final of task gsm8k must be a text, and is 2"),
+        ("gsm8k", {"question": None, "final": "2"}, "question .* a text, and is null"),
+        ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": None}, "aliases .* a list of texts, and is null"),
+        ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": "Paris"}, 'aliases .* and is "Paris"'),
+        ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": [1]}, "aliases"),
+        ("triviaqa", {"question": "Who?", "answer": {"value": "Ada"}, "aliases": []}, "answer .* a text"),
+        ("bbh", {"task": "navigate", "input": "Back?", "target": 5}, "target"),
+        ("bbh", {"task": "navigate", "input": None, "target": "Yes"}, "input"),
+        ("bbh", {"task": ["navigate"], "input": "Back?", "target": "Yes"}, "task of task bbh"),
+        ("ifeval", {**RULES, "kwargs": None}, "kwargs .* a list of objects"),
+        ("ifeval", {**RULES, "kwargs": [{}, None]}, "kwargs .* a list of objects"),
+        ("ifeval", {**RULES, "kwargs": [{}]}, "kwargs has 1 entries for 2 instructions"),
+        ("winogrande", {**ASKED, "question": "Ada reads"}, "question .* text after a _"),
+        ("winogrande", {**ASKED, "question": "There reads _"}, "question .* text after a _"),
+        ("winogrande", {**ASKED, "choices": ["Ada", "Bo", "Cy"]}, "two choices, and the line has 3"),
+        ("svamp", {"Body": "1", "Question": "2", "Answer": True}, "Answer .* a number or a text, and is true"),
+        ("svamp", {"Body": "1", "Question": "2", "Answer": ["4"]}, "Answer"),
+        ("math", {"problem": "Half?", "answer": ["4"]}, "answer of task math must be a number or a text"),
+        ("mmlu", {**ASKED, "subject": None}, "subject"),
+    ],
+)
+def test_values_of_a_wrong_type_are_told_with_their_place(data, task, row, message):
+    config = read_task(task)
+    file = "bbh_3.jsonl.gz" if task == "bbh" else config["dataset_kwargs"]["data_files"]["test"]
+    path = data / file if (data / file).is_file() else data / file.removesuffix(".gz")
+    rows = load_task(task, data, shots=0).rows
+    write_lines(path, [*rows, row])
+    with pytest.raises(UserError, match=f"{path.name}, line {len(rows) + 1}: .*{message}"):
+        load_task(task, data, shots=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "row", "message"),
+    [
+        ("arc_easy", "fewshot_olmes.jsonl.gz", {"task": "arc_easy", "form": "rc", "prefix": None}, "row 1: prefix"),
+        ("mmlu", "mmlu_dev.jsonl.gz", {**ASKED, "question": None, "subject": "high_school"}, "row 1: question"),
+        ("mmlu", "mmlu_dev.jsonl.gz", {"question": "Who?", "subject": "high_school"}, "row 1: .* needs choices, answer"),
+        ("bbh", "bbh_3_cot_prompts.jsonl.gz", {"task": "navigate", "cot_prompt": 1}, "row 1: cot_prompt"),
+        ("bbh", "bbh_3_cot_prompts.jsonl.gz", {"task": "navigate"}, "row 1: .* needs cot_prompt"),
+        ("arc_easy", "fewshot_olmes.jsonl.gz", "task prefix", "the line has str"),
+    ],
+)
+def test_examples_of_a_wrong_type_are_told_with_their_place(data, task, file, row, message):
+    write_lines(data / file, [row])
+    with pytest.raises(UserError, match=f"{file}, .*{message}"):
+        load_task(task, data, shots=1)
+
+
+def test_columns_that_no_task_needs_may_hold_anything(data):
+    rows = [{**ASKED, "label": 1}, {**ASKED, "label": "one", "kind": [None]}]
+    write_lines(data / "piqa_val.jsonl.gz", rows)
+    task = load_task("piqa", data, shots=0)
+    found = task.config["custom_dataset"]()["test"]
+    assert found.column_names == ["question", "choices", "answer", "id", "shots"] and len(found) == 2
+    write_lines(data / "svamp_test.jsonl.gz", [{"Body": "1", "Question": "2", "Answer": n} for n in (4.0, "4", 4)])
+    assert [row["final"] for row in load_task("svamp", data, shots=0).rows] == ["4"] * 3
+    mixed = [{**RULES, "kwargs": [{"n": 1}, {"n": one}]} for one in (1, "one")]
+    write_lines(data / "ifeval.jsonl.gz", mixed)
+    with pytest.raises(UserError, match="task ifeval: the rows hold values of different types in one place"):
+        load_task("ifeval", data)
+
+
+def test_an_answer_that_is_null_is_no_part_of_an_example(data):
+    rows = [{"problem": f"{n}?", "answer": "1", "solution": None} for n in range(2)]
+    write_lines(data / "math_test.jsonl.gz", rows)
+    assert load_task("math", data, shots=1).rows[0]["shots"] == "0?\n\nThe answer is $1$.\n\n"
+
+
 # BIG-Bench Hard.
 
 
