@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from ..utils.extras import require_extra
-from ..utils.files import check_output_path, write_text
+from ..utils.files import check_output_path
 from ..utils.logging import quiet_libraries
 from ..utils.paths import resolve_model
 from . import options
@@ -84,7 +84,6 @@ def score_model(
     require_extra("small-doge eval", "eval")
     from ..evaluation.results import run_suite
     from ..evaluation.running import plan_suite
-    from ..evaluation.score_tables import write_html, write_markdown
     from ..evaluation.suites import name_folder, name_settings, parse_shots
     from ..inference.export_cache import open_fast_engine
 
@@ -102,8 +101,6 @@ def score_model(
         result = run_suite(engine, name, plan, folder, how.batch_size, _split(controls), check_with_hf, _say)
     finally:
         engine.close()
-    write_text(folder / "results.md", write_markdown(result))
-    write_text(folder / "results.html", write_html(result))
     return folder, result
 
 

@@ -1,11 +1,13 @@
 """Other models on the same tasks, through the harness's own model class on plain `transformers`."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoConfig, AutoTokenizer
 
 from ..inference.loading import is_exported
 from ..utils.errors import UserError
@@ -95,15 +97,40 @@ class CountingHFLM(HFLM):
             self.notes.num_cut_tokens += length - room
 
 
+@contextmanager
+def _telling_failure(model: str) -> Iterator[None]:
+    """Raise a `UserError` that says why a model can't be opened by `transformers`, which is tried within."""
+    if is_exported(model):
+        raise UserError(f"{model} is an exported folder, which transformers can't open; name the checkpoint")
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"{model} can't be opened by transformers: {first}. Give a folder, or a hub name where a network or a mirror "
+            "(HF_ENDPOINT) has it"
+        ) from error
+
+
+def check_control(model: str, plan: Plan) -> None:
+    """Refuse a model that `transformers` can't open or that does not suit a plan, by all that it has beside its weights.
+
+    Raises:
+        UserError: there is no such model, it is an export, or it has no chat template where one is needed.
+    """
+    with _telling_failure(model):
+        AutoConfig.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    hash_template(model, getattr(tokenizer, "chat_template", None), plan)
+
+
 def open_with_hf(model: str, batch_size: int | None = None, max_length: int | None = None) -> CountingHFLM:
     """Open a checkpoint or hub name with the harness's class for `transformers`.
 
     Raises:
         UserError: there is no such model, or it can't be opened.
     """
-    if is_exported(model):
-        raise UserError(f"{model} is an exported folder, which transformers can't open; name the checkpoint")
-    try:
+    with _telling_failure(model):
         lm = CountingHFLM(
             pretrained=model,
             device="cpu",
@@ -111,12 +138,6 @@ def open_with_hf(model: str, batch_size: int | None = None, max_length: int | No
             batch_size=batch_size or HF_BATCH_SIZE,
             max_length=max_length,
         )
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"{model} can't be opened by transformers: {first}. Give a folder, or a hub name where a network or a mirror "
-            "(HF_ENDPOINT) has it"
-        ) from error
     check_tokenizer_fits(lm.tokenizer, lm.config.get_text_config(), model, lm.model.generation_config)
     return lm
 

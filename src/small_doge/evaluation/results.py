@@ -7,12 +7,13 @@ from typing import Any
 
 from ..inference import Engine, OnnxEngine
 from ..inference.benchmark import measure_engine
-from ..utils.files import write_json
+from ..utils.files import write_json, write_text
 from ..utils.hardware import describe_device
-from .controls import check_with_hf, run_controls
+from .controls import check_control, check_with_hf, run_controls
 from .lm import EngineLM
 from .provenance import find_commit, hash_model
 from .running import Plan, Say, hash_template, make_content, read_kept, run_plan
+from .score_tables import write_html, write_markdown
 
 
 PACKAGES = ("small-doge", "lm-eval", "transformers", "torch", "onnxruntime", "datasets")
@@ -28,7 +29,7 @@ def run_suite(
     check: bool = False,
     say: Say = lambda _: None,
 ) -> dict[str, Any]:
-    """Score a model on a suite, and write what each task gave, with every item, to a folder.
+    """Score a model on a suite, and write what each task gave, with every item, and the tables to a folder.
 
     A task that an earlier run finished in the same folder, with the same model, data and settings, is taken from there. So
     are other models and a check, where none are asked for and all items are the same.
@@ -47,7 +48,8 @@ def run_suite(
         The content of `results.json`.
 
     Raises:
-        UserError: a model that does not suit the suite, or a control that can't be opened.
+        UserError: a model or control that does not suit the suite, or can't be opened. If only the weights of a control
+            can't, the model's own results are written.
     """
     lm = EngineLM(engine, batch_size=batch_size)
     facts: dict[str, Any] = {
@@ -58,6 +60,8 @@ def run_suite(
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "commit": find_commit(),
     }
+    for other in (*controls, *([model] if check else ())):  # before hours are spent on the model itself
+        check_control(other, plan)
     parts = run_plan(lm, plan, facts, output_dir, say)
     content = make_content(plan, parts)
     earlier = _find_same_scores(output_dir, facts, content["rows"])
@@ -69,13 +73,24 @@ def run_suite(
         **facts,
         **content,
         "speed": measure_speed(engine, facts["model_hash"], facts["engine"], output_dir / "speed.json", say),
-        "controls": run_controls(controls, plan, facts, output_dir, batch_size, say)
-        if controls
-        else earlier.get("controls", []),
-        "check": check_with_hf(lm, model, plan, parts, facts, output_dir, say) if check else earlier.get("check", []),
+        "controls": earlier.get("controls", []),
+        "check": earlier.get("check", []),
     }
-    write_json(output_dir / "results.json", result)
+    write_results(result, output_dir)  # other models may still fail, and take as long
+    if controls:
+        result["controls"] = run_controls(controls, plan, facts, output_dir, batch_size, say)
+        write_results(result, output_dir)
+    if check:
+        result["check"] = check_with_hf(lm, model, plan, parts, facts, output_dir, say)
+        write_results(result, output_dir)
     return result
+
+
+def write_results(result: dict[str, Any], folder: Path) -> None:
+    """Write `results.json`, and its tables `results.md` and `results.html`."""
+    write_json(folder / "results.json", result)
+    write_text(folder / "results.md", write_markdown(result))
+    write_text(folder / "results.html", write_html(result))
 
 
 def _find_same_scores(output_dir: Path, facts: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:

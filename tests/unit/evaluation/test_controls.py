@@ -1,6 +1,7 @@
 """The harness's own model class on the same checkpoint: the same prompts, log-likelihoods and answers as our engines."""
 
 import json
+import shutil
 
 import pytest
 from tests.conftest import build_tiny
@@ -128,13 +129,39 @@ def test_a_control_that_can_t_be_opened_is_named(tmp_path, monkeypatch):
         open_with_hf(str(tmp_path))
 
 
-def test_a_control_without_chat_template_is_told(checkpoint, data, tmp_path, tiny_tokenizer, monkeypatch):
-    other = tmp_path / "plain"
-    TorchEngine(checkpoint).backend.model.save_pretrained(other)
+def test_a_control_that_does_not_suit_is_told_before_anything_is_computed(
+    checkpoint, data, tmp_path, tiny_tokenizer, monkeypatch
+):
+    plain, exported = tmp_path / "plain", tmp_path / "exported"
+    shutil.copytree(checkpoint, plain)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", None)
-    tiny_tokenizer.save_pretrained(other)
-    with pytest.raises(UserError, match="plain has no chat template"):
-        run(checkpoint, data, tmp_path / "out", "instruct", ["piqa"], controls=[str(other)])
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    tiny_tokenizer.save_pretrained(plain)
+    shutil.copytree(checkpoint, exported)
+    (exported / "model.onnx").write_bytes(b"")
+    out = tmp_path / "out"
+    for control, message in (
+        (plain, "plain has no chat template"),
+        (exported, "is an exported folder"),
+        (tmp_path / "none", "none can't be opened by transformers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(checkpoint, data, out, "instruct", ["piqa"], controls=[str(control)])
+    with pytest.raises(UserError, match="is an exported folder"):
+        plan, engine = plan_suite("base", data, ["piqa"], shots=[0]), TorchEngine(checkpoint, num_slots=4)
+        run_suite(engine, str(exported), plan, out, check=True)
+    assert not out.exists()
+
+
+def test_the_table_is_written_before_the_controls_are_run(checkpoint, data, tmp_path):
+    torn = tmp_path / "torn"
+    shutil.copytree(checkpoint, torn)
+    (torn / "model.safetensors").unlink()
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="torn can't be opened by transformers"):
+        run(checkpoint, data, out, names=["piqa"], shots=[0], controls=[str(torn)])
+    assert json.loads((out / "results.json").read_text())["rows"][0]["n"] == 4
+    assert "| PIQA | " in (out / "results.md").read_text() and (out / "results.html").is_file()
 
 
 def test_models_whose_names_differ_by_a_sign_have_folders_of_their_own():
