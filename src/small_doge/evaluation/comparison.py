@@ -203,7 +203,7 @@ def pair_items(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
         asked_alike: whether the prompts of an item must be equal: with the same examples and chat template, another
             prompt is another question.
     """
-    a, b = _number_items(first), _number_items(second)
+    a, b = number_items(first), number_items(second)
     shared = [key for key in a if key in b]
     kept = [key for key in shared if not asked_alike or a[key]["prompt_hash"] == b[key]["prompt_hash"]]
     scores = np.array([[items[key]["score"] for key in kept] for items in (a, b)], dtype=float)
@@ -211,7 +211,7 @@ def pair_items(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
     return Pairs(scores, groups, (len(a) - len(shared), len(b) - len(shared)), len(shared) - len(kept))
 
 
-def _number_items(items: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+def number_items(items: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
     """Return items by name; those of one name are numbered."""
     seen: Counter[str] = Counter()
     found = {}
@@ -241,6 +241,9 @@ def _find_differences(first: ScoredModel, second: ScoredModel) -> list[str]:
         cut = sum((row["notes"] or {}).get("num_cut", 0) for row in model.result["rows"])
         if cut:
             notes.append(f"{model.name}: {cut} texts were too long and were cut.")
+        left = sum((row["notes"] or {}).get("num_left_out", 0) for row in model.result["rows"])
+        if left:
+            notes.append(f"{model.name}: {left} items were left out: one of their choices is longer than the model takes.")
     return notes
 
 

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoTokenizer
 from ..inference.loading import is_exported
 from ..utils.errors import UserError
 from ..utils.vocabulary import check_tokenizer_fits
-from .lm import MAX_NEW_TOKENS, EngineLM, Notes, share_length
+from .comparison import number_items
+from .lm import MAX_NEW_TOKENS, NO_SCORE, EngineLM, Notes, share_length
 from .provenance import hash_model
 from .running import Plan, Say, hash_template, make_content, run_plan
 from .suites import name_folder
@@ -64,9 +65,14 @@ class CountingHFLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], *args: Any, **kwargs: Any
     ) -> list[tuple[float, bool]]:
-        for _, context, continuation in requests:
+        fits = [len(continuation) <= self.max_length for _, _, continuation in requests]
+        fitting = [request for request, fit in zip(requests, fits, strict=True) if fit]
+        self.notes.num_requests += len(requests) - len(fitting)
+        self.notes.num_unscorable += len(requests) - len(fitting)
+        for _, context, continuation in fitting:
             self._count(len(context) + len(continuation), self.max_length + 1)  # the last token is not computed
-        return super()._loglikelihood_tokens(requests, *args, **kwargs)
+        scores = iter(super()._loglikelihood_tokens(fitting, *args, **kwargs) if fitting else [])
+        return [next(scores) if fit else NO_SCORE for fit in fits]
 
     def _shorten(self, request: Any) -> Any:
         """Return a request whose answer ends where the model's length does."""
@@ -143,13 +149,20 @@ def open_with_hf(model: str, batch_size: int | None = None, max_length: int | No
 
 
 def run_controls(
-    models: Sequence[str], plan: Plan, facts: dict[str, Any], folder: Path, batch_size: int | None, say: Say
+    models: Sequence[str],
+    plan: Plan,
+    parts: dict[tuple[str, int], dict[str, Any]],
+    facts: dict[str, Any],
+    folder: Path,
+    batch_size: int | None,
+    say: Say,
 ) -> list[dict[str, Any]]:
     """Score other models on the tasks of a plan; each is kept in a folder of its own, so that a run goes on.
 
     Args:
         models: folders or hub names.
         plan: what to ask.
+        parts: what the tasks gave for the model; others are scored on the same items.
         facts: versions and commit of the run.
         folder: of the results.
         batch_size: texts that are computed together.
@@ -163,9 +176,17 @@ def run_controls(
         say(f"{model}, with the harness's hf class")
         lm = open_with_hf(model, batch_size)
         own = {**_describe(lm, model, plan), **{name: facts[name] for name in ("versions", "commit")}}
-        parts = run_plan(lm, plan, own, folder / "controls" / name_folder(model), say)
-        found.append({"model": model, **own, "rows": make_content(plan, parts)["rows"]})
+        theirs = run_plan(lm, plan, own, folder / "controls" / name_folder(model), say)
+        same = {place: _keep_items(part, parts[place]) for place, part in theirs.items()}
+        found.append({"model": model, **own, "rows": make_content(plan, same)["rows"]})
     return found
+
+
+def _keep_items(part: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return what a task gave on the items that we scored, with the number of those that could not be scored here."""
+    theirs, wanted = number_items(part["items"]), number_items(ours["items"])
+    items = [theirs[key] for key in wanted if key in theirs]
+    return {**part, "items": items, "notes": {**part["notes"], "num_left_out": len(wanted) - len(items)}}
 
 
 def check_with_hf(
@@ -187,12 +208,14 @@ def check_with_hf(
     other = open_with_hf(model, lm.batch_size, lm.max_length)
     own = {**_describe(other, model, plan), **{name: facts[name] for name in ("versions", "commit")}}
     again = run_plan(other, plan, own, folder / "check-with-hf", say)
-    return [_compare(parts[key], again[key]) for key in plan.tasks]
+    found = [_compare(parts[key], again[key]) for key in plan.tasks]
+    return [part for part in found if part["n"]]
 
 
 def _compare(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
-    """Compare what two runs of a task gave."""
-    pairs = list(zip(ours["items"], theirs["items"], strict=True))
+    """Compare what two runs of a task gave on the items that both could score."""
+    first, second = number_items(ours["items"]), number_items(theirs["items"])
+    pairs = [(item, second[key]) for key, item in first.items() if key in second]
     differences = [
         abs(a - b)
         for one, other in pairs

@@ -1,5 +1,6 @@
 """Our engines as a model of lm-evaluation-harness: what its tasks ask for, computed by ONNX Runtime or PyTorch."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +17,8 @@ from .scoring import ScoredText, score_texts
 
 
 MAX_NEW_TOKENS = 256
+# In the place of a score that there can't be: log-likelihoods of texts that are cut can't be compared with whole ones.
+NO_SCORE = (-math.inf, False)
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Notes:
         num_requests: texts scored and generated.
         num_cut: of these, longer than the model takes; tokens were cut off on the left.
         num_cut_tokens: tokens that were cut off.
+        num_unscorable: of these, not scored, because what is to be scored is longer than the model takes by itself.
         num_split_words: texts whose boundary fell inside a token of the whole; both sides were tokenized by themselves.
         num_unended: generated answers that did not end by themselves, nor by a stop text, within their length.
     """
@@ -33,6 +37,7 @@ class Notes:
     num_requests: int = 0
     num_cut: int = 0
     num_cut_tokens: int = 0
+    num_unscorable: int = 0
     num_split_words: int = 0
     num_unended: int = 0
 
@@ -167,7 +172,10 @@ class EngineLM(TemplateLM):
         return begin, self.tok_encode(continuation, add_special_tokens=False)
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Return how likely each continuation is after its context, and whether greedy decoding would write it."""
+        """Return how likely each continuation is after its context, and whether greedy decoding would write it.
+
+        A continuation that is longer than the model takes has `NO_SCORE`, and is counted in `notes`.
+        """
         pairs = []
         for context, continuation in (request.args for request in requests):
             if context:
@@ -181,12 +189,15 @@ class EngineLM(TemplateLM):
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Score tokens after tokens."""
-        texts = [self._fit(context, continuation) for _, context, continuation in requests]
-        self.notes.num_requests += len(texts)
+        fits = [len(continuation) <= self.max_length for _, _, continuation in requests]
+        texts = [self._fit(*request[1:]) for request, fit in zip(requests, fits, strict=True) if fit]
+        self.notes.num_requests += len(requests)
+        self.notes.num_unscorable += len(requests) - len(texts)
         self.used_batch_size = self.batch_size or self.engine.backend.num_slots
         with self._progress("scoring", len(texts), disable_tqdm) as count:
             found = score_texts(self.engine, texts, lambda _: count(), self.batch_size)
-        return [(likelihood.total, likelihood.is_greedy) for likelihood in found]
+        scores = iter([(likelihood.total, likelihood.is_greedy) for likelihood in found])
+        return [next(scores) if fit else NO_SCORE for fit in fits]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Return how likely each text is as a whole, in windows of the model's length where it is longer."""
@@ -210,17 +221,8 @@ class EngineLM(TemplateLM):
         return totals
 
     def _fit(self, context: list[int], continuation: list[int]) -> ScoredText:
-        """Cut a context on the left, after its begin token, so that the model takes it with what follows.
-
-        Raises:
-            UserError: what follows leaves no room for a context.
-        """
+        """Cut a context on the left, after its begin token, so that the model takes it with what follows."""
         room = self.max_length + 1 - len(continuation)  # the last token is scored, and not computed
-        if room < 1:
-            raise UserError(
-                f"a text of {len(continuation)} tokens can't be scored: {self.engine.name} takes {self.max_length} at "
-                "once; raise the length, or leave the task out"
-            )
         return ScoredText(tuple(self._cut(context, room)), tuple(continuation))
 
     def _cut(self, context: list[int], room: int) -> list[int]:

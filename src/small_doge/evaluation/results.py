@@ -78,7 +78,7 @@ def run_suite(
     }
     write_results(result, output_dir)  # other models may still fail, and take as long
     if controls:
-        result["controls"] = run_controls(controls, plan, facts, output_dir, batch_size, say)
+        result["controls"] = run_controls(controls, plan, parts, facts, output_dir, batch_size, say)
         write_results(result, output_dir)
     if check:
         result["check"] = check_with_hf(lm, model, plan, parts, facts, output_dir, say)

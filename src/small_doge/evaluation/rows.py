@@ -12,6 +12,8 @@ Part = dict[str, Any]
 def make_rows(rows: dict[str, tuple[str, ...]], parts: dict[tuple[str, int], Part]) -> list[dict[str, Any]]:
     """Make the rows of a table of what its tasks gave, one for each number of examples, and those of further metrics.
 
+    A task none of whose items has a score is left out.
+
     Args:
         rows: names of the rows, with the tasks that each averages.
         parts: what the tasks gave, by name and number of examples.
@@ -19,7 +21,9 @@ def make_rows(rows: dict[str, tuple[str, ...]], parts: dict[tuple[str, int], Par
     made = []
     for name, tasks in rows.items():
         for shots in sorted({count for task, count in parts if task in tasks}):
-            found = [parts[task, shots] for task in tasks if (task, shots) in parts]
+            found = [parts[task, shots] for task in tasks if (task, shots) in parts and parts[task, shots]["items"]]
+            if not found:
+                continue
             made.append(_make_row(name, found, average([_estimate_part(part) for part in found])))
             made += _make_further_rows(name, found)
     return made

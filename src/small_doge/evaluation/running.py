@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
+import numpy as np
 from lm_eval.api import task as harness_task
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from ..utils.errors import UserError
 from ..utils.files import write_json
 from .baselines import find_chance_level
-from .lm import EngineLM, Notes
+from .lm import NO_SCORE, EngineLM, Notes
 from .progress import SuiteProgress
 from .rows import make_rows
 from .suites import CHAT_SUITES, choose_rows, choose_shots, name_settings
@@ -115,7 +116,12 @@ def _note_other_shots(tasks: Iterable[tuple[str, int]], wanted: Sequence[int]) -
 def make_content(plan: Plan, parts: dict[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
     """Make the rows of a table of what the tasks gave, with what was left out."""
     skipped = [{"row": row, "why": why} for row, why in plan.skipped.items()]
-    return {"rows": make_rows(plan.rows, parts), "skipped": skipped, "notes": plan.notes}
+    empty = [
+        f"{task}, {shots}-shot, was left out: each of its items has a choice that is longer than the model takes"
+        for (task, shots), part in parts.items()
+        if not part["items"]
+    ]
+    return {"rows": make_rows(plan.rows, parts), "skipped": skipped, "notes": [*plan.notes, *empty]}
 
 
 def run_plan(
@@ -164,6 +170,11 @@ def is_chat(plan: Plan, task: LoadedTask) -> bool:
     return plan.chat or bool(task.metadata.get("chat"))
 
 
+def is_generated(task: LoadedTask) -> bool:
+    """Tell whether the model writes the answers to a task, in place of scoring choices."""
+    return task.config["output_type"] == "generate_until"
+
+
 def hash_template(model: str, template: str | None, plan: Plan) -> str | None:
     """Hash the chat template; None where none is used.
 
@@ -190,7 +201,10 @@ def read_kept(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
-    """Ask the items of a task by the harness; return what each scored, with the hash of its prompt."""
+    """Ask the items of a task by the harness; return what each scored, with the hash of its prompt.
+
+    An item one of whose choices has no score is left out and counted: right or wrong, it would be so by its length alone.
+    """
     own = lm if isinstance(lm, EngineLM) else None
     counts: Notes = getattr(lm, "notes", None) or Notes()
     before, start = counts.as_dict(), time.perf_counter()
@@ -200,21 +214,24 @@ def run_task(lm: LM, task: LoadedTask, chat: bool) -> dict[str, Any]:
     samples = evaluate_task(lm, task, chat)
     ended = own.has_ended if own else []
     prompts = "".join(sample["prompt_hash"] for sample in samples)
+    items = [
+        _make_item(task, row, sample, chance, ended[number] if ended else None)
+        for number, (row, sample, chance) in enumerate(zip(task.rows, samples, chance_level.items, strict=True))
+        if is_generated(task) or NO_SCORE not in (response[0] for response in sample["resps"])
+    ]
+    notes = {name: value - before[name] for name, value in counts.as_dict().items()}
     return {
         "metric": task.metadata["score"],
         "form": task.metadata["form"],
         "prompt": task.metadata["prompt"],
         "metadata": {name: task.metadata[name] for name in ("also", "also_means", "direct") if name in task.metadata},
         "prompt_hash": hashlib.sha256(prompts.encode()).hexdigest()[:16],
-        "notes": {name: value - before[name] for name, value in counts.as_dict().items()},
+        "notes": {**notes, "num_left_out": len(samples) - len(items)},
         "batch_size": own.used_batch_size if own else None,
         "data_notes": task.notes,
         "chance_scores": chance_level.scores,
         "seconds": round(time.perf_counter() - start, 1),
-        "items": [
-            _make_item(task, row, sample, chance, ended[number] if ended else None)
-            for number, (row, sample, chance) in enumerate(zip(task.rows, samples, chance_level.items, strict=True))
-        ],
+        "items": items,
     }
 
 
@@ -230,9 +247,10 @@ def evaluate_task(lm: LM, task: LoadedTask, chat: bool) -> list[dict[str, Any]]:
     random.seed(0)
     config = {**task.config, "num_fewshot": 0}
     tasks = TaskManager(include_defaults=False).load([config])  # reading all of the harness's own takes seconds
-    answer = lm_eval.evaluate(
-        lm=lm, task_dict=tasks, bootstrap_iters=0, log_samples=True, apply_chat_template=chat, verbosity="ERROR"
-    )
+    with np.errstate(invalid="ignore"):  # the harness normalizes choices, also where none of them has a score
+        answer = lm_eval.evaluate(
+            lm=lm, task_dict=tasks, bootstrap_iters=0, log_samples=True, apply_chat_template=chat, verbosity="ERROR"
+        )
     return sorted(answer["samples"][task.name], key=lambda sample: sample["doc_id"])
 
 
@@ -249,7 +267,7 @@ def _make_item(
     }
     if group:
         item["group"] = row[group]
-    if task.config["output_type"] == "generate_until":
+    if is_generated(task):
         item["answer"] = sample["resps"][0][0]
     else:
         item["loglikelihoods"] = [round(float(response[0][0]), 6) for response in sample["resps"]]

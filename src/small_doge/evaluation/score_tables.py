@@ -135,12 +135,17 @@ def _tell_limits(row: dict[str, Any]) -> list[str]:
 
 
 def _tell_cut(row: dict[str, Any]) -> list[str]:
-    """Tell how many texts of a row were too long for the model."""
-    notes = row["notes"] or {}
-    if row["is_further"] or not notes.get("num_cut"):
-        return []
+    """Tell how many texts of a row were too long for the model, and were cut or left out with their items."""
+    notes, facts = row["notes"] or {}, list[str]()
+    if row["is_further"]:
+        return facts
     name = f"{row['row']}, {row['shots']}-shot"
-    return [f"{name}: {notes['num_cut']:,} texts were too long; {notes['num_cut_tokens']:,} tokens were cut."]
+    if notes.get("num_cut"):
+        facts.append(f"{name}: {notes['num_cut']:,} texts were too long; {notes['num_cut_tokens']:,} tokens were cut.")
+    if notes.get("num_left_out"):
+        left = notes["num_left_out"]
+        facts.append(f"{name}: {left:,} items were left out: one of their choices is longer than the model takes.")
+    return facts
 
 
 def _tell_row(row: dict[str, Any]) -> list[str]:

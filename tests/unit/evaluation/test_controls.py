@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import build_tiny
 from tests.unit.evaluation.conftest import write_lines
 
+from small_doge.evaluation.comparison import compare_models, read_scores
 from small_doge.evaluation.controls import open_with_hf
 from small_doge.evaluation.lm import EngineLM
 from small_doge.evaluation.results import run_suite
@@ -110,6 +111,49 @@ def test_texts_that_are_cut_for_a_control_are_counted_and_told(checkpoint, data,
             assert control["notes"][name] == own["notes"][name] > 0, (own["row"], name)
     name = checkpoint.rsplit("/", 1)[-1]
     assert any(line.startswith(f"{name}+, PIQA, 0-shot: 2 texts were too long") for line in list_warnings(result))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_items_with_a_choice_that_is_too_long_are_left_out_everywhere_and_told(checkpoint, data, tmp_path):
+    rows = [{"id": f"q{n}", "question": "Who reads", "choices": ["Ada", "Bo"], "answer": 0} for n in range(3)]
+    rows[1]["choices"] = ["Ada", "Bo " * 300]
+    write_lines(data / "piqa_val.jsonl.gz", rows)
+    write_lines(data / "arc_easy_val.jsonl.gz", rows[1:2])
+    write_lines(data / "arc_challenge_val.jsonl.gz", rows)
+    write_lines(data / "openbookqa_val.jsonl.gz", [{**rows[1], "choices": ["Ada " * 300, "Bo " * 300]}])
+    names = ["piqa", "arc", "openbookqa"]
+    result = run(checkpoint, data, tmp_path / "out", names=names, shots=[0], controls=[checkpoint], check=True)
+    for found in (result, *result["controls"]):
+        assert [(row["row"], row["n"], row["tasks"]) for row in found["rows"]] == [
+            ("PIQA", 2, ["piqa"]),
+            ("ARC", 2, ["arc_challenge"]),
+        ]
+    assert [row["notes"]["num_left_out"] for row in result["rows"]] == [1, 1]
+    assert [part["n"] for part in result["check"]] == [part["num_same_scores"] for part in result["check"]] == [2, 2]
+    told = " ".join(list_warnings(result))
+    assert told.count("PIQA, 0-shot: 1 items were left out: one of their choices is longer than the model takes.") == 1
+    for name in ("arc_easy", "openbookqa"):
+        assert f"{name}, 0-shot, was left out: each of its items has a choice that is longer than the model takes." in told
+    assert "1 items were left out" in (tmp_path / "out" / "results.md").read_text()
+    kept = read_scores(tmp_path / "out").tasks["piqa"]
+    assert [item["id"] for item in kept["items"]] == ["q0", "q2"] and kept["notes"]["num_left_out"] == 1
+
+
+def test_a_control_is_scored_on_the_items_of_the_model(checkpoint, data, tmp_path):
+    rows = [{"question": f"Who {n}", "choices": ["Ada", "Bo " * (1 + 40 * n)], "answer": 0} for n in range(2)]
+    write_lines(data / "piqa_val.jsonl.gz", rows)
+    short = tmp_path / "short"
+    shutil.copytree(checkpoint, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 32}))
+    ours, theirs = (str(short), checkpoint), (checkpoint, str(short))
+    for own, other in (ours, theirs):
+        result = run(own, data, tmp_path / f"out-{len(own)}", names=["piqa"], shots=[0], controls=[other])
+        counts = {own: result["rows"][0]["n"], other: result["controls"][0]["rows"][0]["n"]}
+        assert counts == {str(short): 1, checkpoint: 1 if own == str(short) else 2}
+    assert "short+, PIQA, 0-shot: 1 items were left out" in " ".join(list_warnings(result))
+    found = compare_models([read_scores(tmp_path / f"out-{len(name)}") for name in (checkpoint, str(short))])
+    assert found[0].rows["PIQA"].n == 1 and any("1 and 0 items that the other lacks" in n for n in found[0].notes)
 
 
 def test_a_run_without_controls_keeps_those_of_the_same_items(checkpoint, data, tmp_path):

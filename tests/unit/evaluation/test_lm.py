@@ -14,7 +14,7 @@ from tests.conftest import build_tiny
 
 from small_doge.evaluation import generating
 from small_doge.evaluation.generating import choose_batch_size
-from small_doge.evaluation.lm import EngineLM
+from small_doge.evaluation.lm import NO_SCORE, EngineLM
 from small_doge.evaluation.scoring import LEAST_SHARED, ScoredText, score_texts
 from small_doge.inference import OnnxEngine, TorchEngine
 from small_doge.inference.export import export_onnx
@@ -229,8 +229,13 @@ def test_a_context_that_is_too_long_is_cut_on_the_left_and_counted(rigged, tiny_
     assert (
         len(text.context) + len(text.continuation) == 17 and text.context[1:] == tuple(begin)[-len(text.context) + 1 :]
     )
-    with pytest.raises(UserError, match="can't be scored"):
-        score(lm, ("Ada", " walks along" * 20))
+
+
+def test_a_continuation_that_is_too_long_gets_no_score_and_is_counted(rigged):
+    lm = EngineLM(rigged(), max_length=16)
+    long, short = score(lm, ("Ada", " walks along" * 20), ("Ada", " walks"))
+    assert long == NO_SCORE == (-math.inf, False) and math.isfinite(short[0])
+    assert (lm.notes.num_requests, lm.notes.num_unscorable, lm.notes.num_cut) == (2, 1, 0)
 
 
 def test_a_rolling_score_counts_every_token_once(models, tiny_tokenizer):
