@@ -243,7 +243,9 @@ def _find_differences(first: ScoredModel, second: ScoredModel) -> list[str]:
             notes.append(f"{model.name}: {cut} texts were too long and were cut.")
         left = sum((row["notes"] or {}).get("num_left_out", 0) for row in model.result["rows"])
         if left:
-            notes.append(f"{model.name}: {left} items were left out: one of their choices is longer than the model takes.")
+            notes.append(
+                f"{model.name}: {left} items were left out: one of their choices is longer than the model takes."
+            )
     return notes
 
 

@@ -134,7 +134,6 @@ class DocumentReader:
             else:
                 self.failed[example] += 1
 
-
     def _check_tokenizer(self, path: str) -> None:
         """Refuse a file of tokens that another tokenizer made.
 

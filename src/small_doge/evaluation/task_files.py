@@ -257,7 +257,8 @@ def write_question(config: dict[str, Any], row: dict[str, Any]) -> str:
 def _write_example(config: dict[str, Any], row: dict[str, Any]) -> str:
     """Write a question with its answer."""
     template = config["metadata"].get("example")
-    row = {column: value for column, value in row.items() if value is not None}  # a template leaves out what is not there
+    # A template leaves out what is not there, and would write out a null.
+    row = {column: value for column, value in row.items() if value is not None}
     if template is not None:
         return _TEMPLATES.from_string(template).render(row) + "\n\n"
     question = write_question(config, row)

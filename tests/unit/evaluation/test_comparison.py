@@ -163,7 +163,9 @@ def test_items_of_a_later_run_that_failed_are_not_taken_for_those_of_the_table(t
     folder = write_results(tmp_path / "a", {"arc": [1, 0], "piqa": [1, 0]})
     path = folder / "tasks" / "base-piqa-0shot.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
-    with pytest.raises(UserError, match=r"piqa-0shot\.json is of another .* than results\.json.*run small-doge eval again"):
+    with pytest.raises(
+        UserError, match=r"piqa-0shot\.json is of another .* than results\.json.*run small-doge eval again"
+    ):
         read_scores(folder)
 
 

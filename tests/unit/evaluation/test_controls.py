@@ -133,7 +133,10 @@ def test_items_with_a_choice_that_is_too_long_are_left_out_everywhere_and_told(c
     told = " ".join(list_warnings(result))
     assert told.count("PIQA, 0-shot: 1 items were left out: one of their choices is longer than the model takes.") == 1
     for name in ("arc_easy", "openbookqa"):
-        assert f"{name}, 0-shot, was left out: each of its items has a choice that is longer than the model takes." in told
+        assert (
+            f"{name}, 0-shot, was left out: each of its items has a choice that is longer than the model takes."
+            in told
+        )
     assert "1 items were left out" in (tmp_path / "out" / "results.md").read_text()
     kept = read_scores(tmp_path / "out").tasks["piqa"]
     assert [item["id"] for item in kept["items"]] == ["q0", "q2"] and kept["notes"]["num_left_out"] == 1
@@ -191,8 +194,8 @@ def test_a_control_that_does_not_suit_is_told_before_anything_is_computed(
     ):
         with pytest.raises(UserError, match=message):
             run(checkpoint, data, out, "instruct", ["piqa"], controls=[str(control)])
+    plan, engine = plan_suite("base", data, ["piqa"], shots=[0]), TorchEngine(checkpoint, num_slots=4)
     with pytest.raises(UserError, match="is an exported folder"):
-        plan, engine = plan_suite("base", data, ["piqa"], shots=[0]), TorchEngine(checkpoint, num_slots=4)
         run_suite(engine, str(exported), plan, out, check=True)
     assert not out.exists()
 

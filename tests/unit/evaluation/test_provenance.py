@@ -64,6 +64,7 @@ def test_a_hub_model_is_hashed_by_its_files_in_the_cache(tmp_path, monkeypatch):
 
 def test_the_commit_is_that_of_the_repository_which_holds_the_code(tmp_path, monkeypatch):
     """Not of the one that a reader's environment with an installed wheel lies in."""
+
     def git(*words):
         who = ["-c", "user.name=a", "-c", "user.email=a@b.example"]
         return subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True, text=True).stdout

@@ -118,7 +118,11 @@ def test_bad_data_are_told_with_the_remedy(data, tmp_path):
 
 
 ASKED = {"question": "Who _ reads", "choices": ["Ada", "Bo"], "answer": 0}
-RULES = {"key": 1, "prompt": "Write.", "instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"]}
+RULES = {
+    "key": 1,
+    "prompt": "Write.",
+    "instruction_id_list": ["punctuation:no_comma", "change_case:english_lowercase"],
+}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,11 @@ RULES = {"key": 1, "prompt": "Write.", "instruction_id_list": ["punctuation:no_c
     [
         ("gsm8k", {"question": "1 + 1?", "final": 2}, "final of task gsm8k must be a text, and is 2"),
         ("gsm8k", {"question": None, "final": "2"}, "question .* a text, and is null"),
-        ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": None}, "aliases .* a list of texts, and is null"),
+        (
+            "triviaqa",
+            {"question": "Who?", "answer": "Ada", "aliases": None},
+            "aliases .* a list of texts, and is null",
+        ),
         ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": "Paris"}, 'aliases .* and is "Paris"'),
         ("triviaqa", {"question": "Who?", "answer": "Ada", "aliases": [1]}, "aliases"),
         ("triviaqa", {"question": "Who?", "answer": {"value": "Ada"}, "aliases": []}, "answer .* a text"),
@@ -160,7 +168,12 @@ def test_values_of_a_wrong_type_are_told_with_their_place(data, task, row, messa
     [
         ("arc_easy", "fewshot_olmes.jsonl.gz", {"task": "arc_easy", "form": "rc", "prefix": None}, "row 1: prefix"),
         ("mmlu", "mmlu_dev.jsonl.gz", {**ASKED, "question": None, "subject": "high_school"}, "row 1: question"),
-        ("mmlu", "mmlu_dev.jsonl.gz", {"question": "Who?", "subject": "high_school"}, "row 1: .* needs choices, answer"),
+        (
+            "mmlu",
+            "mmlu_dev.jsonl.gz",
+            {"question": "Who?", "subject": "high_school"},
+            "row 1: .* needs choices, answer",
+        ),
         ("bbh", "bbh_3_cot_prompts.jsonl.gz", {"task": "navigate", "cot_prompt": 1}, "row 1: cot_prompt"),
         ("bbh", "bbh_3_cot_prompts.jsonl.gz", {"task": "navigate"}, "row 1: .* needs cot_prompt"),
         ("arc_easy", "fewshot_olmes.jsonl.gz", "task prefix", "the line has str"),
