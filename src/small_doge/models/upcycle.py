@@ -47,6 +47,11 @@ def upcycle_to_moe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         grown = DogeForCausalLM(config).to(model.dtype)
+    # The cast rounded the frequencies too, which a loaded model keeps in float32 whatever its type. The original ones, since
+    # a dynamic RoPE may have turned the others for a long text.
+    frequencies = model.model.rotary_emb.original_inv_freq
+    for name in ("inv_freq", "original_inv_freq"):
+        setattr(grown.model.rotary_emb, name, torch.nn.Buffer(frequencies.clone(), persistent=False))
     for layer in grown.model.layers:
         torch.nn.init.zeros_(layer.mlp.up_embed.weight)
     missing, unexpected = grown.load_state_dict(model.state_dict(), strict=False)

@@ -2,6 +2,7 @@ import pytest
 import torch
 from tests.conftest import EXPERTS, build_tiny
 
+from small_doge import DogeForCausalLM
 from small_doge.models import upcycle_to_moe
 
 
@@ -37,3 +38,13 @@ def test_experts_cannot_be_added_twice_and_must_be_square():
         upcycle_to_moe(build_tiny(**EXPERTS), 64, 4)
     with pytest.raises(ValueError, match="num_experts=50 must be a square number"):
         upcycle_to_moe(build_tiny(), 50, 4)
+
+
+def test_a_model_in_bfloat16_keeps_its_rotary_frequencies(tmp_path):
+    build_tiny(max_position_embeddings=512, keep_window_size=512).save_pretrained(tmp_path)
+    dense = DogeForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    grown = upcycle_to_moe(dense, 16, 2).eval()
+    for (name, ours), theirs in zip(grown.named_buffers(), dense.buffers(), strict=True):
+        assert ours.dtype == torch.float32 and torch.equal(ours, theirs), name
+    ids = torch.randint(0, 97, (1, 400))
+    assert torch.equal(grown(ids).logits, dense(ids).logits)
