@@ -257,15 +257,21 @@ def _try_rate(stage: str, config: str | Path, settings: dict, folder: Path, rate
         shutil.rmtree(folder / name, ignore_errors=True)
     facts = json.loads((folder / FINISHED).read_text(encoding="utf-8"))
     curve = _read_curve(folder)
-    last = [value for _, value in curve[-max(1, round(len(curve) * JUDGED_SHARE)) :]]
     if "held-out reward" in facts:
         return Trial(rate, -facts["held-out reward"], curve)
-    return Trial(rate, facts["held-out loss"] if "held-out loss" in facts else sum(last) / len(last), curve)
+    if "held-out loss" in facts:
+        return Trial(rate, facts["held-out loss"], curve)
+    last = _read_rows(folder)[-max(1, round(len(curve) * JUDGED_SHARE)) :]
+    scores = [-row["reward"] if "reward" in row else row["loss"] for row in last]
+    return Trial(rate, sum(scores) / len(scores), curve)
+
+
+def _read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [row for row in read_log(folder / LOG_NAME) if "loss" in row]
 
 
 def _read_curve(folder: Path) -> list[tuple[int, float]]:
-    rows = [row for row in read_log(folder / LOG_NAME) if "loss" in row]
-    return [(row["step"], row.get("reward", row["loss"])) for row in rows]
+    return [(row["step"], row.get("reward", row["loss"])) for row in _read_rows(folder)]
 
 
 def choose_rate(trials: Sequence[Trial]) -> tuple[Trial, str | None]:

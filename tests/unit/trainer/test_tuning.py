@@ -1,12 +1,15 @@
 """Tuning: what fits, and which rate, by trying."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import yaml
 from tests.unit.trainer.test_planning import SETTINGS
 
 from small_doge.trainer import tuning
+from small_doge.trainer.checkpoints import LOG_NAME
 from small_doge.trainer.planning import Probe
 from small_doge.trainer.tuning import (
     Trial,
@@ -18,6 +21,7 @@ from small_doge.trainer.tuning import (
     tune_learning_rate,
 )
 from small_doge.utils.errors import UserError
+from small_doge.utils.paths import FINISHED
 
 
 @pytest.fixture
@@ -108,6 +112,20 @@ def test_the_best_rate_is_the_lowest_score_and_an_end_of_the_range_is_said():
     assert "lower --from" in choose_rate(trials[1:])[1]
     with pytest.raises(UserError, match="infinite with every rate"):
         choose_rate(trials[2:])
+
+
+def test_without_held_out_rows_the_rate_with_the_highest_reward_is_the_best(recipe, tmp_path, monkeypatch):
+    def train(stage, config, settings):
+        folder = Path(settings["output_dir"])
+        reward = {1e-4: 0.2, 1e-3: 0.9, 1e-2: 0.4}[settings["learning_rate"]]
+        rows = [{"step": step, "loss": 0.0, "reward": reward} for step in range(10)]
+        (folder / LOG_NAME).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / FINISHED).write_text("{}")
+
+    monkeypatch.setattr(tuning, "train_stage", train)
+    trials = tune_learning_rate(recipe, {"test_size": 0}, [1e-4, 1e-3, 1e-2], 10, tmp_path / "sweep")
+    assert [trial.score for trial in trials] == pytest.approx([-0.2, -0.9, -0.4])
+    assert choose_rate(trials)[0].rate == 1e-3 and trials[1].curve[-1] == (9, 0.9)
 
 
 def test_a_sweep_really_trains_and_keeps_what_is_done(recipe, tmp_path):
