@@ -41,7 +41,6 @@ def upcycle_to_moe(
         num_experts=num_experts,
         num_experts_per_tok=num_experts_per_tok,
         router_aux_loss_coef=router_aux_loss_coef,
-        output_router_logits=True,
     )
     config = DogeConfig(**settings)
     with torch.random.fork_rng(devices=[]):

@@ -67,6 +67,9 @@ class CheckpointingMixin:
         self.own_rates = OwnRatesCallback()
         self.schedule: WSDScheduler | None = None
         super().__init__(*args, **kwargs)
+        self.balance_weight = self.model.config.router_aux_loss_coef  # 0 without experts
+        if self.balance_weight:
+            check_balance(self.args)
         trainer: Any = self
         trainer.add_callback(self.own_rates)
         self.average: WeightAverageCallback | None = None
@@ -176,8 +179,31 @@ class CheckpointingMixin:
             return super().evaluate(*args, **kwargs)
 
 
+def check_balance(args: Any) -> None:
+    """Refuse settings under which the experts of a model would not be balanced.
+
+    Raises:
+        UserError: with the setting and the remedy.
+    """
+    # Its first pass runs without gradients, and what a layer computes beside its output gets none in the second one.
+    if args.activation_checkpointing and (args.activation_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise UserError(
+            "activation_checkpointing_kwargs: use_reentrant=true would leave the experts unbalanced; set it to false"
+        )
+    if args.label_smoothing_factor:
+        raise UserError(
+            f"label_smoothing_factor={args.label_smoothing_factor} would leave the experts unbalanced: the library computes "
+            "that loss from the logits alone; leave it out"
+        )
+
+
 class DogeTrainer(CheckpointingMixin, Trainer):
-    """`transformers.Trainer` for next tokens, with an exact evaluation."""
+    """`transformers.Trainer` for next tokens, with balanced experts and an exact evaluation."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss, in training with the experts' balance, whatever the model's configuration says of it."""
+        balanced = self.model.training and self.balance_weight > 0
+        return super().compute_loss(model, {**inputs, "output_router_logits": balanced}, *args, **kwargs)
 
     @torch.no_grad()
     def evaluate(
@@ -195,9 +221,9 @@ class DogeTrainer(CheckpointingMixin, Trainer):
             sums = torch.zeros(2, dtype=torch.float64, device=self.args.device)
             for batch in loader:  # on the device already
                 with self.compute_loss_context_manager():
-                    loss = self.model(**batch, skip_logits=True, use_cache=False).loss
+                    outputs = self.model(**batch, skip_logits=True, use_cache=False, output_router_logits=False)
                 count = batch["labels"].ne(-100).sum()
-                sums += torch.stack([loss.double() * count, count.double()]).to(sums.device)
+                sums += torch.stack([outputs.loss.double() * count, count.double()]).to(sums.device)
             self.model.train(was_training)
         total, tokens = self.accelerator.reduce(sums, "sum").tolist()
         metrics = {f"{metric_key_prefix}_loss": total / max(tokens, 1), f"{metric_key_prefix}_tokens": int(tokens)}

@@ -3,13 +3,13 @@
 import pytest
 import torch
 from datasets import Dataset
-from tests.conftest import build_tiny
+from tests.conftest import EXPERTS, build_tiny
 
 from small_doge.processor.packing import PackedCollator
 from small_doge.trainer import finishing
 from small_doge.trainer.arguments import StageArguments
 from small_doge.trainer.base import DogeTrainer
-from small_doge.utils.errors import DivergedError
+from small_doge.utils.errors import DivergedError, UserError
 
 
 @pytest.fixture
@@ -73,3 +73,55 @@ def test_numbers_that_are_not_finite_are_never_saved_as_the_result_of_an_adapter
     with pytest.raises(DivergedError):
         finishing.save_finished(trainer, tiny_tokenizer, tmp_path / "out", {}, {}, "a stage")
     assert not (tmp_path / "out" / "finished.json").exists()
+
+
+@pytest.fixture
+def build_experts():
+    def build(weight, **changes):
+        torch.manual_seed(0)
+        return build_tiny(vocab_size=512, router_aux_loss_coef=weight, **EXPERTS, **changes)
+
+    return build
+
+
+def test_experts_are_balanced_in_training_whatever_the_configuration_says(make_trainer, build_experts):
+    routers = []
+    for weight, asked, checkpointing in (
+        (0.0, True, False),
+        (9.0, False, False),
+        (9.0, True, False),
+        (9.0, False, True),
+    ):
+        trainer = make_trainer(
+            build_experts(weight, output_router_logits=asked), max_steps=2, activation_checkpointing=checkpointing
+        )
+        trainer.train()
+        routers.append(trainer.model.model.layers[0].mlp.router_gate.weight.detach())
+    unbalanced, balanced, asked_for, checkpointed = routers
+    assert not torch.allclose(unbalanced, balanced, atol=1e-5)
+    assert torch.equal(balanced, asked_for) and torch.allclose(balanced, checkpointed, atol=1e-6)
+
+
+def test_the_held_out_loss_is_that_of_the_tokens_alone_however_many_rows_a_batch_has(make_trainer, build_experts):
+    rows = Dataset.from_list([{"input_ids": list(range(3, 6 + i)), "seq_lengths": [3 + i]} for i in range(8)])
+    losses = []
+    for weight, batch in ((0.0, 8), (9.0, 8), (9.0, 3)):
+        trainer = make_trainer(build_experts(weight, output_router_logits=True), per_device_eval_batch_size=batch)
+        losses.append(trainer.evaluate(rows)["eval_loss"])
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": True}},
+            "use_reentrant=true would leave the experts unbalanced; set it to false",
+        ),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1 would leave the experts unbalanced"),
+    ],
+)
+def test_what_leaves_the_experts_unbalanced_is_refused(make_trainer, build_experts, settings, message):
+    with pytest.raises(UserError, match=message):
+        make_trainer(build_experts(0.1), **settings)
+    make_trainer(**settings)

@@ -55,8 +55,9 @@ class DogeConfig(PreTrainedConfig):
         num_experts: experts per layer, a square number.
         num_experts_per_tok: experts a token uses.
         norm_topk_prob: kept for the file format; the weights of the chosen experts always sum to 1.
-        output_router_logits: return router logits and the load-balancing loss.
-        router_aux_loss_coef: weight of the load-balancing loss; always 0 in a dense model.
+        output_router_logits: return router logits, and add the load-balancing loss. For loops of your own: the trainers here
+            add it without being asked.
+        router_aux_loss_coef: weight of the load-balancing loss in training; always 0 in a dense model.
         legacy_routing: route as `transformers` does, by other tokens' logits too; only for weights trained that way.
         vocabulary_hash: which text each token id stood for in training (`utils.vocabulary`), so that another tokenizer is
             refused; None if unknown.
