@@ -213,7 +213,19 @@ CARRIERS = (
     ),
 )
 
-BORROWED = (*PRIVATE, *ATTRIBUTES, *IMPORTS, *CARRIERS)
+# Functions of a module that another one is put in the place of while a constructor runs.
+REPLACED = tuple(
+    Borrowed(
+        trainer.rpartition(".")[0],
+        "create_model_from_path",
+        "trainer/on_trl.py",
+        "TRL reads reference models by the class of transformers, and GRPO takes none that is read already",
+        ("model_id", "architecture"),
+    )
+    for trainer in (DPO, GRPO, "trl.trainer.distillation_trainer.DistillationTrainer")
+)
+
+BORROWED = (*PRIVATE, *ATTRIBUTES, *IMPORTS, *CARRIERS, *REPLACED)
 
 # Modules of these libraries that their documents name as places to import from.
 DOCUMENTED = ("torch", "tokenizers", "onnx", "huggingface_hub.errors")

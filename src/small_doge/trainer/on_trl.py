@@ -1,13 +1,19 @@
 """What TRL's trainers need to train a Doge: its experts balanced by our loss, every dropout off, texts kept as texts."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from ..models.doge.feed_forward import DogeCDMoE
 from ..ops import compute_load_balancing_loss
 from ..processor.encoder import choose_template
 from ..processor.guarded_tokenizer import guard_tokenizer
+from ..utils.errors import UserError
 from ..utils.reports import stop_hub_reports
 from .base import CheckpointingMixin
 
@@ -16,7 +22,10 @@ class DogeOnTRL(CheckpointingMixin):
     """The promises of this project for a trainer of TRL: put before it among the bases.
 
     TRL's own balance loss is Mixtral's, which does not fit the product of keys: it is given a coefficient of 0, and ours is
-    added here, of the same forward pass.
+    added here, of the same forward pass, with the weight that the settings name, or else the model's configuration.
+
+    Raises:
+        UserError: the settings name a weight, and the model has no experts.
     """
 
     loss_is_scaled_for_ga: bool
@@ -24,15 +33,23 @@ class DogeOnTRL(CheckpointingMixin):
 
     def __init__(self, *args: Any, model: Any, **kwargs: Any) -> None:
         stop_hub_reports()
-        self.balance_weight = model.config.router_aux_loss_coef if model.config.is_moe else 0.0
         self._router_logits: list[torch.Tensor] | None = None
         arguments = kwargs["args"]
+        model.config.output_router_logits = False  # with it, TRL computes its balance loss whatever the coefficient
+        given = getattr(arguments, "router_aux_loss_coef", None)
+        if given and not model.config.is_moe:
+            raise UserError(f"router_aux_loss_coef={given} needs a model with experts; leave it out")
+        if given is not None:
+            model.config.router_aux_loss_coef = given
         if hasattr(arguments, "router_aux_loss_coef"):
             arguments.router_aux_loss_coef = 0.0 if model.config.is_moe else None
         tokenizer = kwargs["processing_class"]  # renders conversations inside TRL
         template = choose_template(tokenizer, with_answers=False)
         kwargs["processing_class"] = guard_tokenizer(tokenizer, template)
-        super().__init__(*args, model=model, **kwargs)
+        with _read_references_as_ours(type(self)):
+            super().__init__(*args, model=model, **kwargs)
+        if hasattr(arguments, "router_aux_loss_coef"):
+            arguments.router_aux_loss_coef = given
         for module in model.modules():
             for name in ("hidden_dropout", "attention_dropout"):  # TRL turns off modules of dropout alone
                 if arguments.disable_dropout and hasattr(module, name):
@@ -41,7 +58,8 @@ class DogeOnTRL(CheckpointingMixin):
                 module.register_forward_hook(self._keep_router_logits)
 
     def _keep_router_logits(self, module: torch.nn.Module, inputs: Any, outputs: Any) -> None:
-        if self._router_logits is not None:
+        # The reference of an adapter is the same model, which runs within the same loss, but without gradients.
+        if self._router_logits is not None and torch.is_grad_enabled():
             self._router_logits.append(outputs[1])
 
     def compute_loss(
@@ -63,6 +81,21 @@ class DogeOnTRL(CheckpointingMixin):
             balance = balance / self.current_gradient_accumulation_steps
         loss = loss + balance
         return (loss, result[1]) if return_outputs else loss
+
+
+@contextmanager
+def _read_references_as_ours(trainer: type) -> Iterator[None]:
+    """Let TRL read a reference model by our class, and not by the one of this name in `transformers`.
+
+    That one routes experts by the logits of other tokens, and keeps other keys past the window.
+    """
+    module: Any = next(sys.modules[base.__module__] for base in trainer.__mro__ if base.__module__.startswith("trl."))
+    read = module.create_model_from_path
+    module.create_model_from_path = partial(read, architecture=AutoModelForCausalLM, output_router_logits=False)
+    try:
+        yield
+    finally:
+        module.create_model_from_path = read
 
 
 def _find_mask(inputs: dict[str, Any]) -> torch.Tensor | None:

@@ -1,13 +1,18 @@
-"""Conversations that TRL renders: what is typed in them is text, in every stage; pairs are lost aloud."""
+"""Conversations that TRL renders: what is typed in them is text, in every stage; pairs are lost aloud; experts are balanced."""
+
+import math
 
 import pytest
 from datasets import Dataset
 from tests.chats import ATTACK, count_special, turns
-from tests.conftest import build_tiny
+from tests.conftest import EXPERTS, build_tiny
 
+from small_doge import DogeForCausalLM
 from small_doge.processor.chat_encoding import encode_chat
 from small_doge.processor.tokenizer import build_generation_config
+from small_doge.trainer import on_trl
 from small_doge.trainer.arguments import DataArguments
+from small_doge.utils.errors import UserError
 
 
 COMMON = {"per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True, "max_steps": 1, "warmup_steps": 0}
@@ -108,3 +113,84 @@ def test_rows_have_one_default_length_in_the_data_and_in_trl():
     from small_doge.trainer.doge.dpo import DPOArguments
 
     assert DPOArguments(output_dir="x", report_to="none", use_cpu=True).max_length == DataArguments().max_length
+
+
+@pytest.fixture
+def experts(tiny_tokenizer, tmp_path):
+    """A folder as `upcycle` once wrote it, whose configuration asks for router logits."""
+    model = build_tiny(vocab_size=len(tiny_tokenizer), keep_window_size=32, output_router_logits=True, **EXPERTS)
+    model.generation_config = build_generation_config(tiny_tokenizer)
+    model.save_pretrained(tmp_path / "experts")
+    return tmp_path / "experts"
+
+
+@pytest.fixture
+def balanced(monkeypatch):
+    """What the balance loss is given: for each step, which layers' logits have a gradient."""
+    given, compute = [], on_trl.compute_load_balancing_loss
+
+    def spy(logits, *args):
+        given.append([layer.requires_grad for layer in logits])
+        return compute(logits, *args)
+
+    monkeypatch.setattr(on_trl, "compute_load_balancing_loss", spy)
+    return given
+
+
+@pytest.fixture
+def prefer(experts, tiny_tokenizer, tmp_path):
+    """Train a model with experts on preferences for a step; returns its loss."""
+    from small_doge.trainer.doge.dpo import DogeDPOTrainer, DPOArguments
+
+    def call(wrap=lambda model: model, **settings):
+        settings = {"precompute_ref_log_probs": False, "max_length": 256, "logging_steps": 1, **COMMON, **settings}
+        trainer = DogeDPOTrainer(
+            model=wrap(DogeForCausalLM.from_pretrained(experts)),
+            args=DPOArguments(output_dir=str(tmp_path), **settings),
+            train_dataset=Dataset.from_list([pair("a"), pair("b")]),
+            processing_class=tiny_tokenizer,
+            settings={},
+        )
+        trainer.train()
+        return trainer.state.log_history[0]["loss"]
+
+    return call
+
+
+@pytest.mark.parametrize("precompute", [True, False])
+def test_a_model_that_asks_for_router_logits_learns_preferences(prefer, balanced, precompute):
+    loss = prefer(precompute_ref_log_probs=precompute, router_aux_loss_coef=0.001)
+    assert 0.0005 < loss - math.log(2) < 0.003  # nothing is preferred yet, so the reference has the same probabilities
+    assert balanced == [[True, True]]
+
+
+def test_a_model_that_asks_for_router_logits_is_reinforced_beside_its_reference(
+    experts, balanced, tiny_tokenizer, tmp_path
+):
+    from small_doge.trainer.doge.grpo import DogeGRPOTrainer, GRPOArguments
+
+    settings = {"num_generations": 2, "max_completion_length": 4, "beta": 0.1, "logging_steps": 1, **COMMON}
+    trainer = DogeGRPOTrainer(
+        model=DogeForCausalLM.from_pretrained(experts),
+        args=GRPOArguments(output_dir=str(tmp_path), **settings),
+        train_dataset=Dataset.from_list([{"prompt": turns("Hi"), "solution": "1"}] * 2),
+        processing_class=tiny_tokenizer,
+        reward_funcs=[lambda completions, **columns: [0.0] * len(completions)],
+        settings={},
+    )
+    trainer.train()
+    assert isinstance(trainer.ref_model, DogeForCausalLM) and balanced == [[True, True]]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_reference_of_an_adapter_is_not_balanced(prefer, balanced, checkpointing):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "router_gate"], task_type="CAUSAL_LM")
+    prefer(lambda model: peft.get_peft_model(model, config), activation_checkpointing=checkpointing)
+    assert balanced == [[True, True]]
+
+
+def test_the_weight_of_the_balance_is_the_settings_own(prefer, align):
+    assert prefer(router_aux_loss_coef=2.0) - prefer(router_aux_loss_coef=0.0) == pytest.approx(2, abs=0.5)
+    with pytest.raises(UserError, match="router_aux_loss_coef=2.0 needs a model with experts"):
+        align([pair("a")], router_aux_loss_coef=2.0)
