@@ -1,6 +1,5 @@
 """Settings of a training run. The help of each field is also the command line's and the documents' text."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -12,9 +11,27 @@ from ..processor.data_config import DataConfig
 from ..utils.errors import UserError
 from ..utils.scheduler import check_decay_type, split_steps
 from .averaging import check_average
+from .ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
 
 MUON = "muon"  # value of `optim` that the library does not have
+
+# Of every stage.
+RANGES = {
+    **dict.fromkeys(
+        ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), COUNT
+    ),
+    **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "decay_steps"), NOT_NEGATIVE),
+    **dict.fromkeys(("adam_epsilon", "neftune_noise_alpha", "dataloader_num_workers"), NOT_NEGATIVE),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), BELOW_ONE),
+    **dict.fromkeys(("seed", "data_seed"), SEED),
+}
+# With `optim: muon`.
+MUON_RANGES = {
+    **dict.fromkeys(("muon_lr", "embedding_lr"), POSITIVE),
+    **dict.fromkeys(("muon_weight_decay", "muon_momentum_warmup_steps"), NOT_NEGATIVE),
+    "muon_momentum": BELOW_ONE,
+}
 
 # Settings that only a model with fresh weights takes.
 NEW_MODEL_SETTINGS = (
@@ -80,6 +97,9 @@ class AdapterArguments(ModelArguments):
     def __post_init__(self) -> None:
         if self.lora_r < 0:
             raise UserError(f"lora_r={self.lora_r} must be a rank, or 0 to train all weights")
+        check_ranges(self, {"lora_alpha": POSITIVE, "lora_dropout": BELOW_ONE})
+        if self.lora_r and not self.lora_target_modules:
+            raise UserError("lora_target_modules is empty, so that nothing is trained: name layers, or leave it out")
 
 
 @dataclass
@@ -222,14 +242,7 @@ def check_settings(args: Any) -> None:
         raise UserError(f"num_train_epochs={args.num_train_epochs} trains nothing; set it above 0, or set max_steps")
     if args.remove_unused_columns:
         raise UserError("remove_unused_columns=true would drop what the trainer needs of each row; leave it out")
-    least = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1}
-    for name, low in least.items():
-        if getattr(args, name) < low:
-            raise UserError(f"{name}={getattr(args, name)} must be at least {low}")
-    for name in ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "decay_steps"):
-        value = getattr(args, name)
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise UserError(f"{name}={value} must be a number of at least 0")
+    check_ranges(args, RANGES)
     if not 0 <= args.min_lr_ratio <= 1:
         raise UserError(f"min_lr_ratio={args.min_lr_ratio} must lie between 0 and 1: it is a share of the peak rate")
     if args.stable_steps is not None and args.stable_steps < 0:
@@ -281,17 +294,7 @@ def check_muon(args: Any) -> None:
         UserError: with the value and the remedy.
     """
     check_whole_weights(args, "optim=muon", "set optim to adamw_torch_fused")
-    for name in ("muon_lr", "embedding_lr"):
-        value = getattr(args, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name}={value} must be a number above 0")
-    for name in ("muon_weight_decay", "muon_momentum_warmup_steps"):
-        value = getattr(args, name)
-        if not (value >= 0 and math.isfinite(value)):
-            raise UserError(f"{name}={value} must be a number of at least 0")
-    for name in ("muon_momentum", "adam_beta1", "adam_beta2"):
-        if not 0 <= getattr(args, name) < 1:
-            raise UserError(f"{name}={getattr(args, name)} must be at least 0 and below 1")
+    check_ranges(args, MUON_RANGES)
     if args.muon_momentum_warmup_steps and args.muon_momentum <= FIRST_MOMENTUM:
         raise UserError(
             f"muon_momentum_warmup_steps={args.muon_momentum_warmup_steps} has no effect: the momentum rises from "

@@ -11,6 +11,7 @@ from ..utils.model_folder import check_model_folder
 from ..utils.vocabulary import check_tokenizer_fits
 from .arguments import AdapterArguments, Arguments, DataArguments, StageSettings
 from .on_trl import DogeOnTRL
+from .ranges import GENERATION, SHARE, check_ranges
 
 
 SHOWN = 3
@@ -29,6 +30,10 @@ class DistillationArguments(StageSettings, DistillationConfig):
     disable_dropout: bool = field(
         default=True, metadata={"help": "Turn off dropout, so that completions are those of the model."}
     )
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {**GENERATION, "beta": SHARE})
+        super().__post_init__()
 
 
 DISTILLATION_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, DistillationArguments)

@@ -21,6 +21,7 @@ from small_doge.utils.errors import UserError
         ({**EXPERTS, "num_experts": 60}, "num_experts=60 must be a square number; the nearest are 49 or 64"),
         ({**EXPERTS, "num_experts_per_tok": 65}, "num_experts_per_tok=65 must lie between 1 and num_experts=64"),
         ({**EXPERTS, "num_experts": "64"}, "num_experts='64' must be a whole number"),
+        ({**EXPERTS, "router_aux_loss_coef": -0.1}, "router_aux_loss_coef=-0.1 must be a number of at least 0"),
         ({"hidden_size": "64"}, "hidden_size='64' must be a whole number"),
         ({"keep_window_size": 8.5}, "keep_window_size=8.5 must be a whole number"),
         ({"hidden_size": 28}, "hidden_size / num_attention_heads=7 must be even"),

@@ -212,6 +212,9 @@ class DogeConfig(PreTrainedConfig):
             raise UserError(
                 f"num_experts_per_tok={self.num_experts_per_tok} must lie between 1 and num_experts={self.num_experts}"
             )
+        weight = self.router_aux_loss_coef
+        if not (isinstance(weight, Real) and 0 <= weight < math.inf):
+            raise UserError(f"router_aux_loss_coef={weight!r} must be a number of at least 0; 0 leaves the loss out")
 
     @property
     def head_dim(self) -> int:

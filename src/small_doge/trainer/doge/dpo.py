@@ -17,12 +17,30 @@ from small_doge.trainer.arguments import (
 from small_doge.trainer.callbacks import JUDGED_SHARE
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.on_trl import DogeOnTRL
+from small_doge.trainer.ranges import (
+    BELOW_HALF,
+    COUNT,
+    POSITIVE,
+    REFERENCE,
+    SHARE,
+    check_choices,
+    check_ranges,
+    find_choices,
+)
 from small_doge.trainer.setup import TrainingSetup
 from small_doge.utils.errors import UserError
 from small_doge.utils.logging import get_logger
 
 
 logger = get_logger(__name__)
+
+RANGES = {
+    **REFERENCE,
+    **dict.fromkeys(("beta", "discopop_tau"), POSITIVE),
+    "label_smoothing": BELOW_HALF,  # more would turn the preferences round
+    "ld_alpha": SHARE,
+    "precompute_ref_batch_size": COUNT,
+}
 
 
 @dataclass
@@ -42,6 +60,17 @@ class DPOArguments(StageSettings, DPOConfig):
         default=DataArguments.max_length, metadata={"help": "Maximum number of tokens in a row."}
     )
     beta: float = field(default=0.1, metadata={"help": "How strongly the model is held to the reference model."})
+
+    def __post_init__(self) -> None:
+        check_ranges(self, RANGES)
+        check_choices(self, {name: find_choices(DPOConfig, name) for name in ("loss_type", "f_divergence_type")})
+        if "exo_pair" in self.loss_type and self.label_smoothing == 0:
+            raise UserError("loss_type=exo_pair needs label_smoothing above 0: set it, to 1e-3 for example")
+        if self.sync_ref_model and self.precompute_ref_log_probs:
+            raise UserError(
+                "sync_ref_model=true moves the reference while it trains: set precompute_ref_log_probs to false"
+            )
+        super().__post_init__()
 
 
 DPO_ARGUMENTS: Arguments = (AdapterArguments, DataArguments, DPOArguments)

@@ -17,6 +17,17 @@ from small_doge.trainer.arguments import AdapterArguments, Arguments, DataArgume
 from small_doge.trainer.callbacks import JUDGED_SHARE
 from small_doge.trainer.doge.script import run_script
 from small_doge.trainer.on_trl import DogeOnTRL
+from small_doge.trainer.ranges import (
+    COUNT,
+    GENERATION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    REFERENCE,
+    SHARE,
+    check_choices,
+    check_ranges,
+    find_choices,
+)
 from small_doge.trainer.rewards import REWARDS, check_rewards, make_rewards
 from small_doge.trainer.setup import TrainingSetup
 from small_doge.utils.answers import find_fault
@@ -33,6 +44,22 @@ EQUAL = 1e-6
 PROMPT_TOKENS = 128
 # Groups before a run that can't learn is told so while it goes.
 EARLY_GROUPS = 40
+
+COUNTS = ("num_iterations", "num_generations_eval", "steps_per_generation", "generation_batch_size")
+RANGES = {
+    **GENERATION,
+    **REFERENCE,
+    **dict.fromkeys(COUNTS, COUNT),
+    **dict.fromkeys(("beta", "epsilon", "epsilon_high"), NOT_NEGATIVE),
+    **dict.fromkeys(("vespo_k_pos", "vespo_k_neg", "vespo_lambda_pos", "vespo_lambda_neg"), NOT_NEGATIVE),
+    **dict.fromkeys(("delta", "sapo_temperature_pos", "sapo_temperature_neg", "off_policy_mask_threshold"), POSITIVE),
+    "top_entropy_quantile": SHARE,
+}
+CHOICES = {
+    "importance_sampling_level": ("token", "sequence"),
+    "scale_rewards": ("group", "batch", "none"),
+    "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
+}
 
 
 @dataclass
@@ -54,6 +81,10 @@ class GRPOArguments(StageSettings, GRPOConfig):
 
     def __post_init__(self) -> None:
         check_rewards(self.reward_funcs, self.reward_weights)
+        check_ranges(self, RANGES)
+        check_choices(self, {**CHOICES, "loss_type": find_choices(GRPOConfig, "loss_type")})
+        if self.sync_ref_model and self.beta == 0:
+            raise UserError("sync_ref_model=true has no reference model to move: set beta above 0")
         processes = int(os.environ.get("WORLD_SIZE", "1"))
         if self.num_generations < 2:
             raise UserError(f"num_generations={self.num_generations}: at least 2 completions are compared")
