@@ -2,27 +2,13 @@
 
 import json
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
+from tests.browser.node import CORE, run
 
-CORE = Path(__file__).parents[2] / "src" / "small_doge" / "webui" / "static" / "core"
 
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js")
-
-
-def run(modules, code):
-    """Run JavaScript with these modules of the page, by their paths from its core, and give what `found` holds."""
-    imports = "".join(
-        f"import * as {Path(name).name} from {json.dumps((CORE / f'{name}.mjs').resolve().as_uri())};\n"
-        for name in modules
-    )
-    script = f"{imports}{code}\nconsole.log(JSON.stringify(found));"
-    done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_branches_of_a_tree_are_found_also_where_it_is_damaged():
@@ -123,8 +109,6 @@ def test_markdown_holds_the_branch_that_is_shown():
 
 
 SAVER = """
-globalThis.document = { documentElement: { dataset: {} } };
-globalThis.history = { replaceState() {} };
 const asked = [];
 const note = (name) => async () => void asked.push(name);
 const store = Object.fromEntries(["create", "append", "change", "changeMessage", "remove"].map((name) => [name, note(name)]));
@@ -193,7 +177,7 @@ def test_a_change_of_a_conversation_that_another_tab_deleted_is_an_error():
 
 def test_model_of_the_browser_is_loaded_when_its_worker_says_so_and_one_that_failed_does_not_count():
     code = """
-    globalThis.document = { baseURI: "http://127.0.0.1/" };
+    document.baseURI = "http://127.0.0.1/";
     Object.defineProperty(globalThis, "navigator", { value: { hardwareConcurrency: 2, deviceMemory: 1 } });
     const workers = [];
     globalThis.Worker = class {
@@ -243,8 +227,6 @@ def test_presets_of_an_earlier_page_move_one_by_one_and_none_is_lost():
       { name: "A\\u00a0b \\u{1f469}\\u200d\\u{1f373}" }];
     const kept = { "small-doge.presets": JSON.stringify(old) };
     globalThis.localStorage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => (kept[key] = value), removeItem: (key) => delete kept[key] };
-    globalThis.sessionStorage = { getItem: () => null };
-    globalThis.location = new URL("http://127.0.0.1:8000/");
     const has = [{ name: "Same", system_prompt: "" }, { name: "Mine", system_prompt: "a" }];
     const moved = [];
     globalThis.fetch = async (url, { method }) => {
@@ -262,3 +244,66 @@ def test_presets_of_an_earlier_page_move_one_by_one_and_none_is_lost():
     assert found["moved"] == ["Mine 2", "A b \U0001f469\U0001f373"]
     assert found["names"] == ["Same", "Mine", *found["moved"]] and found["kept"] == ["Bad", "Balanced"]
     assert "refused" in found["unmoved"][0] and "Balanced" in found["unmoved"][1]
+
+
+@pytest.mark.parametrize("text", ["1. " * 4000, "> 1. " * 3000, ">" * 20000], ids=["list", "both", "quotes"])
+def test_an_answer_nested_too_deeply_for_markdown_is_shown_as_the_letters_that_it_is(text):
+    found = run(["markdown"], f"const found = markdown.toBlocks({json.dumps(text + '<b>')});")
+    assert len(found) == 1 and found[0].count("1.") == text.count("1.") and "&lt;b&gt;" in found[0]
+    assert run(["markdown"], 'const found = markdown.toBlocks("**bold**");') == ["<p><strong>bold</strong></p>\n"]
+
+
+def test_texts_are_cut_between_letters_and_not_within_one():
+    face = "\U0001f600"
+    given = {
+        "title": "t" * 199 + face * 2,
+        "tags": ["b" * 63 + face * 2],
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    preset = {"name": "Mine", "system_prompt": "p" * 99_999 + face * 2}
+    text = json.dumps(json.dumps({"chats": [given], "presets": [preset]}))
+    code = f"""
+    const {{ chats: [chat], presets: [preset] }} = transfer.readExport({text});
+    const title = tree.titleOf("a".repeat(56) + "{face}".repeat(9));
+    const whole = tree.titleOf("{face}".repeat(60));
+    const found = {{ title, whole, chat, prompt: preset.system_prompt }};"""
+    found = run(["transfer", "tree"], code)
+    assert found["title"] == "a" * 56 + face + "…" and found["whole"] == face * 60
+    assert found["chat"]["title"] == "t" * 199 + face and found["chat"]["tags"] == ["b" * 63 + face]
+    assert found["prompt"] == "p" * 99_999 + face
+
+
+TALK = """
+const told = [];
+const quiet = { changed() {}, tell: (text) => told.push(text), say() {}, canChat: () => true, contextOf: () => 10,
+  watchModels: () => () => {}, saver: { saveMessages() {}, save() {} } };
+const message = (id, parent_id, role) => ({ id, parent_id, role, content: id, model: "one" });
+const chat = { id: "c", model: "one", system_prompt: "", current_id: "d", settings: {},
+  messages: [message("a", null, "user"), message("b", "a", "assistant"), message("c", "b", "user"), message("d", "c", "assistant")] };
+"""
+
+
+@pytest.mark.parametrize("end", ['return { finishReason: "aborted", usage: null };', 'throw new Error("broken");'])
+def test_an_earlier_answer_is_shown_again_if_another_one_ends_before_its_first_word(end):
+    code = f"""
+    const engine = {{ async *chat() {{ {end} }} }};
+    const talking = new talk.Talk({{ ...quiet, engine, chat }});
+    await talking.regenerate(0, chat.messages[1]);
+    const found = {{ shown: chat.current_id, count: chat.messages.length, errors: [...talking.errors.keys()] }};"""
+    found = run(["../talk"], TALK + code)
+    assert found == {"shown": "d", "count": 4, "errors": ["a"] if "throw" in end else []}
+
+
+def test_an_edit_is_not_taken_while_an_answer_is_written_and_it_is_said_why():
+    code = """
+    const talking = new talk.Talk({ ...quiet, chat, engine: { async *chat() { return { finishReason: "stop", usage: null }; } } });
+    talking.streams.set("d", { chat });
+    const during = talking.edit(0, chat.messages[3], "Other words");
+    talking.streams.clear();
+    const found = { during, told, after: talking.edit(0, chat.messages[3], "Other words"), count: chat.messages.length };"""
+    assert run(["../talk"], TALK + code) == {
+        "during": False,
+        "told": ["Stop the answer first."],
+        "after": True,
+        "count": 5,
+    }

@@ -74,12 +74,15 @@ export class Talk {
     return this.write(chat, column, message, false);
   }
 
-  /** Write another answer beside one, or again after an error. */
-  regenerate(column, message) {
+  /** Write another answer beside one, or again after an error. If it ends before its first word, the branch that was shown is again. */
+  async regenerate(column, message) {
     const { chat } = this.app;
     if (this.isStreaming(chat)) return;
-    setLeaf(chat, column, message.role === "user" ? message.id : message.parent_id);
-    this.answer(chat, column);
+    const { leaf } = columnsOf(chat)[column];
+    const question = message.role === "user" ? message.id : message.parent_id;
+    setLeaf(chat, column, question);
+    await this.answer(chat, column);
+    if (columnsOf(chat)[column]?.leaf === question) setLeaf(chat, column, leaf);
   }
 
   /** Go on with an answer that was cut off. */
@@ -90,16 +93,21 @@ export class Talk {
     this.write(chat, column, message, true);
   }
 
-  /** Put another text beside a message; a question is answered anew. */
+  /** Put another text beside a message; a question is answered anew. False if an answer is still being written, which it says. */
   edit(column, message, text) {
     const { chat } = this.app;
-    if (this.isStreaming(chat) || !text.trim()) return;
+    if (this.isStreaming(chat)) {
+      this.app.tell("Stop the answer first.");
+      return false;
+    }
+    if (!text.trim()) return true;
     const edited = makeMessage(message.role, text, message.parent_id, message.model);
     chat.messages.push(edited);
     setLeaf(chat, column, edited.id);
     this.app.saver.saveMessages(chat, [edited]);
     if (message.role === "user") this.answer(chat, column);
     this.app.changed();
+    return true;
   }
 
   /** Show the branch before (-1) or after (+1) that of a message. */

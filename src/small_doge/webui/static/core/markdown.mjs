@@ -54,6 +54,15 @@ const ALLOWED = {
  * @returns {string[]}
  */
 export function toBlocks(text) {
+  try {
+    return parse(text);
+  } catch {
+    // Lists and quotes nested in thousands, as small models repeat them, overflow the parser's stack; no text may keep the page from being drawn.
+    return [`<p class="plain">${escapeHtml(text)}</p>`];
+  }
+}
+
+function parse(text) {
   const tokens = marked.lexer(text);
   const links = tokens.links;
   return tokens.filter(({ type }) => type !== "space").map((token) => marked.parser(Object.assign([token], { links })));

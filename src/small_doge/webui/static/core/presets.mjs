@@ -1,5 +1,7 @@
 // Sampling settings, and named presets of them with a system prompt.
 
+import { cut } from "./letters.mjs";
+
 /** What may be set: name, label, range and step of each, and a word of help. An empty field is left to the engine. */
 export const FIELDS = [
   { name: "temperature", label: "Temperature", min: 0, max: 2, step: 0.05, help: "0 always takes the likeliest token" },
@@ -41,14 +43,14 @@ export const MAX_PRESET_NAME = 300; // as the server allows
 /** A name as the server takes it: spaces of any kind become plain ones, and what is not printed goes. */
 function cleanName(name) {
   const printed = name.replace(/[\p{Z}\s]+/gu, " ").replace(/\p{C}/gu, "").trim();
-  return [...printed].slice(0, MAX_PRESET_NAME).join("").trimEnd();
+  return cut(printed, MAX_PRESET_NAME).trimEnd();
 }
 
 /** A preset of a file, of which nothing else is kept; null if it has no name, or that of a built-in one. */
 export function readPreset(preset) {
   const name = typeof preset?.name === "string" ? cleanName(preset.name) : "";
   if (["", ".", ".."].includes(name) || isBuiltIn(name)) return null;
-  const prompt = typeof preset.system_prompt === "string" ? preset.system_prompt.slice(0, 100_000) : "";
+  const prompt = typeof preset.system_prompt === "string" ? cut(preset.system_prompt, 100_000) : "";
   return { name, system_prompt: prompt, sampling: cleanSampling(preset.sampling) };
 }
 

@@ -2,6 +2,7 @@
 // kept.
 
 import { newId } from "./ids.mjs";
+import { cut } from "./letters.mjs";
 import { readPreset } from "./presets.mjs";
 import { pathTo } from "./tree.mjs";
 
@@ -51,7 +52,7 @@ export function readExport(text) {
   return { chats: chats.map(readChat), presets, dropped };
 }
 
-const string = (value, limit, fallback = "") => (typeof value === "string" ? value.slice(0, limit) : fallback);
+const string = (value, limit, fallback = "") => (typeof value === "string" ? cut(value, limit) : fallback);
 const date = (value) => (Number.isNaN(Date.parse(value)) ? new Date() : new Date(value)).toISOString();
 const object = (value) => (value && typeof value === "object" && !Array.isArray(value) ? value : {});
 

@@ -1,6 +1,7 @@
 // A conversation is a tree: each message names the one that it answers, and siblings are branches. All functions are pure.
 
 import { newId } from "./ids.mjs";
+import { cut } from "./letters.mjs";
 
 /** A new message. */
 export function makeMessage(role, content, parentId, model = null) {
@@ -48,5 +49,5 @@ export function newestLeaf(messages, id) {
 /** A short title made of the first question. */
 export function titleOf(text) {
   const line = text.trim().split(/\n/)[0].replace(/\s+/g, " ");
-  return line.length > 60 ? `${line.slice(0, 57).trimEnd()}…` : line || "New conversation";
+  return cut(line, 60) === line ? line || "New conversation" : `${cut(line, 57).trimEnd()}…`;
 }

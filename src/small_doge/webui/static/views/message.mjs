@@ -136,8 +136,7 @@ export function MessageView({ app, column, message, isBusy }) {
     app.changed();
   };
   const save = (text) => {
-    stopEditing();
-    talk.edit(column, message, text);
+    if (talk.edit(column, message, text)) stopEditing();
   };
   const retry = () => (isUser ? talk.regenerate(column, message) : talk.continueAnswer(column, message));
   const name = isUser ? "You" : (message.model ?? message.role);
