@@ -114,8 +114,8 @@ const note = (name) => async () => void asked.push(name);
 const store = Object.fromEntries(["create", "append", "change", "changeMessage", "remove"].map((name) => [name, note(name)]));
 store.load = async () => null;
 const told = [];
-const tell = (text, label, action) => told.push({ text, action });
-const app = { store, talk: { streams: new Map(), stop() {} }, library: { refreshSoon() {} }, tell, chat: {} };
+const showNotice = (text, label, action) => told.push({ text, action });
+const app = { store, talk: { streams: new Map(), stop() {} }, library: { refreshSoon() {} }, say() {}, showNotice, chat: {} };
 app.saver = new saver.Saver(app);
 const chat = { id: "a", messages: [{ id: "m", content: "Hi" }], current_id: "m", settings: {} };
 """

@@ -20,11 +20,14 @@ async function readConfig() {
 /** Tell how far downloads are, of all models that are fetched now. */
 function tellProgress(app) {
   const parts = new Map();
+  let notice = null;
   return ({ detail: { model, loaded, total } }) => {
     parts.set(model, total ? `${Math.round((100 * loaded) / total)}%` : `${(loaded / 1e6).toFixed(1)} MB`);
     if (loaded === total) parts.delete(model);
-    if (!parts.size) return app.closeNotice();
-    app.showNotice(`Loading ${[...parts].map((part) => part.join(": ")).join(", ")}`);
+    if (parts.size) {
+      app.showNotice(`Loading ${[...parts].map((part) => part.join(": ")).join(", ")}`);
+      notice = app.notice;
+    } else if (notice && app.notice === notice) app.closeNotice();
   };
 }
 

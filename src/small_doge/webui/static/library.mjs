@@ -126,7 +126,7 @@ export class Library {
   async export(format, id = null) {
     const { app } = this;
     try {
-      await app.saver.queue;
+      await app.saver.flush();
       if (id === null) {
         const { chats, presets } = await this.store.exportAll();
         return download("small-doge-chats.json", toJson(chats, presets), "application/json");

@@ -1,5 +1,6 @@
 // The raw text of a conversation in raw mode: tokens with their probabilities, that a base model goes on with.
 
+import { stopped } from "./core/stopping.mjs";
 import { makeMessage, titleOf } from "./core/tree.mjs";
 import { SPOKEN_LENGTH } from "./talk.mjs";
 
@@ -8,6 +9,11 @@ const MAX_SAVED_TOKENS = 3000; // more than this do not fit into the figures of 
 
 /** A part of the text. `id` is null for what was typed and not tokenized yet. */
 const typed = (text) => ({ id: null, text, logprob: null, top: null, written: false });
+
+const textOf = (tokens) => tokens.map(({ text }) => text).join("");
+
+/** The text of tokens, as if it had been typed. */
+const untoken = (tokens) => (textOf(tokens) ? [typed(textOf(tokens))] : []);
 
 export class RawText {
   constructor(app, chat) {
@@ -26,7 +32,7 @@ export class RawText {
   }
 
   get text() {
-    return this.tokens.map(({ text }) => text).join("");
+    return textOf(this.tokens);
   }
 
   get isWriting() {
@@ -84,29 +90,36 @@ export class RawText {
     if (!length) this.begin = null;
     this.setTokens(tokens);
     this.error = null;
-    clearTimeout(this.saving);
-    this.saving = setTimeout(() => this.save(), 1000);
+    this.app.saver.saveSoon("raw", () => this.save());
   }
 
-  /** Another model has other tokens. */
+  /** Another model has other tokens, also of what can be undone. */
   forgetTokens() {
+    this.controller?.abort();
     this.begin = null;
-    this.setTokens(this.text ? [typed(this.text)] : []);
+    this.choosing = null;
+    this.past = this.past.map(untoken);
+    this.future = this.future.map(untoken);
+    this.setTokens(untoken(this.tokens));
+    this.save();
   }
 
   // What the model does.
 
-  /** Tokenize what was typed; returns the ids of the whole text. */
+  /** Tokenize what was typed; returns the ids of the whole text, or null if it or its model was changed meanwhile. */
   async identify() {
-    const tokenize = async (content) => (await this.app.engine.tokenize({ model: this.chat.model, content })).tokens;
-    if (this.begin === null || this.tokens.some(({ id }) => id === null)) {
+    const { model } = this.chat;
+    const { text, tokens: old } = this;
+    const tokenize = async (content) => (await this.app.engine.tokenize({ model, content })).tokens;
+    if (this.begin === null || old.some(({ id }) => id === null)) {
       const begin = await tokenize("");
-      this.begin ??= begin.map(({ id }) => id);
       const tokens = [];
-      for (const token of this.tokens) {
+      for (const token of old) {
         if (token.id !== null) tokens.push(token);
         else tokens.push(...shareOut(token.text, (await tokenize(token.text)).slice(begin.length)));
       }
+      if (this.text !== text || this.chat.model !== model) return null;
+      this.begin ??= begin.map(({ id }) => id);
       this.tokens = tokens;
     }
     return [...this.begin, ...this.tokens.map(({ id }) => id)];
@@ -129,8 +142,11 @@ export class RawText {
     await this.write();
   }
 
+  /** Stop writing, and keep what is there. What the model still sends is dropped: the text may be another one by then. */
   stop() {
-    this.controller?.abort();
+    if (!this.isWriting || this.controller.signal.aborted) return;
+    this.controller.abort();
+    this.save();
   }
 
   async write() {
@@ -138,13 +154,13 @@ export class RawText {
     this.error = null;
     this.kept = null;
     const { signal } = this.controller;
-    let [first, count] = [null, 0];
+    let [first, count, said] = [null, 0, ""];
     this.waits = { begun: performance.now(), waits: null };
     const unwatch = this.app.watchModels();
     this.app.changed();
     try {
-      const promptIds = await this.identify();
-      if (!promptIds.length) throw new Error("Write a few words first, for the model to go on with.");
+      const promptIds = await Promise.race([this.identify(), stopped(signal)]); // a model may be fetched first
+      if (promptIds?.length === 0) throw new Error("Write a few words first, for the model to go on with.");
       const { model, settings } = this.chat;
       // Where the model wanted to end, asking it to continue means to go on all the same.
       const sampling = { ...settings.sampling, ignore_eos: this.hasEnded || undefined };
@@ -156,10 +172,11 @@ export class RawText {
         if (piece.done) {
           const seconds = (performance.now() - first) / 1000;
           this.stats = { reason: piece.value.finishReason, speed: count > 1 && seconds > 0.03 ? (count - 1) / seconds : null };
-          this.hasEnded = this.stats.reason === "stop";
+          this.hasEnded = this.stats.reason === "stop" && !signal.aborted;
           if (this.hasEnded && this.tokens.at(-1)?.text === "") this.tokens = this.tokens.slice(0, -1); // the end token
           break;
         }
+        if (signal.aborted) continue;
         if (first === null) {
           first = performance.now();
           this.waits = null;
@@ -167,25 +184,25 @@ export class RawText {
           this.app.noteLoaded(model);
         }
         count += piece.value.length;
+        said += textOf(piece.value);
         this.tokens = [...this.tokens, ...piece.value.map((token) => ({ ...token, written: true }))];
         this.app.changed();
       }
     } catch (error) {
-      this.error = error.message;
+      if (!signal.aborted) this.error = error.message;
     }
     unwatch();
     this.waits = null;
     this.controller = null;
-    this.save();
-    this.speak(count);
+    if (!signal.aborted) this.save();
+    this.speak(said);
     this.app.changed();
     if (this.isOpen && !this.error) await this.look();
   }
 
   /** Let screen readers hear what was written. */
-  speak(count) {
-    if (!count) return;
-    const text = this.tokens.slice(-count).map(({ text }) => text).join("");
+  speak(text) {
+    if (!text) return;
     this.app.say(text.length > SPOKEN_LENGTH ? `${text.slice(0, SPOKEN_LENGTH)} … The rest stands in the text.` : text);
   }
 
@@ -194,6 +211,7 @@ export class RawText {
     if (this.isWriting || !this.text) return;
     try {
       const tokens = await this.identify();
+      if (!tokens) return;
       const text = this.tokens;
       const found = await this.app.engine.inspect({ model: this.chat.model, tokens, top: 10 });
       if (text !== this.tokens) return; // it was changed meanwhile
@@ -226,7 +244,6 @@ export class RawText {
   // Keeping it: the text is the one message of the conversation, its tokens are the message's figures.
 
   save() {
-    clearTimeout(this.saving);
     const { chat, text } = this;
     const isNew = !chat.messages.length;
     if (isNew && !text) return;
@@ -242,7 +259,8 @@ export class RawText {
   restore() {
     const message = this.chat.messages[0];
     if (!message) return;
-    const tokens = unpack(message.stats?.raw, message.content);
+    const isSameModel = (message.model ?? null) === this.chat.model; // whose ids they are
+    const tokens = isSameModel ? unpack(message.stats?.raw, message.content) : null;
     this.begin = tokens ? message.stats.raw.begin : null;
     this.tokens = tokens ?? (message.content ? [typed(message.content)] : []);
   }

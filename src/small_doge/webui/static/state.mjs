@@ -35,6 +35,7 @@ export class App {
     this.library = new Library(this);
     this.talk = new Talk(this);
     this.raw = null;
+    this.opened = 0; // how many conversations were asked for: the last one is shown, however long an earlier one takes
   }
 
   /** Draw the page before the next frame, however often this is called until then. */
@@ -53,7 +54,20 @@ export class App {
     NARROW.addEventListener("change", () => this.toggle("sidebar", !NARROW.matches));
     CROWDED.addEventListener("change", () => this.fitPanels("sidebar"));
     window.addEventListener("hashchange", () => this.openFromHash());
-    window.addEventListener("beforeunload", (event) => (this.saver.unsaved || this.talk.streams.size) && event.preventDefault());
+    window.addEventListener("beforeunload", (event) => this.hasUnsaved && event.preventDefault());
+    window.addEventListener("pagehide", () => this.leave());
+  }
+
+  /** Whether something would be lost if the page were closed now. */
+  get hasUnsaved() {
+    const { saver, talk, raw } = this;
+    return Boolean(saver.unsaved || saver.failed.size || talk.streams.size || raw?.isWriting);
+  }
+
+  /** Save what is typed and written in the open conversation. */
+  leave() {
+    this.raw?.stop();
+    return this.saver.flush();
   }
 
   // Models.
@@ -150,7 +164,8 @@ export class App {
   }
 
   openChat(chat) {
-    this.raw?.stop();
+    this.leave();
+    this.opened++;
     this.chat = chat;
     chat.settings = { mode: "chat", ...chat.settings, sampling: cleanSampling(chat.settings?.sampling) };
     this.raw = chat.settings.mode === "raw" ? new RawText(this, chat) : null;
@@ -165,17 +180,19 @@ export class App {
   }
 
   async openFromHash() {
-    const id = decodeURIComponent(location.hash.slice(1));
+    const id = decode(location.hash.slice(1));
     if (!id || id === this.chat?.id) return;
     await this.open(id);
   }
 
   async open(id) {
+    const number = ++this.opened;
     try {
-      await this.saver.queue;
-      // An answer that is still being written goes on in the object that it began in.
-      const writing = this.saver.removed.has(id) ? null : this.talk.chatOf(id);
-      const chat = writing ?? (await this.store.load(id));
+      await this.leave();
+      // An answer that is still being written goes on in the object that it began in, and so does what could not be saved.
+      const here = this.saver.removed.has(id) ? null : (this.talk.chatOf(id) ?? this.saver.unsavedChat(id));
+      const chat = here ?? (await this.store.load(id));
+      if (number !== this.opened) return;
       if (!chat) return this.tell("This conversation is not here; it may have been deleted.");
       this.saver.keep(id);
       this.openChat(chat);
@@ -183,7 +200,7 @@ export class App {
       if (location.hash.slice(1) !== id) location.hash = id;
       if (!this.library.chats.some((other) => other.id === id)) this.library.refreshSoon(); // it may be new, from elsewhere
     } catch (error) {
-      this.tell(error.message, "Try again", () => this.open(id));
+      if (number === this.opened) this.tell(error.message, "Try again", () => this.open(id));
     }
   }
 
@@ -197,8 +214,10 @@ export class App {
       return copy;
     });
     const { compare: _, ...settings } = structuredClone(this.chat.settings);
+    const now = new Date().toISOString();
     const chat = { ...structuredClone(this.chat), id: newId(), title: `${this.chat.title} (branch)`, settings };
-    this.openChat({ ...chat, pinned: false, archived: false, messages, current_id: parent });
+    const fresh = { created_at: now, updated_at: now, pinned: false, archived: false };
+    this.openChat({ ...chat, ...fresh, messages, current_id: parent });
     location.hash = chat.id;
     this.saver.saveMessages(this.chat, messages);
   }
@@ -212,8 +231,10 @@ export class App {
     const model = path.at(-1).model ?? chat.model;
     const messages = path.slice(0, -1).map(({ role, content }) => ({ role, content }));
     if (chat.system_prompt.trim()) messages.unshift({ role: "system", content: chat.system_prompt });
+    const number = ++this.opened;
     try {
       const { tokens } = await this.engine.tokenize({ model, messages });
+      if (number !== this.opened) return;
       this.newChat({ mode: "raw" });
       this.chat.model = model;
       this.raw.open(tokens, path.at(-1).content);
@@ -289,8 +310,11 @@ export class App {
     this.changed();
   }
 
+  /** Close the notice. What is not saved is offered again after others, which may have taken its place. */
   closeNotice() {
+    const action = this.notice?.action;
     this.notice = null;
+    if (action !== this.saver.saveAgain) this.saver.remind();
     this.changed();
   }
 
@@ -326,5 +350,14 @@ export class App {
     if (theme) localStorage.setItem("small-doge.theme", theme);
     else localStorage.removeItem("small-doge.theme");
     this.changed();
+  }
+}
+
+/** An address's text; one that no browser wrote, such as "%", stands for itself. */
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
   }
 }

@@ -10,6 +10,7 @@ export class ApiError extends Error {
 
 const KEY = "small-doge.api-key";
 const PROBE_MS = 5000;
+const MOST_AT_CLOSE = 20_000; // letters of a request that browsers finish after its page was closed: they take 64 kB
 let base = new URL("/", location.href);
 /** Asks the user for a key; resolves to null where they refuse. The page replaces it. */
 let askForKey = async () => null;
@@ -32,10 +33,12 @@ export function configureApi(settings) {
 /**
  * Fetch a path of the server.
  * @param {string} path such as "v1/models"
- * @param {{method?: string, body?: object, signal?: AbortSignal}} options a body makes it a POST
+ * @param {{method?: string, body?: object, signal?: AbortSignal, outlives?: boolean}} options a body makes it a POST; one that
+ *   `outlives` the page is sent though the page is closed meanwhile
  * @returns {Promise<Response>} an answer whose status is good
  */
-export async function request(path, { method, body, signal } = {}) {
+export async function request(path, { method, body, signal, outlives = false } = {}) {
+  const text = body === undefined ? undefined : JSON.stringify(body);
   for (;;) {
     const headers = {};
     const key = sessionStorage.getItem(KEY);
@@ -46,8 +49,9 @@ export async function request(path, { method, body, signal } = {}) {
       response = await fetch(new URL(path, base), {
         method: method ?? (body === undefined ? "GET" : "POST"),
         headers,
-        body: body === undefined ? undefined : JSON.stringify(body),
+        body: text,
         signal,
+        keepalive: outlives && text.length <= MOST_AT_CLOSE,
       });
     } catch (error) {
       if (error.name === "AbortError") throw error;

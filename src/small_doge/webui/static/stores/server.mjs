@@ -6,6 +6,7 @@ import { readBrowserPresets, writeBrowserPresets } from "./browser-presets.mjs";
 
 const PAGE = 200;
 const pathOf = (id) => `api/v1/chats/${encodeURIComponent(id)}`;
+const save = (path, options) => request(path, { ...options, outlives: true });
 const presetPath = (name) => `api/v1/presets/${encodeURIComponent(name)}`;
 
 /** Turn a path that is not there into words; any other error stays. */
@@ -38,19 +39,19 @@ class ServerStore {
   }
 
   async create(chat) {
-    await request("api/v1/chats", { body: chat });
+    await save("api/v1/chats", { body: chat });
   }
 
   async change(id, fields) {
-    await request(pathOf(id), { method: "PUT", body: fields });
+    await save(pathOf(id), { method: "PUT", body: fields });
   }
 
   async append(id, messages, currentId) {
-    await request(`${pathOf(id)}/messages`, { body: { messages, current_id: currentId } });
+    await save(`${pathOf(id)}/messages`, { body: { messages, current_id: currentId } });
   }
 
   async changeMessage(id, { id: messageId, content, stats, model }) {
-    await request(`${pathOf(id)}/messages/${messageId}`, { method: "PATCH", body: { content, stats, model } });
+    await save(`${pathOf(id)}/messages/${messageId}`, { method: "PATCH", body: { content, stats, model } });
   }
 
   async remove(id) {

@@ -1,7 +1,7 @@
 // The panel of settings: presets, system prompt, sampling.
 
 import { BUILT_IN, FIELDS, isBuiltIn, isChanged } from "../core/presets.mjs";
-import { html, useRef } from "../libs.mjs";
+import { html, useRef, useState } from "../libs.mjs";
 import { IconButton, tokens, usePanelFocus } from "./parts.mjs";
 
 const OTHER = ""; // what no preset is
@@ -50,21 +50,32 @@ function Presets({ app }) {
 
 function Field({ app, field }) {
   const { name, label, min, max, step, help } = field;
-  const { sampling } = app.chat.settings;
-  const set = (text) => {
+  const { chat } = app;
+  const { sampling } = chat.settings;
+  // While someone types, the field keeps what stands in it: the 0 of 0.25 may be out of range. What it means is in range all the time.
+  const [isTyping, setTyping] = useState(false);
+  const set = ({ value: text, validity }) => {
     const value = text === "" ? null : Number(text);
-    if (value !== null && !Number.isFinite(value)) return;
+    if (validity.badInput || (value !== null && !Number.isFinite(value))) return;
     sampling[name] = value === null ? null : Math.min(max, Math.max(min, value));
+    app.saver.saveFieldSoon(chat, "settings");
     app.changed();
   };
-  const save = () => app.saver.saveFields(app.chat, ["settings"]);
-  const shared = { min, max, step, onChange: save };
+  const type = ({ target }) => {
+    setTyping(true);
+    set(target);
+  };
+  const finish = ({ target }) => {
+    setTyping(false);
+    target.value = sampling[name] ?? "";
+  };
+  const shared = { min, max, step };
   return html`<div class="field">
     <label for=${`field-${name}`}>${label}</label>
-    <input id=${`field-${name}`} type="number" data-testid=${`field-${name}`} ...${shared} value=${sampling[name] ?? ""}
-      placeholder="none" aria-describedby=${`help-${name}`} onInput=${(event) => set(event.target.value)} />
+    <input id=${`field-${name}`} type="number" data-testid=${`field-${name}`} ...${shared} value=${isTyping ? undefined : (sampling[name] ?? "")}
+      placeholder="none" aria-describedby=${`help-${name}`} onInput=${type} onChange=${finish} onBlur=${finish} />
     ${name !== "seed" && html`<input type="range" aria-label=${label} tabindex="-1" ...${shared} value=${sampling[name] ?? min}
-      onInput=${(event) => set(event.target.value)} />`}
+      onInput=${({ target }) => set(target)} />`}
     <small id=${`help-${name}`}>${help}</small>
   </div>`;
 }
@@ -98,7 +109,10 @@ export function Settings({ app }) {
     ${chat.settings.mode !== "raw" && html`<fieldset>
       <legend><label for="system-prompt">System prompt</label></legend>
       <textarea id="system-prompt" rows="4" data-testid="system-prompt" placeholder="Such as: Answer in one sentence." value=${chat.system_prompt}
-        onInput=${(event) => (chat.system_prompt = event.target.value)} onChange=${() => app.saver.saveFields(chat, ["system_prompt"])}></textarea>
+        onInput=${({ target }) => {
+          chat.system_prompt = target.value;
+          app.saver.saveFieldSoon(chat, "system_prompt");
+        }}></textarea>
     </fieldset>`}
     <fieldset><legend>Sampling</legend>
       ${FIELDS.map((field) => html`<${Field} key=${field.name} app=${app} field=${field} />`)}
