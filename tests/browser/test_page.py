@@ -3,7 +3,7 @@
 import re
 import uuid
 
-from tests.browser.page import answer_long, answer_with, fetch, make_chat
+from tests.browser.page import READY, SAVED, answer_long, answer_with, fetch, make_chat
 
 
 def test_an_answer_streams_in_and_is_what_the_api_gives(page):
@@ -47,6 +47,27 @@ def test_stop_keeps_what_was_written_and_what_is_being_typed(page):
     assert page.saved()["messages"][1]["content"]
 
 
+def test_an_edit_stays_open_until_the_answer_that_is_written_is_stopped(page):
+    chat = fetch(f"{page.url}api/v1/chats", make_chat(model="first"))
+    page.open(f"#{chat['id']}")
+    answer_long(page)
+    page.find("message-user").hover()
+    page.click("edit")
+    page.find("edit-text").fill("Other words")
+    page.send("Meanwhile")
+    page.wait("document.querySelector('article[aria-busy=true]')")
+    page.find("edit-text").press("Enter")
+    page.wait_to_hear("Stop the answer first.")
+    assert page.find("edit-text").input_value() == "Other words"
+    page.click("stop")
+    page.wait_for_end()
+    page.find("edit-text").press("Enter")
+    page.wait("document.querySelector('article[aria-busy=true]')")
+    page.click("stop")
+    page.wait_for_end()
+    assert page.find("message-user").get_by_test_id("content").inner_text() == "Other words"
+
+
 def test_branches_come_of_editing_and_regenerating_and_arrows_switch_them(page):
     page.set(max_tokens=5)
     page.ask("First question")
@@ -79,6 +100,12 @@ def test_continue_goes_on_with_the_same_answer(page):
     saved = page.saved()
     assert len(saved["messages"]) == 2
     assert saved["messages"][1]["content"].startswith(start) and len(saved["messages"][1]["content"]) > len(start)
+    page.find("composer").fill("typed meanwhile")
+    page.find("composer").press("Control+Enter")
+    page.wait_for_end()
+    again = page.saved()
+    assert len(again["messages"]) == 2 and len(again["messages"][1]["content"]) > len(saved["messages"][1]["content"])
+    assert page.find("composer").input_value() == "typed meanwhile"
 
 
 def test_continuing_an_answer_that_is_whole_says_so_and_keeps_its_figures(page):
@@ -170,6 +197,50 @@ def test_what_is_typed_is_there_after_a_reload(page):
     page.find("composer").fill("Not sent yet")
     page.reload()
     assert page.find("composer").input_value() == "Not sent yet"
+
+
+def test_a_raw_text_and_a_system_prompt_are_kept_though_the_page_is_closed_while_they_are_typed(page):
+    chat = fetch(f"{page.url}api/v1/chats", make_chat(model="first"))
+    message = {"id": "m", "parent_id": None, "role": "assistant", "content": "Once", "model": "first"}
+    raw = make_chat(messages=[message], current_id="m", model="first", settings={"mode": "raw"})
+    fetch(f"{page.url}api/v1/chats", raw)
+    for hash, toggle, field in ((chat["id"], "settings-toggle", "system-prompt"), (raw["id"], None, "raw-text")):
+        page.open(f"#{hash}")
+        if toggle:
+            page.click(toggle)
+        page.find(field).focus()
+        page.page.keyboard.press("End")
+        page.page.keyboard.type(" and a story")
+        page.page.reload()
+        page.page.wait_for_selector(READY)
+    page.wait("document.getElementById('raw-text').value === 'Once and a story'")
+    page.wait(SAVED)
+    assert fetch(f"{page.url}api/v1/chats/{chat['id']}")["system_prompt"] == " and a story"
+
+
+def test_numbers_of_the_settings_can_be_typed_and_are_in_range_when_they_are_used(page):
+    chat = fetch(f"{page.url}api/v1/chats", make_chat(model="first"))
+    page.open(f"#{chat['id']}").click("settings-toggle")
+    for name, text, kept in (
+        ("temperature", "0.25", "0.25"),
+        ("top_p", "0.9", "0.9"),
+        ("min_p", "7", "0.5"),
+        ("repetition_penalty", "-", "1"),
+        ("max_tokens", "3", "3"),
+    ):
+        field = page.find(f"field-{name}")
+        field.focus()
+        page.page.keyboard.press("Control+a")
+        for letter in text:
+            page.page.keyboard.press(letter)
+            page.settle()
+        assert text == "-" or field.input_value() == text
+        if name == "max_tokens":  # while it is typed
+            sampling = page.saved()["settings"]["sampling"]
+            assert sampling["max_tokens"] == 3 and sampling["min_p"] == 0.5
+        page.page.keyboard.press("Tab")
+        page.settle()
+        assert field.input_value() == kept
 
 
 def test_a_conversation_that_a_program_made_without_a_model_is_answered_by_one(page):

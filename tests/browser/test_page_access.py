@@ -6,13 +6,13 @@ from tests.browser.page import SAVED, answer_long, answer_with, open_page
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(chromium, server):
-    with open_page(chromium, server, viewport={"width": 360, "height": 640}, has_touch=True) as page:
+    with open_page(chromium, server, viewport={"width": 320, "height": 640}, has_touch=True) as page:
         page.open().set(max_tokens=20)
 
         def check():
-            assert page.page.evaluate("document.documentElement.scrollWidth") <= 360
+            assert page.page.evaluate("document.documentElement.scrollWidth") <= 320
             wide = page.page.evaluate("""() => [...document.querySelectorAll("button, select, textarea, article")]
-              .filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > 361).map((e) => e.outerHTML.slice(0, 200))""")
+              .filter((e) => e.checkVisibility() && e.getBoundingClientRect().right > 321).map((e) => e.outerHTML.slice(0, 200))""")
             assert wide == []
 
         check()
@@ -39,7 +39,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(chromium, server):
         page.find("strip").wait_for()
         check()
         wide = page.page.evaluate("""() => [...document.querySelectorAll(".raw-scroll, .raw-scroll *")]
-          .filter((e) => e.getBoundingClientRect().right > 360 || e.matches(".raw-scroll") && e.scrollWidth > e.clientWidth)
+          .filter((e) => e.getBoundingClientRect().right > 320 || e.matches(".raw-scroll") && e.scrollWidth > e.clientWidth)
           .map((e) => e.outerHTML.slice(0, 200))""")
         assert wide == []
 

@@ -20,6 +20,12 @@ def test_conversations_are_searched_renamed_sorted_pinned_and_deleted(page):
     page.click("chat-menu")
     page.click("rename")
     page.find("details-title").fill("Renamed")
+    box = page.find("details-title").bounding_box()
+    page.page.mouse.move(box["x"] + 30, box["y"] + 10)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] - 200, box["y"] + 10)  # the text is selected, beyond the dialog
+    page.page.mouse.up()
+    page.settle()
     page.find("details-folder").fill("School")
     page.find("details-tags").fill("maths, easy")
     page.click("dialog-submit")

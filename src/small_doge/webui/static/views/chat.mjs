@@ -112,7 +112,7 @@ function Composer({ app }) {
     area.current.focus();
   };
   const onKeyDown = (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (event.key === "Enter" && !event.shiftKey && !event.ctrlKey && !event.metaKey && !event.isComposing) {
       event.preventDefault();
       send();
     } else if (event.key === "ArrowUp" && !app.draft && !isBusy) {

@@ -1,6 +1,7 @@
 // Dialogs: names and folders, deletion, the API key, presets, the list of shortcuts.
 
 import { serverName } from "../core/api.mjs";
+import { cut } from "../core/letters.mjs";
 import { MAX_PRESET_NAME } from "../core/presets.mjs";
 import { html, useLayoutEffect, useRef } from "../libs.mjs";
 import { SHORTCUTS } from "../shortcuts.mjs";
@@ -8,6 +9,7 @@ import { SHORTCUTS } from "../shortcuts.mjs";
 /** A modal dialog; the browser keeps the focus in it and gives it back. `onSubmit` receives the fields of its form. */
 function Dialog({ title, testid, onClose, onSubmit, submit, danger = false, children }) {
   const dialog = useRef(null);
+  const pressed = useRef(null); // a press on the dialog that ends beside it, as when text is selected, does not close it
   useLayoutEffect(() => {
     const opener = document.activeElement;
     dialog.current.showModal();
@@ -18,7 +20,8 @@ function Dialog({ title, testid, onClose, onSubmit, submit, danger = false, chil
     onSubmit(Object.fromEntries(new FormData(event.target)));
   };
   return html`<dialog ref=${dialog} aria-label=${title} data-testid=${testid} onClose=${onClose}
-    onClick=${(event) => event.target === dialog.current && onClose()}>
+    onPointerDown=${(event) => (pressed.current = event.target)}
+    onClick=${(event) => event.target === dialog.current && pressed.current === dialog.current && onClose()}>
     <form onSubmit=${send}>
       <h2>${title}</h2>
       ${children}
@@ -34,7 +37,7 @@ function Details({ app, chat }) {
   const close = () => app.closeDialog();
   const folders = [...new Set(app.library.chats.map(({ folder }) => folder).filter(Boolean))];
   const save = ({ title, folder, tags }) => {
-    const list = tags.split(",").map((tag) => tag.trim().slice(0, 64)).filter(Boolean);
+    const list = tags.split(",").map((tag) => cut(tag.trim(), 64)).filter(Boolean);
     app.library.change(chat, { title: title.trim() || chat.title, folder: folder.trim() || null, tags: [...new Set(list)] });
     close();
   };
