@@ -249,6 +249,25 @@ def test_engine_tells_how_far_a_download_is_and_loads_again_after_a_failure(site
         assert last == {"model": "second", "loaded": size, "total": size}
 
 
+def test_what_waits_for_a_download_is_stopped_at_once_and_the_download_goes_on(site, page):
+    with serve(site) as port:
+        open_page(page, port)
+        held = []
+        page.context.route("**/model.onnx", lambda route: held.append(route))
+        page.get_by_test_id("composer").fill("Hello")
+        page.get_by_test_id("send").click()
+        wait(page, "document.querySelector('article[aria-busy=true]')")
+        while not held:
+            page.wait_for_timeout(15)
+        page.get_by_test_id("stop").click()
+        wait(page, "!document.querySelector('article[aria-busy=true]')")
+        assert not page.get_by_test_id("error").count()
+        page.get_by_test_id("answer").click()
+        held[0].continue_()
+        wait_for_end(page)
+        assert len(held) == 1
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "doge.test"], ids=["secure", "plain HTTP"])
 def test_page_chats_without_a_server(site, models, page, host):
     with serve(site) as port:

@@ -1,6 +1,7 @@
 // A worker of browser.mjs. It is asked { id, method, request }, sends { id, begun } when it begins, { id, batch } up to 60 times
 // a second, and at the end { id, result } or { id, error }; { id, abort } stops a call.
 
+import { stopped } from "../core/stopping.mjs";
 import { Doge } from "../doge/doge.mjs";
 import * as ort from "../vendor/ort/ort.wasm.bundle.min.mjs";
 
@@ -89,7 +90,7 @@ async function open(request) {
   while (models.size > keep) {
     const [oldest, promise] = models.entries().next().value;
     models.delete(oldest);
-    await promise.then((old) => old.session.release());
+    promise.then((old) => old.session.release(), () => {}); // not waited for: it may still be on its way, for a call that was stopped
   }
   postMessage({ loaded: [...models.keys()] });
   return doge;
@@ -148,7 +149,8 @@ async function answer({ id, method, request }, signal) {
   try {
     if (signal.aborted) return void postMessage({ id, result: { finishReason: "aborted", usage: null } });
     postMessage({ id, begun: true });
-    const doge = await open(request);
+    const doge = await Promise.race([open(request), stopped(signal)]); // a download goes on for the next call
+    if (!doge) return void postMessage({ id, result: { finishReason: "aborted", usage: null } });
     postMessage({ id, result: await METHODS[method](id, doge, request, signal) });
   } catch (error) {
     postMessage({ id, error: error.message ?? String(error) });

@@ -24,7 +24,7 @@ class BrowserEngine extends EventTarget {
   constructor(config) {
     super();
     this.known = config.models ?? [];
-    this.workers = []; // {worker, models: ids of those in its memory, calls: ids of those that run or wait, used, threads}
+    this.workers = []; // {worker, models: ids of those in its memory, calls: ids of those that run or wait, asked: the last one's model, used, threads}
     this.calls = new Map();
     this.count = 0;
   }
@@ -98,15 +98,15 @@ class BrowserEngine extends EventTarget {
     throw new Error(`there is no model ${id} here; there are: ${this.known.map((model) => model.id).join(", ")}`);
   }
 
-  /** The worker for a call: an idle one that has the model, a new one where there may be another, or the least busy one. */
+  /** The worker for a call: an idle one that has the model, or still fetches it for a call that was stopped, a new one where there may be another, or the least busy one. */
   #choose(model, size) {
     const idle = this.workers.filter(({ calls }) => !calls.size);
-    let place = idle.find(({ models }) => models.has(model));
+    let place = idle.find(({ models, asked }) => models.has(model) || asked === model);
     if (!place && this.#maySpend(size)) place = this.#start();
     place ??= (idle.length ? idle : this.workers).reduce((best, other) =>
       other.calls.size - best.calls.size || other.used - best.used < 0 ? other : best,
     );
-    place.used = performance.now();
+    Object.assign(place, { asked: model, used: performance.now() });
     return place;
   }
 
