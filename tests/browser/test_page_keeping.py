@@ -327,3 +327,15 @@ def test_branch_of_an_old_conversation_is_new_and_an_address_that_names_none_is_
     await app.openFromHash();
     const found = [created > "2021", updated > "2021", app.notice.text];"""
     assert run_state(code) == [True, True, "This conversation is not here; it may have been deleted."]
+
+
+def test_a_list_that_was_asked_for_before_a_change_does_not_undo_it():
+    code = """
+    table.set("a", make("a", [message("q", null)]));
+    await app.library.refresh();
+    const refreshing = app.library.refresh();
+    await turn(0);
+    app.library.change(app.library.chats[0], { pinned: true });
+    await refreshing;
+    const found = app.library.chats[0].pinned;"""
+    assert run_state(code) is True

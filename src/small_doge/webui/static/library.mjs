@@ -24,8 +24,11 @@ export class Library {
 
   async refresh() {
     const { search, isArchive } = this;
+    const { queue } = this.app.saver;
     try {
+      await queue;
       const chats = await this.store.list(search, isArchive);
+      if (queue !== this.app.saver.queue) return this.refreshSoon(); // it may lack a change that was made meanwhile
       if (search !== this.search || isArchive !== this.isArchive) return; // a later question is on its way
       this.chats = chats;
       this.error = null;
