@@ -86,7 +86,7 @@ class Recipe:
     query_key_gain: float | None = None
 
 
-# The recipe of the published guides, AdamW with the best settings of a search, and ours.
+# The recipe of the published guides, AdamW with the best settings of a search at 0.8M tokens, and ours.
 RECIPES = {
     "guides": Recipe(),
     "adamw": Recipe(lr=3e-3, beta2=0.95, decay=0.3),
