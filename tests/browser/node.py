@@ -25,7 +25,8 @@ def run(modules, code):
         f"const {Path(name).name} = await import({json.dumps((CORE / f'{name}.mjs').resolve().as_uri())});\n"
         for name in modules
     )
-    script = f"{BROWSER}{imports}{code}\nconsole.log(JSON.stringify(found));\nprocess.exit();"
+    # The process ends once all is written, and not before: what a pipe does not hold yet would be lost.
+    script = f"{BROWSER}{imports}{code}\nprocess.stdout.write(JSON.stringify(found), () => process.exit());"
     done = subprocess.run(["node", "--input-type=module", "-e", script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -79,7 +79,7 @@ import huggingface_hub.constants as hub  # before this package, so that it has r
 from small_doge.trainer.on_trl import DogeOnTRL
 
 try:
-    DogeOnTRL(model=None)
+    DogeOnTRL(model=None, args=None)
 except AttributeError:
     pass  # the reports are stopped before anything is made of the model
 print("off" if hub.HF_HUB_DISABLE_TELEMETRY else "on")
