@@ -15,6 +15,7 @@ from .ranges import BELOW_ONE, COUNT, NOT_NEGATIVE, POSITIVE, SEED, check_ranges
 
 
 MUON = "muon"  # value of `optim` that the library does not have
+PROMPT_TOKENS = 128  # of an unknown prompt, beside its completion
 
 # Of every stage.
 RANGES = {
@@ -225,9 +226,15 @@ class StageSettings:
         """Set the accumulation steps, and what follows from them."""
         self.gradient_accumulation_steps = steps
 
+    @property
+    def completion_length(self) -> int:
+        """Number of tokens that are generated for each row at most, 0 in stages that generate none."""
+        return getattr(self, "max_completion_length", None) or 0
+
     def compute_row_length(self, max_length: int) -> int:
-        """Return the number of tokens of a sequence that fills its row; `max_length` is that of the data."""
-        return max_length
+        """Return the number of tokens of a sequence that fills its row: as the data have, or a short prompt and a completion."""
+        completion = self.completion_length
+        return min(max_length, PROMPT_TOKENS) + completion if completion else max_length
 
 
 def check_settings(args: Any) -> None:

@@ -107,7 +107,7 @@ def make_plan(config: str | Path, overrides: dict[str, Any], stage: str | None =
     doge_config = find_config(run.model)
     length = args.compute_row_length(run.data.max_length)
     at_once = args.per_device_train_batch_size * args.sequences_per_row
-    probe = run_probe(doge_config, run, at_once, length, completion_length(args))
+    probe = run_probe(doge_config, run, at_once, length, args.completion_length)
     with torch.device("meta"):
         model = DogeForCausalLM(doge_config)
         parameters = model.num_parameters()
@@ -140,11 +140,6 @@ def find_config(model: ModelArguments) -> DogeConfig:
             raise UserError(f"model_name_or_path={name}: no model there, and its name tells no size") from None
         logger.warning("%s is not here yet: planning with the size %s", name, size)
         return DogeConfig.from_preset(size)
-
-
-def completion_length(args: Any) -> int:
-    """Return the number of tokens that are generated for each row, 0 in stages that generate none."""
-    return getattr(args, "max_completion_length", None) or 0
 
 
 def count_steps(data: DataArguments, args: StageArguments) -> int | None:

@@ -19,7 +19,7 @@ from .arguments import MUON
 from .averaging import RAW
 from .callbacks import JUDGED_SHARE, read_log
 from .checkpoints import LOG_NAME
-from .planning import Probe, completion_length, find_config, load_stage, run_probe
+from .planning import Probe, find_config, load_stage, run_probe
 from .runner import train_stage
 
 
@@ -96,7 +96,7 @@ def tune_batch_size(
         if probes and probes[-1].seconds * rows / probes[-1].rows > LONGEST_PROBE:
             break
         try:
-            probe = run_probe(doge, run, rows * sequences, length, completion_length(args), before)
+            probe = run_probe(doge, run, rows * sequences, length, args.completion_length, before)
         except (MemoryError, torch.OutOfMemoryError):
             break
         probes.append(replace(probe, rows=rows))

@@ -54,15 +54,17 @@ def test_a_plan_sums_up_rows_tokens_and_steps(tmp_path):
     assert plan.hours == pytest.approx(24 * plan.seconds_per_step / 3600)
 
 
-@pytest.mark.parametrize("stage", ["dpo", "grpo"])
+@pytest.mark.parametrize("stage", ["dpo", "grpo", "distill"])
 def test_pairs_and_completions_count(tmp_path, stage):
     changes = {"model_preset": None, "model_overrides": {}, "model_name_or_path": "someone/Doge-20M-x"}
     if stage == "grpo":
         changes |= {"num_generations": 4, "max_completion_length": 8}
+    if stage == "distill":
+        changes |= {"teacher_model_name_or_path": "someone/teacher", "max_completion_length": 8}
     path = write(tmp_path, stage, **changes)
     run = load_stage(path, {})
-    assert run.args.compute_row_length(run.data.max_length) == {"dpo": 32, "grpo": 40}[stage]
-    assert count_steps(run.data, run.args) == {"dpo": 24, "grpo": 96}[stage]
+    assert run.args.compute_row_length(run.data.max_length) == {"dpo": 32, "grpo": 40, "distill": 40}[stage]
+    assert count_steps(run.data, run.args) == {"dpo": 24, "grpo": 96, "distill": 24}[stage]
     assert find_config(run.model).hidden_size == 256  # the size that the name tells
 
 

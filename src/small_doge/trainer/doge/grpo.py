@@ -40,8 +40,6 @@ logger = get_logger(__name__)
 ZERO_VARIANCE, CUT_OFF = "groups/equal_rewards", "groups/cut_off"
 # Rewards that differ by less are the same.
 EQUAL = 1e-6
-# Tokens of a prompt, which the data decide, where a full row is reckoned.
-PROMPT_TOKENS = 128
 # Groups before a run that can't learn is told so while it goes.
 EARLY_GROUPS = 40
 
@@ -132,10 +130,6 @@ class GRPOArguments(StageSettings, GRPOConfig):
         self.generation_batch_size = self.per_device_train_batch_size * self.world_size * steps
         self._check_groups(self.world_size)
         self._warn_of_saves_within_a_generation()
-
-    def compute_row_length(self, max_length: int) -> int:
-        """Return the number of tokens of a prompt, which is short, and the longest completion."""
-        return min(max_length, PROMPT_TOKENS) + self.max_completion_length
 
     @property
     def groups_per_step(self) -> float:
